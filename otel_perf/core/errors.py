@@ -1,0 +1,34 @@
+"""The exceptions that otel-perf raises to its callers.
+
+::
+
+    OtelPerfError
+    ├── SettingError (ValueError)      a setting or argument has a value that cannot be used
+    ├── MissingExtraError (ImportError)  a part needs an extra that is not installed
+    └── StoreError (OSError)           the embedded store cannot be opened or read
+
+Nothing of this tree is ever raised into an instrumented application: there, errors are counted
+and logged by :mod:`otel_perf.core.guard`.
+"""
+
+from __future__ import annotations
+
+
+class OtelPerfError(Exception):
+    """Base of every exception of this package."""
+
+
+class SettingError(OtelPerfError, ValueError):
+    """A setting or argument has a value that cannot be used; the message names the remedy."""
+
+
+class MissingExtraError(OtelPerfError, ImportError):
+    """A part of otel-perf needs an optional dependency that is not installed."""
+
+    def __init__(self, part: str, extra: str) -> None:
+        super().__init__(f"{part} needs an extra: pip install 'otel-perf[{extra}]'")
+        self.extra = extra
+
+
+class StoreError(OtelPerfError, OSError):
+    """The embedded store cannot be opened, read or written."""

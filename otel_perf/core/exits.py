@@ -1,0 +1,105 @@
+"""Calls us before the process ends, by whatever door it leaves, and changes nothing else about it.
+
+``atexit`` covers return, exceptions, ``sys.exit`` and SIGINT. It does not cover a signal with the default
+disposition, ``os._exit`` (multiprocessing, celery) and ``os.exec*``; those are covered here. The exit
+status stays what it was: after the flush a signal is raised again with its default disposition.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import ExitStack
+    from types import FrameType
+
+BUDGET: Final = 1.0  # seconds that a signal or os._exit may wait for the flush
+SIGNALS: Final = ("SIGTERM", "SIGHUP")
+
+
+def bounded(work: Callable[[], object], budget: float) -> bool:
+    """Run ``work`` in a thread of its own and wait at most ``budget`` seconds; ``True`` if it ended.
+
+    A signal handler interrupts the main thread anywhere, perhaps while it holds a lock that ``work``
+    needs; waiting for another thread with a bound cannot deadlock. Only primitives that are safe to
+    re-enter are used: ``threading.Thread`` and ``Event`` take locks that the interrupted code may hold.
+    """
+    done = _thread.allocate_lock()
+    done.acquire()
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            done.release()
+
+    try:
+        _thread.start_new_thread(run, ())
+    except RuntimeError:  # the interpreter is too far into its end to start threads
+        run()
+    return done.acquire(timeout=budget)
+
+
+def install(flush: Callable[[], object], shutdown: Callable[[], object], undo: ExitStack) -> None:
+    """Call ``shutdown`` at a normal exit and ``flush`` (bounded) before a sudden one."""
+    atexit.register(shutdown)
+    undo.callback(atexit.unregister, shutdown)
+    _watch_signals(flush, undo)
+    _watch_os(flush, undo)
+
+
+def _watch_signals(flush: Callable[[], object], undo: ExitStack) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        return  # Python sets handlers in the main thread only
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        bounded(flush, BUDGET)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        # Still here: as process 1 of a container, the kernel ignores a signal with the default
+        # disposition. Then the app goes on, as it would without us, and we keep watching.
+        signal.signal(number, on_signal)
+
+    def restore(number: int) -> None:
+        if signal.getsignal(number) is on_signal and threading.current_thread() is threading.main_thread():
+            signal.signal(number, signal.SIG_DFL)
+
+    for name in SIGNALS:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            try:
+                signal.signal(number, on_signal)
+            except ValueError:  # a sub-interpreter
+                return
+            undo.callback(restore, number)
+
+
+def _watch_os(flush: Callable[[], object], undo: ExitStack) -> None:
+    for name in ("_exit", "execv", "execve"):
+        original = getattr(os, name, None)
+        if original is None:
+            continue
+        undo.callback(_restore, name, _flush_first(name, original, flush), original)
+
+
+def _flush_first(name: str, original: Callable[..., Any], flush: Callable[[], object]) -> Callable[..., Any]:
+    from functools import wraps
+
+    @wraps(original)
+    def flushed(*args: Any, **kwargs: Any) -> Any:
+        bounded(flush, BUDGET)
+        return original(*args, **kwargs)
+
+    setattr(os, name, flushed)
+    return flushed
+
+
+def _restore(name: str, ours: Callable[..., Any], original: Callable[..., Any]) -> None:
+    if getattr(os, name) is ours:  # somebody who patched after us keeps calling through ours
+        setattr(os, name, original)

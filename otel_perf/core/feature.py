@@ -1,0 +1,91 @@
+"""The shape of a feature: one folder, one ``FEATURE``, found by the pipeline."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import ExitStack
+
+    from opentelemetry.context import Context
+
+    from otel_perf.core.census import Census
+    from otel_perf.core.guard import Guard
+    from otel_perf.core.home import Home
+
+SettingsT = TypeVar("SettingsT")
+
+
+@dataclass(frozen=True, slots=True)
+class NoSettings:
+    """Settings of a feature that has nothing to set but on, off and percentage."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """What features give to the providers before these are built.
+
+    Processors are called in the order in which they were added. A part stays in its provider for
+    the life of the process, so that it has to fall silent when its feature is turned off.
+    """
+
+    span_processors: list[Any] = field(default_factory=list)
+    log_processors: list[Any] = field(default_factory=list)
+    metric_readers: list[Any] = field(default_factory=list)
+
+
+class Host(Protocol):
+    """What a feature may ask of the pipeline that installs it."""
+
+    environ: Mapping[str, str]
+    home: Home
+    census: Census
+    service_name: str
+
+    def exports(self, signal: str) -> bool:
+        """Whether ``signal`` (traces, metrics or logs) goes to the OTLP path, hence to the store."""
+        ...
+
+    def guard(self, feature: str) -> Guard:
+        """The guard under which that feature's code in the user's call path runs."""
+        ...
+
+    def event(
+        self,
+        name: str,
+        attributes: Mapping[str, Any],
+        *,
+        body: str | None = None,
+        severity: str = "INFO",
+        context: Context | None = None,
+    ) -> None:
+        """Emit a log event with ``event_name`` ``name``. Never raises."""
+        ...
+
+    def problem(self, line: str) -> None:
+        """Say one line to whoever runs the program."""
+        ...
+
+
+class Feature(ABC, Generic[SettingsT]):
+    """One capability, installed and undone by the pipeline.
+
+    ``install`` registers an undo for every patch it makes; after the undo the process behaves as if
+    the feature had never been there, and ``install`` may be called again.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    settings_type: type[Any] = NoSettings
+
+    def provide(self, settings: SettingsT, host: Host, parts: Parts) -> None:  # noqa: B027
+        """Add processors and readers, once in a process, before the first ``install``."""
+
+    @abstractmethod
+    def install(self, settings: SettingsT, host: Host, undo: ExitStack) -> None:
+        """Turn the feature on; every patch registers its undo."""
+

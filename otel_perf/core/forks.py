@@ -1,0 +1,105 @@
+"""What has to happen around ``os.fork``, in order, and removable.
+
+``os.register_at_fork`` cannot be undone and knows no order between libraries; here one registration
+serves all subscribers. ``before`` runs newest first (as locks are taken), the others oldest first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_log = logging.getLogger("otel_perf")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Subscriber:
+    before: Callable[[], None] | None
+    parent: Callable[[], None] | None
+    child: Callable[[], None] | None
+
+
+_subscribers: list[_Subscriber] = []
+_registered = False
+
+
+def on_fork(
+    *,
+    before: Callable[[], None] | None = None,
+    parent: Callable[[], None] | None = None,
+    child: Callable[[], None] | None = None,
+) -> Callable[[], None]:
+    """Call these around every fork from now on; the returned function ends it.
+
+    None of them may block without a bound: the fork waits for them.
+    """
+    global _registered
+    if not _registered and hasattr(os, "register_at_fork"):
+        _registered = True
+        os.register_at_fork(before=_before, after_in_parent=_parent, after_in_child=_child)
+    subscriber = _Subscriber(before, parent, child)
+    _subscribers.append(subscriber)
+
+    def remove() -> None:
+        if subscriber in _subscribers:
+            _subscribers.remove(subscriber)
+
+    return remove
+
+
+def _run(callback: Callable[[], None] | None) -> None:
+    if callback is None:
+        return
+    try:
+        callback()
+    except Exception:
+        _log.warning("otel-perf: a fork handler failed", exc_info=True)
+
+
+def _before() -> None:
+    for subscriber in reversed(_subscribers):
+        _run(subscriber.before)
+
+
+def _parent() -> None:
+    for subscriber in list(_subscribers):
+        _run(subscriber.parent)
+
+
+def _child() -> None:
+    for subscriber in list(_subscribers):
+        _run(subscriber.child)
+
+
+def reset_locks(root: object, package: str) -> int:
+    """Release every lock that hangs on ``root``, in a child where its holder does not exist.
+
+    The SDK re-makes some of its locks after a fork, but not those of its metric storages: a child whose
+    parent was recording at that instant would wait for ever. Walks instances of classes of ``package``
+    and the containers between them. Returns how many locks were released.
+    """
+    import gc
+    import threading
+
+    lock_type = type(threading.Lock())
+    released = 0
+    seen: set[int] = set()
+    todo: list[object] = [root]
+    while todo:
+        item = todo.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, lock_type):
+            item._at_fork_reinit()  # type: ignore[attr-defined]
+            released += 1
+        elif isinstance(item, dict | list | tuple | set) or type(item).__module__.startswith(package):
+            todo.extend(
+                child for child in gc.get_referents(item) if not isinstance(child, type | str | int | float | bytes)
+            )
+    return released

@@ -1,0 +1,72 @@
+"""Keeps our errors away from the application that we instrument.
+
+Whatever of ours runs inside the user's call path runs under a :class:`Guard`. An error there is
+counted (``perf.internal_errors``) and logged once; after :data:`LIMIT` of them the feature is turned
+off. Under :func:`strict` (the test-suite) the error is raised instead.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+LIMIT: Final = 10  # errors before a feature is turned off
+
+_log = logging.getLogger("otel_perf")
+_strict = False
+
+
+def strict(on: bool) -> None:
+    """Raise internal errors (``True``, for tests) instead of absorbing them. Process-wide."""
+    global _strict
+    _strict = on
+
+
+def is_strict() -> bool:
+    """Whether internal errors are raised."""
+    return _strict
+
+
+class Guard:
+    """A re-usable, re-entrant context manager that absorbs and counts internal errors.
+
+    ``Exception`` is absorbed; ``KeyboardInterrupt``, ``SystemExit`` and the like pass. Thread-safe: the
+    count may lag by a few under contention, which only moves the moment of turning off.
+    Cost: about 0.2 µs an entry and exit.
+    """
+
+    __slots__ = ("_on_trip", "errors", "name", "tripped")
+
+    def __init__(self, name: str, on_trip: Callable[[], None] | None = None) -> None:
+        self.name = name
+        self.errors = 0
+        self.tripped = False
+        self._on_trip = on_trip
+
+    def __enter__(self) -> Guard:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is None or not isinstance(error, Exception):
+            return False
+        self.handle(error)
+        return True
+
+    def handle(self, error: Exception) -> None:
+        """Count and log ``error``; re-raise it under :func:`strict`."""
+        if _strict:
+            raise error
+        self.errors += 1
+        if self.errors == 1:
+            _log.warning("otel-perf: internal error in %s (the application is not affected)", self.name, exc_info=error)
+        if self.errors >= LIMIT and not self.tripped:
+            self.tripped = True
+            _log.warning("otel-perf: %s turned itself off after %d internal errors", self.name, self.errors)
+            if self._on_trip is not None:
+                self._on_trip()

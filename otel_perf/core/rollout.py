@@ -1,0 +1,144 @@
+"""Which features are on: kill switch, environment, flag file, OpenFeature provider, default.
+
+A feature is ``on``, ``off`` or on for a percentage of instances (a hash of service name and instance id, so
+that an instance keeps its answer). Answers are resolved at start and on reload, never per call.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_perf.core.settings import PREFIX, Problem, Switch, allowed_values, parse_switch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+ENABLED_VARIABLE: Final = f"{PREFIX}_ENABLED"
+FLAGS_VARIABLE: Final = f"{PREFIX}_FLAGS_FILE"
+FLAG_PREFIX: Final = "perf."  # flag perf.logs, perf.store, …; perf.enabled is the kill switch
+_ALLOWED: Final = allowed_values(Switch)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The share of roll-out of one feature and where it came from."""
+
+    share: float
+    source: str
+
+    def applies_to(self, identity: str) -> bool:
+        """Whether ``identity`` (service name and instance id) is in the share."""
+        if self.share >= 1.0:
+            return True
+        return self.share > 0.0 and _position(identity) < self.share
+
+
+def _position(identity: str) -> float:
+    """A number in [0, 1), spread evenly over identities and the same in every process."""
+    from hashlib import blake2b
+
+    return int.from_bytes(blake2b(identity.encode(), digest_size=8).digest(), "big") / 2**64
+
+
+def _path(text: str) -> Path:
+    from pathlib import Path
+
+    return Path(text).absolute()
+
+
+class Rollout:
+    """Resolves decisions. Problems with values are collected, each once, in ``problems``."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._flags: dict[str, Any] = {}
+        self._stamp: tuple[int, int, int] | None = None
+        self._reported: set[str] = set()
+        self.problems: list[Problem] = []
+        path = environ.get(FLAGS_VARIABLE, "").strip()
+        self.path = _path(path) if path else None
+        self.reload()
+
+    def reload(self) -> bool:
+        """Read the flag file again if it changed; ``True`` if it did. Keeps the last good content."""
+        if self.path is None:
+            return False
+        import json
+
+        try:
+            stat = self.path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            if stamp == self._stamp:
+                return False
+            self._stamp = stamp
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            flags = content["flags"]
+            if not isinstance(flags, dict):
+                raise TypeError("'flags' is not an object")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._complain(FLAGS_VARIABLE, str(self.path), f"cannot be read ({error})", "a flagd JSON file", "no change")
+            return False
+        self._reported.discard(FLAGS_VARIABLE)
+        self._flags = flags
+        return True
+
+    def decide(self, feature: str) -> Decision:
+        """The decision for ``feature`` now."""
+        killed = self._read(ENABLED_VARIABLE, self._environ.get(ENABLED_VARIABLE, ""), ENABLED_VARIABLE)
+        if killed is not None and killed.share == 0.0:
+            return killed
+        name = f"{PREFIX}_{feature.upper()}"
+        return (
+            self._read(name, self._environ.get(name, ""), name)
+            or self._killed_by_flag()
+            or self._from_flag(feature)
+            or self._from_provider(feature)
+            or Decision(1.0, "default")
+        )
+
+    def _killed_by_flag(self) -> Decision | None:
+        decision = self._from_flag("enabled")
+        return decision if decision is not None and decision.share == 0.0 else None
+
+    def _from_flag(self, feature: str) -> Decision | None:
+        key = FLAG_PREFIX + feature
+        flag = self._flags.get(key)
+        if not isinstance(flag, dict) or flag.get("state") == "DISABLED":
+            return None
+        variant = flag.get("defaultVariant")
+        variants = flag.get("variants")
+        if not isinstance(variants, dict) or variant not in variants:
+            self._complain(key, str(variant), "is not one of its variants", "a defaultVariant of the flag", "the default")
+            return None
+        return self._read(key, variants[variant], f"flag file, {key}")
+
+    def _from_provider(self, feature: str) -> Decision | None:
+        # Only if the app itself uses OpenFeature: importing it here would cost every start.
+        api = sys.modules.get("openfeature.api")
+        if api is None:
+            return None
+        key = FLAG_PREFIX + feature
+        try:
+            value = api.get_client().get_string_value(key, "")
+        except Exception as error:  # a provider is somebody else's code
+            self._complain(key, "", f"could not be asked of the OpenFeature provider ({error})", _ALLOWED, "the default")
+            return None
+        return self._read(key, value, f"OpenFeature, {key}")
+
+    def _read(self, name: str, value: object, source: str) -> Decision | None:
+        if value is None or value == "":
+            return None
+        try:
+            return Decision(parse_switch(value), source)
+        except ValueError as error:
+            reason = str(error) if str(error).startswith("is ") else "is not on, off or a percentage"
+            self._complain(name, str(value), reason, _ALLOWED, "the default")
+            return None
+
+    def _complain(self, name: str, value: str, reason: str, allowed: str, used: str) -> None:
+        if name not in self._reported:
+            self._reported.add(name)
+            self.problems.append(Problem(name, value, reason, allowed, used))

@@ -1,0 +1,147 @@
+"""What ``opentelemetry-instrument`` calls: the distro and the configurator, and ``setup`` for by hand."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.instrumentation.distro import BaseDistro
+
+from otel_perf.core.rollout import ENABLED_VARIABLE
+from otel_perf.core.settings import parse_switch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.util._importlib_metadata import EntryPoint
+
+    from otel_perf.pipeline import Pipeline
+
+NAME: Final = "otel_perf"
+_DISTRO: Final = "OTEL_PYTHON_DISTRO"
+_CONFIGURATOR: Final = "OTEL_PYTHON_CONFIGURATOR"
+
+_log = logging.getLogger("otel_perf")
+_pipeline: Pipeline | None = None
+
+
+def pipeline() -> Pipeline | None:
+    """The running pipeline of this process, if there is one."""
+    return _pipeline
+
+
+def switched_off(environ: Mapping[str, str] = os.environ) -> str:
+    """Why nothing at all is installed (``OTEL_SDK_DISABLED``, ``OTEL_PERF_ENABLED``), or an empty string."""
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return "OTEL_SDK_DISABLED=true"
+    value = environ.get(ENABLED_VARIABLE, "").strip()
+    try:
+        return f"{ENABLED_VARIABLE}={value}" if value and parse_switch(value) == 0.0 else ""
+    except ValueError:
+        return ""  # the roll-out names the wrong value
+
+
+class PerfDistro(BaseDistro):
+    """Chooses our configurator, and leaves out the instrumentors that features of ours replace."""
+
+    def _configure(self, **kwargs: Any) -> None:
+        # Upstream chooses distro and configurator independently: with two distributions installed it
+        # may take ours and somebody else's.
+        chosen = os.environ.setdefault(_CONFIGURATOR, NAME)
+        if chosen != NAME:
+            _log.warning(
+                "otel-perf: %s=%s configures another SDK than the distro otel_perf expects; set %s=%s",
+                _CONFIGURATOR, chosen, _CONFIGURATOR, NAME,
+            )  # fmt: skip
+
+    def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
+        """Load one instrumentor, unless it would do twice what a feature does."""
+        if switched_off():
+            return
+        running = _pipeline
+        if running is not None and entry_point.name == "logging" and running.features["logs"].on:
+            return  # its handler on the root logger would silence an app that never configured logging
+        if running is not None and entry_point.name == "system_metrics" and running.features["memory"].on:
+            _load_system_metrics(entry_point, **kwargs)
+            return
+        super().load_instrumentor(entry_point, **kwargs)
+
+
+def _load_system_metrics(entry_point: EntryPoint, **kwargs: Any) -> None:
+    """Only its ``system.*``: the process's own metrics are ours, under the conventions' names."""
+    import sys
+
+    instrumentor = entry_point.load()
+    default = getattr(sys.modules[instrumentor.__module__], "_DEFAULT_CONFIG", {})
+    system = {name: value for name, value in default.items() if name.startswith("system.")}
+    instrumentor(config=system or None).instrument(**kwargs)
+
+
+class PerfConfigurator:
+    """Builds the SDK. Upstream instantiates it and calls :meth:`configure`."""
+
+    def configure(self, *, auto_instrumentation_version: str = "", **_kwargs: Any) -> None:
+        """Start the pipeline, once in a process."""
+        global _pipeline
+        if _pipeline is not None or switched_off():
+            return
+        from otel_perf.pipeline import Pipeline
+
+        chosen = os.environ.get(_DISTRO, NAME)
+        if chosen != NAME:
+            _log.warning(
+                "otel-perf: %s=%s runs with the configurator of otel-perf; set %s=%s", _DISTRO, chosen, _DISTRO, NAME
+            )
+        from_file = bool(os.environ.get("OTEL_CONFIG_FILE"))
+        if from_file:
+            _configure_from_file()
+        started = Pipeline()
+        _pipeline = started
+        started.start(distro_version=auto_instrumentation_version, configure_from_file=from_file)
+        _greet(started)
+
+
+def _configure_from_file() -> None:
+    """Let upstream build the providers that ``OTEL_CONFIG_FILE`` declares."""
+    from opentelemetry.sdk._configuration import _OTelSDKConfigurator
+
+    _OTelSDKConfigurator().configure()
+
+
+def _greet(started: Pipeline) -> None:
+    """One line at the first start in a terminal; never into a pipe or a log file."""
+    import sys
+
+    store = started.features.get("store")
+    try:
+        if store is None or not store.on or not sys.stderr.isatty() or started.home.path.exists():
+            return
+        where = os.path.relpath(started.home.path)
+        print(f"otel-perf: on, store {where}; read it with: otel-perf report", file=sys.stderr)
+    except (OSError, ValueError):
+        pass  # stderr is closed, or the home is on another drive
+
+
+def setup() -> None:
+    """Do what ``opentelemetry-instrument`` does, from inside the program. Idempotent.
+
+    Call it before the libraries that should be instrumented are used. Costs about 0.1 s.
+    """
+    if _pipeline is not None:
+        return
+    from opentelemetry.instrumentation.auto_instrumentation._load import _load_instrumentors
+
+    distro = PerfDistro()
+    distro.configure()
+    PerfConfigurator().configure()
+    if _pipeline is not None:
+        _load_instrumentors(distro)
+
+
+def shutdown() -> None:
+    """Flush, stop the SDK and undo every patch of ours. Instrumentors stay. Idempotent."""
+    global _pipeline
+    running, _pipeline = _pipeline, None
+    if running is not None:
+        running.shutdown()

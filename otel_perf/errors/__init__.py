@@ -1,0 +1,36 @@
+"""Uncaught errors become the event ``perf.uncaught_error``; whatever happened before still happens.
+
+Hooks ``sys.excepthook``, ``threading.excepthook``, ``sys.unraisablehook`` and the exception handling of
+asyncio's and uvloop's loops. Each hook emits its event and calls the one that was there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from otel_perf.core.feature import Feature, Host, NoSettings, Parts
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+UNCAUGHT_ERROR: Final = "perf.uncaught_error"
+
+
+class ErrorsFeature(Feature[NoSettings]):
+    """Reports uncaught errors of threads, tasks, callbacks and finalizers."""
+
+    name = "errors"
+    summary = "uncaught errors as events, with their trace"
+
+    def provide(self, settings: NoSettings, host: Host, parts: Parts) -> None:
+        from otel_perf.errors.origin import OriginProcessor
+
+        parts.span_processors.append(OriginProcessor())
+
+    def install(self, settings: NoSettings, host: Host, undo: ExitStack) -> None:
+        from otel_perf.errors.hooks import install
+
+        install(host, host.guard(self.name), undo)
+
+
+FEATURE = ErrorsFeature()

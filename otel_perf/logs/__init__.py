@@ -1,0 +1,30 @@
+"""Logs: trace ids on every standard-library record, and every record exported.
+
+The application's handlers, levels and formats stay as they are: no handler is added to the root logger,
+so that what an unconfigured program prints, and what ``basicConfig`` does, do not change.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otel_perf.core.feature import Feature, Host, NoSettings
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+
+class LogsFeature(Feature[NoSettings]):
+    """Correlation of log records with traces, and their export."""
+
+    name = "logs"
+    summary = "trace ids on every log record, records exported"
+    needs = ("errors",)
+
+    def install(self, settings: NoSettings, host: Host, undo: ExitStack) -> None:
+        from otel_perf.logs.correlation import install
+
+        install(host, host.guard(self.name), undo)
+
+
+FEATURE = LogsFeature()

@@ -1,0 +1,348 @@
+"""Installs the features in order of need, and undoes them in reverse.
+
+``OTEL_PERF_<FEATURE>`` decides what is installed; the flag file may turn features on and off while the
+program runs. Providers are built once; a feature that is turned off leaves its processors silent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import otel_perf
+from otel_perf.core import exits
+from otel_perf.core.census import SCOPE, Census, Metric
+from otel_perf.core.exporters import OTLP, exporter_names
+from otel_perf.core.feature import Parts
+from otel_perf.core.forks import on_fork, reset_locks
+from otel_perf.core.guard import Guard
+from otel_perf.core.home import Home
+from otel_perf.core.rollout import Decision, Rollout
+from otel_perf.core.settings import load
+from otel_perf.features import discover
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.resources import Resource
+
+    from otel_perf.core.census import Reading
+    from otel_perf.core.feature import Feature
+    from otel_perf.providers import Providers
+
+INTERNAL_ERRORS: Final = Metric("perf.internal_errors", "{error}", "counter", "Errors of otel-perf itself, by feature")
+FEATURE_CHANGED: Final = "perf.feature.changed"
+FLAG_EVALUATION: Final = "feature_flag.evaluation"
+FLAG_POLL: Final = 1.0  # seconds between looks at the flag file
+
+_log = logging.getLogger("otel_perf")
+
+
+@dataclass(slots=True)
+class Installed:
+    """One feature and what has become of it."""
+
+    feature: Feature[Any]
+    settings: Any
+    decision: Decision
+    on: bool = False
+    reason: str = ""
+    provided: bool = False
+    undo: ExitStack = field(default_factory=ExitStack)
+
+
+class Pipeline:
+    """The distribution in one process. It is the :class:`~otel_perf.core.feature.Host` of the features."""
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        self.environ = environ
+        self.home = Home(environ)
+        self.census = Census()
+        self.rollout = Rollout(environ)
+        self.features: dict[str, Installed] = {}
+        self.guards: dict[str, Guard] = {}
+        self.providers: Providers | None = None
+        self.service_name = ""
+        self._identity = ""
+        self._undo = ExitStack()
+        self._logger: Any = None
+        self._lock = threading.RLock()
+        self._stop_polling = threading.Event()
+
+    # --- what features ask of their host -----------------------------------------------------------
+
+    def exports(self, signal: str) -> bool:
+        """Whether ``signal`` goes to the OTLP path, hence to the store."""
+        if self.environ.get("OTEL_CONFIG_FILE"):
+            return True
+        return not OTLP.isdisjoint(exporter_names(self.environ, signal))
+
+    def guard(self, feature: str) -> Guard:
+        """The guard of ``feature``; it turns the feature off after too many errors."""
+        return self.guards.setdefault(feature, Guard(feature, lambda: self._turn_off(feature, "internal errors")))
+
+    def event(
+        self,
+        name: str,
+        attributes: Mapping[str, Any],
+        *,
+        body: str | None = None,
+        severity: str = "INFO",
+        context: Context | None = None,
+    ) -> None:
+        """Emit a log event."""
+        if self._logger is None:
+            return
+        from opentelemetry._logs import LogRecord, SeverityNumber
+
+        try:
+            self._logger.emit(
+                LogRecord(
+                    timestamp=_now(),
+                    context=context,
+                    severity_text=severity,
+                    severity_number=SeverityNumber[severity],
+                    body=body,
+                    attributes=dict(attributes),
+                    event_name=name,
+                )
+            )
+        except Exception:
+            _log.debug("otel-perf: event %s failed", name, exc_info=True)
+
+    def problem(self, line: str) -> None:
+        """Say one line through the ``otel_perf`` logger, which an unconfigured program sees on stderr."""
+        _log.warning("%s", line)
+
+    # --- life cycle --------------------------------------------------------------------------------
+
+    def start(self, *, distro_version: str = "", configure_from_file: bool = False) -> None:
+        """Build or adopt the providers and install every feature that is on."""
+        resource = self._resource(distro_version)
+        self._undo.callback(self.census.add(INTERNAL_ERRORS, self._internal_errors))
+        for feature in discover():
+            settings, problems = load(feature.settings_type, feature.name, self.environ)
+            for problem in problems:
+                self.problem(f"otel-perf: {problem}")
+            self.features[feature.name] = Installed(feature, settings, self.rollout.decide(feature.name))
+        self._report_problems()
+        parts = Parts()
+        for state in self.features.values():
+            if state.decision.applies_to(self._identity):
+                self._provide(state, parts)
+        self._set_providers(resource, parts, configure_from_file=configure_from_file)
+        # Before the features: atexit runs what was registered last first, and theirs may still emit.
+        exits.install(self.flush, self.shutdown, self._undo)
+        for state in self.features.values():
+            self._apply(state)
+        if self.rollout.path is not None:
+            self._watch_flags()
+
+    def flush(self, timeout: float = exits.BUDGET) -> None:
+        """Make everything durable that was finished before this call."""
+        if self.providers is not None:
+            self.providers.flush(timeout)
+
+    def shutdown(self) -> None:
+        """Stop the providers, undo the features in reverse order. Idempotent."""
+        with self._lock:
+            providers, self.providers = self.providers, None
+            if providers is None:
+                return
+            providers.shutdown()
+            for state in reversed(list(self.features.values())):
+                self._undo_feature(state, "shut down")
+            self._undo.close()
+            self._logger = None
+
+    def _resource(self, distro_version: str) -> Resource:
+        resource_type = _import_resources()
+        attributes = {"telemetry.distro.name": "otel-perf", "telemetry.distro.version": otel_perf.__version__}
+        if distro_version:
+            attributes["telemetry.auto.version"] = distro_version
+        resource: Resource = resource_type.create(attributes)
+        self.service_name = str(resource.attributes.get("service.name", ""))
+        self._identity = f"{self.service_name}/{resource.attributes.get('service.instance.id', '')}"
+        return resource
+
+    def _set_providers(self, resource: Any, parts: Parts, *, configure_from_file: bool) -> None:
+        from opentelemetry import _logs, metrics, trace
+
+        from otel_perf import providers
+
+        if configure_from_file:
+            self.providers = providers.adopt(parts)
+        else:
+            self.providers = providers.build(resource, parts, self.environ, self.problem)
+            trace.set_tracer_provider(self.providers.tracer)
+            metrics.set_meter_provider(self.providers.meter)
+            _logs.set_logger_provider(self.providers.logger)
+        self._logger = self.providers.logger.get_logger(SCOPE, otel_perf.__version__)
+        self.census.attach(self.providers.meter.get_meter(SCOPE, otel_perf.__version__))
+        self._watch_forks(self.providers, parts)
+
+    def _watch_forks(self, providers: Providers, parts: Parts) -> None:
+        inherited: list[Any] = []
+        tracer, meter = providers.tracer, providers.meter
+
+        def before() -> None:
+            inherited[:] = [getattr(tracer, "resource", None)]
+
+        def child() -> None:
+            self._lock = threading.RLock()
+            reset_locks(meter, "opentelemetry.sdk")
+            for processor in parts.span_processors:
+                if hasattr(processor, "disown") and inherited[0] is not None:
+                    processor.disown(inherited[0])
+
+        self._undo.callback(on_fork(before=before, child=child))
+
+    # --- features ----------------------------------------------------------------------------------
+
+    def _provide(self, state: Installed, parts: Parts) -> None:
+        try:
+            state.feature.provide(state.settings, self, parts)
+            state.provided = True
+        except Exception as error:
+            self.guard(state.feature.name).handle(error)
+            state.reason = f"could not be prepared: {error!r}"
+
+    def _apply(self, state: Installed) -> None:
+        """Turn ``state`` on or off, as its decision says."""
+        name, wanted = state.feature.name, state.decision.applies_to(self._identity)
+        if not wanted:
+            self._undo_feature(state, _why_off(state.decision))
+        elif not state.on and not self.guard(name).tripped:
+            if not state.provided:
+                parts = Parts()
+                self._provide(state, parts)
+                self._add_late(parts)
+            if state.provided:
+                self._install(state)
+
+    def _install(self, state: Installed) -> None:
+        undo = ExitStack()
+        try:
+            state.feature.install(state.settings, self, undo)
+        except Exception as error:
+            undo.close()
+            state.reason = f"could not be installed: {error!r}"
+            self.guard(state.feature.name).handle(error)
+            return
+        state.undo, state.on, state.reason = undo, True, state.decision.source
+
+    def _add_late(self, parts: Parts) -> None:
+        """Processors of a feature that was off when the providers were built."""
+        if self.providers is None:
+            return
+        from otel_perf.providers import add_late
+
+        self.providers = add_late(self.providers, parts)
+        self._watch_forks(self.providers, parts)
+
+    def _undo_feature(self, state: Installed, reason: str) -> None:
+        state.on, state.reason = False, reason
+        undo, state.undo = state.undo, ExitStack()
+        try:
+            undo.close()
+        except Exception as error:
+            self.guard(state.feature.name).handle(error)
+
+    def _turn_off(self, feature: str, reason: str) -> None:
+        with self._lock:
+            state = self.features.get(feature)
+            if state is not None and state.on:
+                self._undo_feature(state, reason)
+                self.event(FEATURE_CHANGED, {"perf.feature": feature, "perf.feature.state": "off"}, body=reason)
+
+    def _internal_errors(self) -> Iterable[Reading]:
+        return [(guard.errors, {"perf.feature": name}) for name, guard in self.guards.items()]
+
+    # --- flags -------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read the flags again and turn features on and off accordingly."""
+        with self._lock:
+            if self.providers is None:
+                return
+            self.rollout.reload()
+            for state in self.features.values():
+                decision = self.rollout.decide(state.feature.name)
+                if decision != state.decision:
+                    state.decision = decision
+                    self._changed(state)
+            self._report_problems()
+
+    def _changed(self, state: Installed) -> None:
+        was = state.on
+        name, decision = state.feature.name, state.decision
+        self.event(
+            FLAG_EVALUATION,
+            {
+                "feature_flag.key": f"perf.{name}",
+                "feature_flag.result.value": f"{decision.share:.0%}",
+                "feature_flag.result.reason": decision.source,
+            },
+        )
+        self._apply(state)
+        if state.on != was:
+            word = "installed" if state.on else "off"
+            self.event(
+                FEATURE_CHANGED, {"perf.feature": name, "perf.feature.state": word}, body=f"{name} {word}: {state.reason}"
+            )
+
+    def _report_problems(self) -> None:
+        for problem in self.rollout.problems:
+            self.problem(f"otel-perf: {problem}")
+        self.rollout.problems.clear()
+
+    def _watch_flags(self) -> None:
+        def poll(stop: threading.Event) -> None:
+            while not stop.wait(FLAG_POLL):
+                try:
+                    self.reload()
+                except Exception as error:
+                    self.guard("rollout").handle(error)
+
+        def begin() -> None:
+            self._stop_polling = threading.Event()
+            threading.Thread(target=poll, args=(self._stop_polling,), name="otel-perf-flags", daemon=True).start()
+
+        begin()
+        self._undo.callback(lambda: self._stop_polling.set())
+        self._undo.callback(on_fork(child=begin))
+
+
+def _import_resources() -> Any:
+    """Import the SDK's resources without psutil, which they import only for a detector that is off.
+
+    psutil costs a tenth of a plain start (19 ms CPU of 200). It is put back before anybody can ask for it.
+    """
+    wanted = os.environ.get("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "").strip()
+    hide = not wanted and "psutil" not in sys.modules and "opentelemetry.sdk.resources" not in sys.modules
+    if hide:
+        sys.modules["psutil"] = None  # type: ignore[assignment]
+    try:
+        from opentelemetry.sdk.resources import Resource
+    finally:
+        if hide:
+            del sys.modules["psutil"]
+    return Resource
+
+
+def _why_off(decision: Decision) -> str:
+    if decision.share == 0.0:
+        return f"off by {decision.source}"
+    return f"not among the {decision.share:.0%} of {decision.source}"
+
+
+def _now() -> int:
+    import time
+
+    return time.time_ns()

@@ -1,0 +1,200 @@
+"""Builds the three SDK providers with their public constructors, as upstream's variables ask.
+
+Upstream's initialiser has no hook between a metric reader and its exporter and none for the exemplar
+filter. A name that cannot be loaded is one line and the default, where upstream would start nothing.
+"""
+
+from __future__ import annotations
+
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.util._importlib_metadata import entry_points
+
+from otel_perf.core.exporters import OTLP, exporter_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from opentelemetry.sdk.resources import Resource
+
+    from otel_perf.core.feature import Parts
+
+    Say = Callable[[str], None]
+
+_GROUPS: Final = {
+    "traces": "opentelemetry_traces_exporter",
+    "metrics": "opentelemetry_metrics_exporter",
+    "logs": "opentelemetry_logs_exporter",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Providers:
+    """The providers that were made or, with ``OTEL_CONFIG_FILE``, found."""
+
+    tracer: Any
+    meter: Any
+    logger: Any
+    late_readers: tuple[Any, ...] = ()  # added to a finished provider, which does not flush or stop them
+
+    def flush(self, timeout: float) -> None:
+        """Force every processor and reader to export; each failure leaves the others alone."""
+        millis = int(timeout * 1000)
+        for provider in (self.tracer, self.logger, self.meter, *self.late_readers):
+            _quietly(lambda provider=provider: provider.force_flush(millis))
+
+    def shutdown(self) -> None:
+        """Stop traces, then metrics (whose last counters include them), then logs."""
+        for provider in (self.tracer, self.meter, *self.late_readers, self.logger):
+            _quietly(lambda provider=provider: provider.shutdown())
+
+
+def _quietly(call: Callable[[], object]) -> None:
+    import logging
+
+    try:
+        call()
+    except Exception:
+        logging.getLogger("otel_perf").debug("otel-perf: flushing failed", exc_info=True)
+
+
+def build(resource: Resource, parts: Parts, environ: Mapping[str, str], say: Say) -> Providers:
+    """New providers with ``parts`` and the other exporters that the environment names."""
+    tracer = TracerProvider(
+        sampler=_sampler(environ, say),
+        resource=resource,
+        id_generator=_id_generator(environ, say),
+        shutdown_on_exit=False,
+        **_configurator("tracer", environ, say),
+    )
+    for processor in parts.span_processors:
+        tracer.add_span_processor(processor)
+    for exporter in _other_exporters("traces", environ, say):
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        tracer.add_span_processor(BatchSpanProcessor(exporter))
+    readers = [*parts.metric_readers, *map(_reader, _other_exporters("metrics", environ, say))]
+    meter = MeterProvider(
+        metric_readers=readers, resource=resource, shutdown_on_exit=False, **_configurator("meter", environ, say)
+    )
+    logger = LoggerProvider(resource=resource, shutdown_on_exit=False, **_configurator("logger", environ, say))
+    for processor in parts.log_processors:
+        logger.add_log_record_processor(processor)
+    for exporter in _other_exporters("logs", environ, say):
+        from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+
+        logger.add_log_record_processor(BatchLogRecordProcessor(exporter))
+    return Providers(tracer, meter, logger)
+
+
+def adopt(parts: Parts) -> Providers:
+    """The global providers that ``OTEL_CONFIG_FILE`` made, with ``parts`` added."""
+    from opentelemetry import _logs, metrics, trace
+
+    providers = Providers(trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider())
+    return add_late(providers, parts)
+
+
+def add_late(providers: Providers, parts: Parts) -> Providers:
+    """``providers`` with ``parts`` added to those that are the SDK's."""
+    if isinstance(providers.tracer, TracerProvider):
+        for processor in parts.span_processors:
+            providers.tracer.add_span_processor(processor)
+    if isinstance(providers.logger, LoggerProvider):
+        for processor in parts.log_processors:
+            providers.logger.add_log_record_processor(processor)
+    late = providers.late_readers
+    if isinstance(providers.meter, MeterProvider):
+        for reader in parts.metric_readers:
+            providers.meter.add_metric_reader(reader)
+        late = (*late, *parts.metric_readers)
+    return replace(providers, late_readers=late)
+
+
+def _load(group: str, name: str) -> Any:
+    for entry_point in entry_points(group=group, name=name):
+        return entry_point.load()
+    known = ", ".join(sorted(entry_points(group=group).names)) or "none installed"
+    raise LookupError(f"is not installed; allowed: {known}")
+
+
+def _reader(exporter: Any) -> Any:
+    from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+
+    return exporter if isinstance(exporter, MetricReader) else PeriodicExportingMetricReader(exporter)
+
+
+def _other_exporters(signal: str, environ: Mapping[str, str], say: Say) -> list[Any]:
+    """Instances of the exporters that do not go through the store."""
+    made = []
+    for name in exporter_names(environ, signal):
+        if name in OTLP:
+            continue
+        try:
+            made.append(_load(_GROUPS[signal], name)())
+        except Exception as error:  # an exporter is somebody else's code
+            say(f"otel-perf: OTEL_{signal.upper()}_EXPORTER={name!r} {_reason(error)}; going on without it")
+    return made
+
+
+def _sampler(environ: Mapping[str, str], say: Say) -> Any:
+    name = environ.get("OTEL_TRACES_SAMPLER", "").strip()
+    if not name:
+        return None
+    argument: Any = environ.get("OTEL_TRACES_SAMPLER_ARG")
+    try:
+        factory = _load("opentelemetry_traces_sampler", name)
+        if name in {"traceidratio", "parentbased_traceidratio"}:
+            argument = _ratio(argument, say)
+        return factory(argument)
+    except Exception as error:
+        say(f"otel-perf: OTEL_TRACES_SAMPLER={name!r} {_reason(error)}; using parentbased_always_on")
+        from opentelemetry.sdk.trace.sampling import DEFAULT_ON
+
+        return DEFAULT_ON
+
+
+def _ratio(argument: str | None, say: Say) -> float:
+    try:
+        ratio = float(argument or "")
+        if 0.0 <= ratio <= 1.0:
+            return ratio
+    except ValueError:
+        pass
+    say(f"otel-perf: OTEL_TRACES_SAMPLER_ARG={argument!r} is not a ratio; allowed: 0.0 to 1.0; using 1.0")
+    return 1.0
+
+
+def _id_generator(environ: Mapping[str, str], say: Say) -> Any:
+    name = environ.get("OTEL_PYTHON_ID_GENERATOR", "").strip()
+    if not name or name == "random":
+        return None
+    try:
+        return _load("opentelemetry_id_generator", name)()
+    except Exception as error:
+        say(f"otel-perf: OTEL_PYTHON_ID_GENERATOR={name!r} {_reason(error)}; using random")
+        return None
+
+
+def _configurator(kind: str, environ: Mapping[str, str], say: Say) -> dict[str, Any]:
+    """``OTEL_PYTHON_{TRACER,METER,LOGGER}_CONFIGURATOR``: upstream's own keyword is still private."""
+    variable = f"OTEL_PYTHON_{kind.upper()}_CONFIGURATOR"
+    name = environ.get(variable, "").strip()
+    if not name:
+        return {}
+    try:
+        return {f"_{kind}_configurator": _load(f"_opentelemetry_{kind}_configurator", name)}
+    except Exception as error:
+        say(f"otel-perf: {variable}={name!r} {_reason(error)}; using none")
+        return {}
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, LookupError) else f"failed ({error!r})"
+
+

@@ -1,0 +1,254 @@
+"""The embedded SQLite file: batches of encoded telemetry, appended by writers, read by anybody.
+
+Every process has one connection, used by one thread under a lock that is held across forks (see
+:mod:`otel_perf.store.writer`). A batch is a serialized OTLP export request, ready to be posted.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from otel_perf.core.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+FILE: Final = "telemetry.db"
+SCHEMA_VERSION: Final = 1
+BUSY_TIMEOUT: Final = 5.0  # seconds that SQLite waits for another process's commit
+OPEN_TIMEOUT: Final = 10.0  # seconds of retries while many processes open one file at once
+SIGNALS: Final = ("traces", "metrics", "logs")
+
+# Batches that were delivered and kept (OTEL_PERF_STORE_KEEP) go first when the file is full, hence the
+# partial index. AUTOINCREMENT: an id never comes back, so that "newer than id" holds for readers.
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS batch (id INTEGER PRIMARY KEY AUTOINCREMENT, signal INTEGER NOT NULL,"
+    " created INTEGER NOT NULL, items INTEGER NOT NULL, delivered INTEGER NOT NULL DEFAULT 0, body BLOB NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS batch_delivered ON batch(id) WHERE delivered",
+    "CREATE TABLE IF NOT EXISTS dropped (signal INTEGER PRIMARY KEY, batches INTEGER NOT NULL, items INTEGER NOT NULL)",
+)
+_SLICE: Final = 16  # batches deleted at a time when the file is full
+
+
+class Batch(NamedTuple):
+    """One stored batch: ``body`` is a serialized ``Export*ServiceRequest`` with ``items`` items."""
+
+    id: int
+    signal: str
+    created: int  # nanoseconds since the epoch
+    items: int
+    body: bytes
+
+
+class NewBatch(NamedTuple):
+    """A batch to be stored."""
+
+    signal: str
+    items: int
+    body: bytes
+
+
+class Database:
+    """A connection for writing. Not thread-safe: its owner holds a lock. Never used after a fork."""
+
+    def __init__(self, path: Path, *, limit: int, fsync: bool = False) -> None:
+        self.path = path
+        self._limit = limit
+        self._connection = _open(path, fsync)
+        stat = os.stat(path)
+        self._identity = (stat.st_dev, stat.st_ino)
+        self.size = 0  # bytes in use after the last commit
+        self._page_size = int(self._connection.execute("PRAGMA page_size").fetchone()[0])
+
+    def append(self, batches: Sequence[NewBatch], now_ns: int) -> list[tuple[str, int]]:
+        """Commit ``batches`` in order; returns what was dropped to stay under the limit, as (signal, items).
+
+        Raises ``sqlite3.Error`` with nothing committed.
+        """
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        try:
+            for batch in batches:
+                execute(
+                    "INSERT INTO batch(signal, created, items, body) VALUES (?, ?, ?, ?)",
+                    (SIGNALS.index(batch.signal), now_ns, batch.items, batch.body),
+                )
+            dropped = self._shrink()
+            execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                execute("ROLLBACK")
+            raise
+        return dropped
+
+    def used(self) -> int:
+        """Bytes in use in the file, free pages not counted."""
+        pages = self._connection.execute("PRAGMA page_count").fetchone()[0]
+        free = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
+        return int(pages - free) * self._page_size
+
+    def is_current(self) -> bool:
+        """Whether the path still names the file that is open (nobody deleted or replaced it). 2 µs."""
+        try:
+            stat = os.stat(self.path)
+        except OSError:
+            return False
+        return (stat.st_dev, stat.st_ino) == self._identity
+
+    def close(self) -> None:
+        """Close the connection; the last one to close folds the WAL into the file."""
+        self._connection.close()
+
+    def _shrink(self) -> list[tuple[str, int]]:
+        dropped: list[tuple[str, int]] = []
+        execute = self._connection.execute
+        while True:
+            self.size = self.used()
+            if self.size <= self._limit:
+                break
+            rows = execute("SELECT id, signal, items FROM batch WHERE delivered ORDER BY id LIMIT ?", (_SLICE,)).fetchall()
+            delivered = bool(rows)
+            if not delivered:
+                rows = execute("SELECT id, signal, items FROM batch ORDER BY id LIMIT ?", (_SLICE,)).fetchall()
+            if len(rows) <= 1:
+                break  # one batch over the limit by itself: keep it
+            for identifier, signal, items in rows:
+                execute("DELETE FROM batch WHERE id = ?", (identifier,))
+                if not delivered:
+                    dropped.append((SIGNALS[signal], items))
+                    execute(
+                        "INSERT INTO dropped VALUES (?, 1, ?) ON CONFLICT (signal)"
+                        " DO UPDATE SET batches = batches + 1, items = items + excluded.items",
+                        (signal, items),
+                    )
+        return dropped
+
+
+def _open(path: Path, fsync: bool) -> sqlite3.Connection:
+    """Open or create the file. Retries: first opens at the same moment see "locked" despite the timeout."""
+    deadline = time.monotonic() + OPEN_TIMEOUT
+    while True:
+        connection = None
+        try:
+            # The class itself: instrumentation-sqlite3 wraps the connect functions, and would trace us.
+            connection = sqlite3.Connection(
+                str(path), timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
+            _prepare(connection, fsync)
+            return connection
+        except sqlite3.OperationalError as error:
+            if connection is not None:
+                connection.close()
+            if not is_busy(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.005, 0.05))
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            raise
+
+
+def _prepare(connection: sqlite3.Connection, fsync: bool) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        raise StoreError(f"the store has format {version}, this otel-perf knows {SCHEMA_VERSION}: upgrade otel-perf")
+    if version == 0:
+        connection.execute("PRAGMA page_size = 8192")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
+    connection.execute("PRAGMA journal_size_limit = 8388608")
+    if version == 0:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another process holds the file, so that trying again helps."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def is_corrupt(error: sqlite3.Error) -> bool:
+    """Whether the file is not, or no longer, a database."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a corrupt file (and its WAL) out of the way; nothing is deleted. Returns the new name."""
+    target = path.with_name(f"{path.name}.corrupt-{time.time_ns()}")
+    for suffix in ("", "-wal", "-shm"):
+        source = path.with_name(path.name + suffix)
+        if source.exists():
+            source.rename(target.with_name(target.name + suffix))
+    return target
+
+
+class StoreReader:
+    """Reads a store while others write to it. Short transactions, so that the WAL can be reset."""
+
+    def __init__(self, home: Path) -> None:
+        path = home / FILE
+        if not path.exists():
+            raise StoreError(f"no store at {path}: run the program under opentelemetry-instrument first")
+        try:
+            self._connection = sqlite3.Connection(
+                f"file:{_quote(path)}?mode=ro", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None
+            )
+            self._connection.execute("SELECT id FROM batch LIMIT 1").fetchone()
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {path} cannot be read: {error}") from error
+        self.path = path
+
+    def batches(self, signals: Iterable[str] = SIGNALS, *, after: int = 0, since_ns: int = 0) -> Iterator[Batch]:
+        """The batches of ``signals``, oldest first, with an id above ``after``."""
+        wanted = [SIGNALS.index(signal) for signal in signals]
+        marks = ",".join("?" * len(wanted))
+        query = (
+            f"SELECT id, signal, created, items, body FROM batch WHERE id > ? AND created >= ? AND signal IN ({marks})"
+            " ORDER BY id LIMIT 64"
+        )
+        while True:
+            rows = self._connection.execute(query, (after, since_ns, *wanted)).fetchall()
+            if not rows:
+                return
+            for identifier, signal, created, items, body in rows:
+                yield Batch(identifier, SIGNALS[signal], created, items, body)
+            after = rows[-1][0]
+
+    def last_id(self) -> int:
+        """The newest batch's id, 0 in an empty store."""
+        return int(self._connection.execute("SELECT coalesce(max(id), 0) FROM batch").fetchone()[0])
+
+    def pending(self) -> dict[str, tuple[int, int]]:
+        """Batches and items by signal that have not been delivered."""
+        rows = self._connection.execute(
+            "SELECT signal, count(*), coalesce(sum(items), 0) FROM batch WHERE NOT delivered GROUP BY signal"
+        )
+        return {SIGNALS[signal]: (batches, items) for signal, batches, items in rows}
+
+    def dropped(self) -> dict[str, tuple[int, int]]:
+        """Batches and items by signal that were dropped because the store was full."""
+        rows = self._connection.execute("SELECT signal, batches, items FROM dropped")
+        return {SIGNALS[signal]: (batches, items) for signal, batches, items in rows}
+
+    def size(self) -> int:
+        """Bytes of the file and its WAL on disk."""
+        names = (self.path, self.path.with_name(self.path.name + "-wal"))
+        return sum(name.stat().st_size for name in names if name.exists())
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def _quote(path: Path) -> str:
+    from urllib.parse import quote
+
+    return quote(str(path))

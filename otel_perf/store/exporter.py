@@ -1,0 +1,186 @@
+"""The SDK's side of the store: a span processor, a log processor and a metric exporter that feed it."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.context import Context
+from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord
+from opentelemetry.sdk.metrics import (
+    Counter,
+    Histogram,
+    ObservableCounter,
+    ObservableGauge,
+    ObservableUpDownCounter,
+    UpDownCounter,
+)
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    MetricExporter,
+    MetricExportResult,
+    PeriodicExportingMetricReader,
+)
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, ExplicitBucketHistogramAggregation
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+
+from otel_perf.core.census import SCOPE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from opentelemetry.sdk._logs import ReadWriteLogRecord
+    from opentelemetry.sdk.metrics.export import MetricsData
+    from opentelemetry.sdk.resources import Resource
+
+    from otel_perf.store.writer import Lane, Writer
+
+YOUNG: Final = 1.0  # seconds
+_FORKS_REMEMBERED: Final = 8
+
+
+def encode_spans(spans: Sequence[ReadableSpan]) -> bytes:
+    """Spans as a serialized ``ExportTraceServiceRequest``; 16–19 µs a span."""
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+
+    return encode_spans(spans).SerializeToString()
+
+
+def encode_logs(records: Sequence[ReadableLogRecord]) -> bytes:
+    """Log records as a serialized ``ExportLogsServiceRequest``."""
+    from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
+
+    return encode_logs(records).SerializeToString()
+
+
+def encode_metrics(batches: Sequence[MetricsData]) -> bytes:
+    """Collections of metrics as one serialized ``ExportMetricsServiceRequest``."""
+    from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+
+    # A serialized message that is appended to another is merged into it by whoever reads both.
+    return b"".join(encode_metrics(batch).SerializeToString() for batch in batches)
+
+
+class StoreSpanProcessor(SpanProcessor):
+    """Queues every sampled span when it ends. About 0.5 µs a span; thread-safe."""
+
+    def __init__(self, writer: Writer, lane: Lane) -> None:
+        self.on = False
+        self._writer = writer
+        self._lane = lane
+        # Resources of parents of this process. The SDK gives a forked child a resource of its own, so
+        # a span that carries the parent's was begun before the fork, and the parent will store it.
+        self._foreign: tuple[Resource, ...] = ()
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue ``span``."""
+        context = span.context
+        if not self.on or context is None or not context.trace_flags.sampled:
+            return
+        if self._foreign and any(span.resource is foreign for foreign in self._foreign):
+            return
+        self._writer.offer(self._lane, span)
+
+    def disown(self, resource: Resource) -> None:
+        """In a forked child: leave the spans that carry ``resource`` to the parent."""
+        self._foreign = (*self._foreign, resource)[-_FORKS_REMEMBERED:]
+
+    def shutdown(self) -> None:
+        """Flush; the writer is closed by the feature."""
+        self.force_flush()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Commit what was queued; honours ``timeout_millis``."""
+        return self._writer.flush(timeout_millis / 1000)
+
+
+class StoreLogProcessor(LogRecordProcessor):
+    """Queues every log record. Thread-safe."""
+
+    def __init__(self, writer: Writer, lane: Lane) -> None:
+        self.on = False
+        self._writer = writer
+        self._lane = lane
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        """Queue a copy: processors that come after may change the record."""
+        if not self.on:
+            return
+        record = copy.copy(log_record.log_record)
+        record.context = Context()  # the ids are in the record; the context could hold anything alive
+        resource = log_record.resource
+        if resource is not None:
+            readable = ReadableLogRecord(
+                record, resource, log_record.instrumentation_scope, limits=log_record.limits
+            )
+            self._writer.offer(self._lane, readable)
+
+    def shutdown(self) -> None:
+        """Flush; the writer is closed by the feature."""
+        self.force_flush()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Commit what was queued; honours ``timeout_millis``."""
+        return self._writer.flush(timeout_millis / 1000)
+
+
+class StoreMetricExporter(MetricExporter):
+    """Queues each collection of metrics."""
+
+    def __init__(self, writer: Writer, lane: Lane, environ: Mapping[str, str]) -> None:
+        super().__init__(_temporality(environ), _aggregation(environ))
+        self.on = False
+        self._writer = writer
+        self._lane = lane
+        self._born = time.monotonic()
+
+    def export(
+        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
+    ) -> MetricExportResult:
+        """Queue ``metrics_data``."""
+        if self.on and not self._is_idle(metrics_data):
+            self._writer.offer(self._lane, metrics_data)
+        return MetricExportResult.SUCCESS
+
+    def _is_idle(self, metrics_data: MetricsData) -> bool:
+        """Whether a process that is ending at once made nothing but our own gauges.
+
+        The last collection of such a process says nothing, and storing it would cost a plain start
+        (``python -c pass``) a fifth of its CPU: the encoder, SQLite and a thread.
+        """
+        if self._writer.used or time.monotonic() - self._born > YOUNG:
+            return False
+        return all(
+            scope.scope.name == SCOPE for resource in metrics_data.resource_metrics for scope in resource.scope_metrics
+        )
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        """Flush; the writer is closed by the feature."""
+        self._writer.flush(timeout_millis / 1000)
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        """Commit what was queued; honours ``timeout_millis``."""
+        return self._writer.flush(timeout_millis / 1000)
+
+
+class StoreMetricReader(PeriodicExportingMetricReader):
+    """Collects every ``OTEL_METRIC_EXPORT_INTERVAL`` (60 s) and once at the end, into the store."""
+
+
+
+def _temporality(environ: Mapping[str, str]) -> dict[type, AggregationTemporality]:
+    """``OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE``, as the OTLP exporters read it."""
+    kinds = (Counter, UpDownCounter, Histogram, ObservableCounter, ObservableUpDownCounter, ObservableGauge)
+    chosen = dict.fromkeys(kinds, AggregationTemporality.CUMULATIVE)
+    preference = environ.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "").strip().upper()
+    delta = {"DELTA": (Counter, Histogram, ObservableCounter), "LOWMEMORY": (Counter, Histogram)}.get(preference, ())
+    return chosen | dict.fromkeys(delta, AggregationTemporality.DELTA)
+
+
+def _aggregation(environ: Mapping[str, str]) -> dict[type, Any]:
+    """``OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION``, as the OTLP exporters read it."""
+    name = environ.get("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "").strip()
+    if name == "base2_exponential_bucket_histogram":
+        return {Histogram: ExponentialBucketHistogramAggregation()}
+    return {Histogram: ExplicitBucketHistogramAggregation()}

@@ -1,0 +1,91 @@
+"""Virtual environments for the tests, the demo and the benchmarks, made once and cached.
+
+    python tools/environments.py dev          # prints the folder of the environment "dev"
+
+An environment is a requirements file in tools/environments/; a first line ``# project`` installs the
+checkout into it as well. They are kept in ``$XDG_CACHE_HOME/otel-perf`` (``~/.cache/otel-perf``), named by a
+hash of what they are made of, so that a second run and a fresh clone find them again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = Path(__file__).resolve().parent / "environments"
+CONSTRAINTS = ROOT / "constraints.txt"
+
+
+def cache() -> Path:
+    """The folder for everything that a command can make again."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "otel-perf"
+
+
+def ensure(name: str, python: str = sys.executable, *, constraints: Path | None = CONSTRAINTS) -> Path:
+    """The environment ``name`` for ``python``, made if it is missing. Safe to call from many processes."""
+    requirements = REQUIREMENTS / f"{name}.txt"
+    text = requirements.read_text()
+    pinned = constraints.read_text() if constraints is not None else ""
+    version = _version(python)
+    digest = hashlib.sha256(f"{text}\0{pinned}\0{version}".encode()).hexdigest()[:12]
+    folder = cache() / "envs" / f"{name}-{version}-{digest}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_suffix(".lock")):
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _make(folder, python, requirements, constraints)
+            (folder / "complete").touch()
+        if text.startswith("# project") and not _holds_this_checkout(folder):
+            _install(folder, "--no-deps", "-e", str(ROOT))
+    return folder
+
+
+def _version(python: str) -> str:
+    code = "import sys; print('%d.%d.%d' % sys.version_info[:3])"
+    return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _make(folder: Path, python: str, requirements: Path, constraints: Path | None) -> None:
+    print(f"making {folder}", file=sys.stderr)
+    if python == sys.executable:
+        venv.create(folder, with_pip=True, clear=True)
+    else:
+        subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
+    subprocess.run([str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "uv"], check=True)
+    limit = [] if constraints is None else ["-c", str(constraints)]
+    _install(folder, "-r", str(requirements), *limit)
+
+
+def _install(folder: Path, *arguments: str) -> None:
+    python = folder / "bin" / "python"
+    subprocess.run([str(folder / "bin" / "uv"), "pip", "install", "-q", "--python", str(python), *arguments], check=True)
+
+
+def _holds_this_checkout(folder: Path) -> bool:
+    for record in folder.glob("lib/python*/site-packages/otel_perf-*.dist-info/direct_url.json"):
+        same = json.loads(record.read_text()).get("url") == ROOT.as_uri()
+        # Entry points and dependencies are read from the metadata of the last install.
+        return same and record.stat().st_mtime >= (ROOT / "pyproject.toml").stat().st_mtime
+    return False
+
+
+@contextlib.contextmanager
+def _locked(path: Path):
+    import fcntl
+
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    print(ensure(sys.argv[1], *sys.argv[2:3]))
