@@ -6,7 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.instrumentation.distro import BaseDistro
+from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]
 
 from otel_perf.core.rollout import ENABLED_VARIABLE
 from otel_perf.core.settings import parse_switch
@@ -42,7 +42,7 @@ def switched_off(environ: Mapping[str, str] = os.environ) -> str:
         return ""  # the roll-out names the wrong value
 
 
-class PerfDistro(BaseDistro):
+class PerfDistro(BaseDistro):  # type: ignore[misc]
     """Chooses our configurator, and leaves out the instrumentors that features of ours replace."""
 
     def _configure(self, **kwargs: Any) -> None:
@@ -106,7 +106,7 @@ def _configure_from_file() -> None:
     """Let upstream build the providers that ``OTEL_CONFIG_FILE`` declares."""
     from opentelemetry.sdk._configuration import _OTelSDKConfigurator
 
-    _OTelSDKConfigurator().configure()
+    _OTelSDKConfigurator().configure()  # type: ignore[no-untyped-call]
 
 
 def _greet(started: Pipeline) -> None:
@@ -135,8 +135,8 @@ def setup() -> None:
     distro = PerfDistro()
     distro.configure()
     PerfConfigurator().configure()
-    if _pipeline is not None:
-        _load_instrumentors(distro)
+    if not switched_off():
+        _load_instrumentors(distro)  # type: ignore[no-untyped-call]
 
 
 def shutdown() -> None:

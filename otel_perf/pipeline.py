@@ -294,13 +294,18 @@ class Pipeline:
         if state.on != was:
             word = "installed" if state.on else "off"
             self.event(
-                FEATURE_CHANGED, {"perf.feature": name, "perf.feature.state": word}, body=f"{name} {word}: {state.reason}"
+                FEATURE_CHANGED,
+                {"perf.feature": name, "perf.feature.state": word},
+                body=f"{name} {word}: {state.reason}",
             )
 
     def _report_problems(self) -> None:
         for problem in self.rollout.problems:
             self.problem(f"otel-perf: {problem}")
         self.rollout.problems.clear()
+
+    def _end_polling(self) -> None:
+        self._stop_polling.set()  # looked up late: a fork makes a new one
 
     def _watch_flags(self) -> None:
         def poll(stop: threading.Event) -> None:
@@ -315,7 +320,7 @@ class Pipeline:
             threading.Thread(target=poll, args=(self._stop_polling,), name="otel-perf-flags", daemon=True).start()
 
         begin()
-        self._undo.callback(lambda: self._stop_polling.set())
+        self._undo.callback(self._end_polling)
         self._undo.callback(on_fork(child=begin))
 
 

@@ -6,7 +6,7 @@ filter. A name that cannot be loaded is one line and the default, where upstream
 
 from __future__ import annotations
 
-
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     Say = Callable[[str], None]
 
+_log = logging.getLogger("otel_perf")
 _GROUPS: Final = {
     "traces": "opentelemetry_traces_exporter",
     "metrics": "opentelemetry_metrics_exporter",
@@ -46,21 +47,19 @@ class Providers:
         """Force every processor and reader to export; each failure leaves the others alone."""
         millis = int(timeout * 1000)
         for provider in (self.tracer, self.logger, self.meter, *self.late_readers):
-            _quietly(lambda provider=provider: provider.force_flush(millis))
+            _quietly(provider.force_flush, millis)
 
     def shutdown(self) -> None:
         """Stop traces, then metrics (whose last counters include them), then logs."""
         for provider in (self.tracer, self.meter, *self.late_readers, self.logger):
-            _quietly(lambda provider=provider: provider.shutdown())
+            _quietly(provider.shutdown)
 
 
-def _quietly(call: Callable[[], object]) -> None:
-    import logging
-
+def _quietly(call: Callable[..., object], *arguments: object) -> None:
     try:
-        call()
+        call(*arguments)
     except Exception:
-        logging.getLogger("otel_perf").debug("otel-perf: flushing failed", exc_info=True)
+        _log.debug("otel-perf: flushing failed", exc_info=True)
 
 
 def build(resource: Resource, parts: Parts, environ: Mapping[str, str], say: Say) -> Providers:
@@ -196,5 +195,3 @@ def _configurator(kind: str, environ: Mapping[str, str], say: Say) -> dict[str, 
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, LookupError) else f"failed ({error!r})"
-
-

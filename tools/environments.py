@@ -39,7 +39,7 @@ def ensure(name: str, python: str = sys.executable, *, constraints: Path | None 
     digest = hashlib.sha256(f"{text}\0{pinned}\0{version}".encode()).hexdigest()[:12]
     folder = cache() / "envs" / f"{name}-{version}-{digest}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_suffix(".lock")):
+    with _locked(folder.with_name(f"{folder.name}.lock")):
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
             _make(folder, python, requirements, constraints)
@@ -67,7 +67,9 @@ def _make(folder: Path, python: str, requirements: Path, constraints: Path | Non
 
 def _install(folder: Path, *arguments: str) -> None:
     python = folder / "bin" / "python"
-    subprocess.run([str(folder / "bin" / "uv"), "pip", "install", "-q", "--python", str(python), *arguments], check=True)
+    subprocess.run(
+        [str(folder / "bin" / "uv"), "pip", "install", "-q", "--python", str(python), *arguments], check=True
+    )
 
 
 def _holds_this_checkout(folder: Path) -> bool:

@@ -1,1 +1,55 @@
-def main(): pass
+"""The command ``otel-perf``: one module per subcommand.
+
+Exit codes, everywhere: 0 good, 1 the answer is bad, 2 wrong usage, 3 timeout. ``run`` passes on the
+exit status of the program it ran.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+import otel_perf
+from otel_perf.core.errors import OtelPerfError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS: Final = {
+    "run": "run a program instrumented, then show the report",
+    "report": "show what the store holds: slow operations, errors, memory, logs",
+    "export": "write stored telemetry as OTLP JSON lines",
+    "doctor": "show what is on and why, and what needs mending",
+}
+GOOD, BAD, USAGE = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="otel-perf", description="What is slow, why, and what it costs in memory.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"otel-perf {otel_perf.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
+        )
+        if name == chosen:  # the others are not imported: a command starts in the time of its own imports
+            module = import_module(f"otel_perf.cli.{name}")
+            module.configure(command)
+            command.set_defaults(execute=module.execute)
+    options = parser.parse_args(words)
+    try:
+        return int(options.execute(options))
+    except BrokenPipeError:  # the reader (head, a pager) has gone; leave nothing for the interpreter to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return GOOD
+    except OtelPerfError as error:
+        print(f"otel-perf {options.command}: {error}", file=sys.stderr)
+        return BAD

@@ -82,10 +82,9 @@ class Feature(ABC, Generic[SettingsT]):
     needs: ClassVar[tuple[str, ...]] = ()
     settings_type: type[Any] = NoSettings
 
-    def provide(self, settings: SettingsT, host: Host, parts: Parts) -> None:  # noqa: B027
+    def provide(self, settings: SettingsT, host: Host, parts: Parts) -> None:
         """Add processors and readers, once in a process, before the first ``install``."""
 
     @abstractmethod
     def install(self, settings: SettingsT, host: Host, undo: ExitStack) -> None:
         """Turn the feature on; every patch registers its undo."""
-

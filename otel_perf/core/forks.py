@@ -67,12 +67,12 @@ def _before() -> None:
 
 
 def _parent() -> None:
-    for subscriber in list(_subscribers):
+    for subscriber in _subscribers:
         _run(subscriber.parent)
 
 
 def _child() -> None:
-    for subscriber in list(_subscribers):
+    for subscriber in _subscribers:
         _run(subscriber.child)
 
 

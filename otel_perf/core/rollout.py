@@ -79,7 +79,9 @@ class Rollout:
             if not isinstance(flags, dict):
                 raise TypeError("'flags' is not an object")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            self._complain(FLAGS_VARIABLE, str(self.path), f"cannot be read ({error})", "a flagd JSON file", "no change")
+            self._complain(
+                FLAGS_VARIABLE, str(self.path), f"cannot be read ({error})", "a flagd JSON file", "no change"
+            )
             return False
         self._reported.discard(FLAGS_VARIABLE)
         self._flags = flags
@@ -111,7 +113,9 @@ class Rollout:
         variant = flag.get("defaultVariant")
         variants = flag.get("variants")
         if not isinstance(variants, dict) or variant not in variants:
-            self._complain(key, str(variant), "is not one of its variants", "a defaultVariant of the flag", "the default")
+            self._complain(
+                key, str(variant), "is not one of its variants", "a defaultVariant of the flag", "the default"
+            )
             return None
         return self._read(key, variants[variant], f"flag file, {key}")
 
@@ -124,7 +128,9 @@ class Rollout:
         try:
             value = api.get_client().get_string_value(key, "")
         except Exception as error:  # a provider is somebody else's code
-            self._complain(key, "", f"could not be asked of the OpenFeature provider ({error})", _ALLOWED, "the default")
+            self._complain(
+                key, "", f"could not be asked of the OpenFeature provider ({error})", _ALLOWED, "the default"
+            )
             return None
         return self._read(key, value, f"OpenFeature, {key}")
 

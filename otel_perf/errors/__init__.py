@@ -23,11 +23,13 @@ class ErrorsFeature(Feature[NoSettings]):
     summary = "uncaught errors as events, with their trace"
 
     def provide(self, settings: NoSettings, host: Host, parts: Parts) -> None:
+        """Add the processors."""
         from otel_perf.errors.origin import OriginProcessor
 
         parts.span_processors.append(OriginProcessor())
 
     def install(self, settings: NoSettings, host: Host, undo: ExitStack) -> None:
+        """Turn it on."""
         from otel_perf.errors.hooks import install
 
         install(host, host.guard(self.name), undo)

@@ -6,6 +6,7 @@ span that ends because of an exception leaves its ids on the exception; the inne
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -43,10 +44,8 @@ class OriginProcessor:
         context = span.context
         if error is None or context is None or hasattr(error, ATTRIBUTE):
             return
-        try:
+        with contextlib.suppress(AttributeError):  # a class with __slots__
             setattr(error, ATTRIBUTE, (context.trace_id, context.span_id, int(context.trace_flags)))
-        except AttributeError:  # a class with __slots__
-            pass
 
     def shutdown(self) -> None:
         """Nothing."""

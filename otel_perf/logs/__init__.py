@@ -22,6 +22,7 @@ class LogsFeature(Feature[NoSettings]):
     needs = ("errors",)
 
     def install(self, settings: NoSettings, host: Host, undo: ExitStack) -> None:
+        """Turn it on."""
         from otel_perf.logs.correlation import install
 
         install(host, host.guard(self.name), undo)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context
 from opentelemetry._logs import LogRecord, get_logger_provider
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 from opentelemetry.instrumentation.log_utils import std_to_otel
-from opentelemetry.instrumentation.utils import _SUPPRESS_INSTRUMENTATION_KEY
 from opentelemetry.semconv.attributes import code_attributes, exception_attributes
 
 from otel_perf.logs.correlation import STAMPS
@@ -53,9 +53,7 @@ def exporter_for(host: Host) -> Callable[[logging.LogRecord], None] | None:
 
 def translate(record: logging.LogRecord, *, with_code: bool = False) -> LogRecord:
     """An OpenTelemetry record with the severity, message, extras and exception of ``record``."""
-    attributes: dict[str, Any] = {
-        key: plain(value) for key, value in record.__dict__.items() if key not in _OWN_FIELDS
-    }
+    attributes: dict[str, Any] = {key: plain(value) for key, value in record.__dict__.items() if key not in _OWN_FIELDS}
     if with_code:
         attributes[code_attributes.CODE_FILE_PATH] = record.pathname
         attributes[code_attributes.CODE_FUNCTION_NAME] = record.funcName

@@ -17,6 +17,7 @@ class MemoryFeature(Feature[NoSettings]):
     summary = "memory, CPU, threads, descriptors and GC of the process as metrics"
 
     def install(self, settings: NoSettings, host: Host, undo: ExitStack) -> None:
+        """Turn it on."""
         from otel_perf.memory.gauges import install
 
         install(host.census, undo)

@@ -79,7 +79,9 @@ def _descriptors() -> Iterable[Reading]:
 
 def _gc_source(field: str) -> Callable[[], Iterable[Reading]]:
     def source() -> Iterable[Reading]:
-        return [(stats[field], {"cpython.gc.generation": generation}) for generation, stats in enumerate(gc.get_stats())]
+        return [
+            (stats[field], {"cpython.gc.generation": generation}) for generation, stats in enumerate(gc.get_stats())
+        ]
 
     return source
 

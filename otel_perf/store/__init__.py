@@ -38,7 +38,8 @@ class StoreSettings:
         default=1.0, metadata={"doc": "How long a finished span may stay in memory before it is committed (s)."}
     )
     limit: Size = field(
-        default=512_000_000, metadata={"doc": "Size of the store's file; above it the oldest is dropped and counted (By)."}
+        default=512_000_000,
+        metadata={"doc": "Size of the store's file; above it the oldest is dropped and counted (By)."},
     )
     fsync: bool = field(
         default=False, metadata={"doc": "Wait for the disk at every commit: survives a power cut, not only a crash."}
@@ -63,6 +64,7 @@ class StoreFeature(Feature[StoreSettings]):
         self._parts: list[StoreSpanProcessor | StoreLogProcessor | StoreMetricExporter] = []
 
     def provide(self, settings: StoreSettings, host: Host, parts: Parts) -> None:
+        """Add the processors."""
         from otel_perf.core.forks import on_fork
         from otel_perf.store import exporter
         from otel_perf.store.writer import Lane, Writer
@@ -93,6 +95,7 @@ class StoreFeature(Feature[StoreSettings]):
         on_fork(before=writer.before_fork, parent=writer.after_fork_in_parent, child=writer.after_fork_in_child)
 
     def install(self, settings: StoreSettings, host: Host, undo: ExitStack) -> None:
+        """Turn it on."""
         writer = self.writer
         if writer is None:
             return

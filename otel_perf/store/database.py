@@ -27,8 +27,8 @@ SIGNALS: Final = ("traces", "metrics", "logs")
 # Batches that were delivered and kept (OTEL_PERF_STORE_KEEP) go first when the file is full, hence the
 # partial index. AUTOINCREMENT: an id never comes back, so that "newer than id" holds for readers.
 _SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS batch (id INTEGER PRIMARY KEY AUTOINCREMENT, signal INTEGER NOT NULL,"
-    " created INTEGER NOT NULL, items INTEGER NOT NULL, delivered INTEGER NOT NULL DEFAULT 0, body BLOB NOT NULL)",
+    """CREATE TABLE IF NOT EXISTS batch (id INTEGER PRIMARY KEY AUTOINCREMENT, signal INTEGER NOT NULL,
+    created INTEGER NOT NULL, items INTEGER NOT NULL, delivered INTEGER NOT NULL DEFAULT 0, body BLOB NOT NULL)""",
     "CREATE INDEX IF NOT EXISTS batch_delivered ON batch(id) WHERE delivered",
     "CREATE TABLE IF NOT EXISTS dropped (signal INTEGER PRIMARY KEY, batches INTEGER NOT NULL, items INTEGER NOT NULL)",
 )
@@ -111,7 +111,9 @@ class Database:
             self.size = self.used()
             if self.size <= self._limit:
                 break
-            rows = execute("SELECT id, signal, items FROM batch WHERE delivered ORDER BY id LIMIT ?", (_SLICE,)).fetchall()
+            rows = execute(
+                "SELECT id, signal, items FROM batch WHERE delivered ORDER BY id LIMIT ?", (_SLICE,)
+            ).fetchall()
             delivered = bool(rows)
             if not delivered:
                 rows = execute("SELECT id, signal, items FROM batch ORDER BY id LIMIT ?", (_SLICE,)).fetchall()

@@ -22,7 +22,7 @@ from opentelemetry.sdk.metrics.export import (
     MetricExportResult,
     PeriodicExportingMetricReader,
 )
-from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, ExplicitBucketHistogramAggregation
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 from otel_perf.core.census import SCOPE
@@ -111,9 +111,7 @@ class StoreLogProcessor(LogRecordProcessor):
         record.context = Context()  # the ids are in the record; the context could hold anything alive
         resource = log_record.resource
         if resource is not None:
-            readable = ReadableLogRecord(
-                record, resource, log_record.instrumentation_scope, limits=log_record.limits
-            )
+            readable = ReadableLogRecord(record, resource, log_record.instrumentation_scope, limits=log_record.limits)
             self._writer.offer(self._lane, readable)
 
     def shutdown(self) -> None:
@@ -135,9 +133,7 @@ class StoreMetricExporter(MetricExporter):
         self._lane = lane
         self._born = time.monotonic()
 
-    def export(
-        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
-    ) -> MetricExportResult:
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
         """Queue ``metrics_data``."""
         if self.on and not self._is_idle(metrics_data):
             self._writer.offer(self._lane, metrics_data)
@@ -168,10 +164,16 @@ class StoreMetricReader(PeriodicExportingMetricReader):
     """Collects every ``OTEL_METRIC_EXPORT_INTERVAL`` (60 s) and once at the end, into the store."""
 
 
-
-def _temporality(environ: Mapping[str, str]) -> dict[type, AggregationTemporality]:
+def _temporality(environ: Mapping[str, str]) -> dict[type[Any], AggregationTemporality]:
     """``OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE``, as the OTLP exporters read it."""
-    kinds = (Counter, UpDownCounter, Histogram, ObservableCounter, ObservableUpDownCounter, ObservableGauge)
+    kinds: tuple[type[Any], ...] = (
+        Counter,
+        UpDownCounter,
+        Histogram,
+        ObservableCounter,
+        ObservableUpDownCounter,
+        ObservableGauge,
+    )
     chosen = dict.fromkeys(kinds, AggregationTemporality.CUMULATIVE)
     preference = environ.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "").strip().upper()
     delta = {"DELTA": (Counter, Histogram, ObservableCounter), "LOWMEMORY": (Counter, Histogram)}.get(preference, ())

@@ -57,9 +57,7 @@ class Writer:
     connection and a thread of its own, made when it first has something to store.
     """
 
-    def __init__(
-        self, home: Home, *, delay: float, limit: int, fsync: bool, problem: Callable[[str], None]
-    ) -> None:
+    def __init__(self, home: Home, *, delay: float, limit: int, fsync: bool, problem: Callable[[str], None]) -> None:
         self._home = home
         self._delay = delay
         self._limit = limit
@@ -211,8 +209,7 @@ class Writer:
             self._start_lock.release()
 
     def _run(self) -> None:
-        from opentelemetry.context import attach, set_value
-        from opentelemetry.instrumentation.utils import _SUPPRESS_INSTRUMENTATION_KEY
+        from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
 
         attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
         wake = self._wake
@@ -339,7 +336,9 @@ class Writer:
                 raise
             folder = self._home.fallback()
             database = Database(folder / FILE, limit=self._limit, fsync=self._fsync)
-            self._tell("home", f"otel-perf: {self._home.path} cannot be used ({_why(error)}); storing in {folder} instead")
+            self._tell(
+                "home", f"otel-perf: {self._home.path} cannot be used ({_why(error)}); storing in {folder} instead"
+            )
         self.folder = folder
         return database
 

@@ -1,0 +1,45 @@
+# Two commands for a fresh machine with Python (3.11 or newer) and make:
+#   make demo    the shop under opentelemetry-instrument, a load on it, then the report
+#   make test    everything that CI checks
+# Environments are kept in ~/.cache/otel-perf (see tools/environments.py) and made when they are missing.
+
+PYTHON ?= python3
+ENVIRONMENT = $(PYTHON) tools/environments.py
+DEV = $$($(ENVIRONMENT) dev)/bin
+
+.PHONY: help demo test test-all check fix bench clean
+
+help:
+	@grep -E '^#   make' Makefile | sed 's/^#   //'
+
+demo:
+	@$$($(ENVIRONMENT) shop)/bin/python -m examples.shop.demo
+
+test: check
+	$(DEV)/python -m coverage erase
+	$(DEV)/python -m coverage run -m pytest
+	$(DEV)/python -m coverage combine -q
+	$(DEV)/python -m coverage report --fail-under=95
+
+# Style, types and import rules; seconds.
+check:
+	$(DEV)/ruff check .
+	$(DEV)/ruff format --check .
+	$(DEV)/mypy
+	$(DEV)/lint-imports
+
+fix:
+	$(DEV)/ruff check --fix .
+	$(DEV)/ruff format .
+
+# The suite on every supported Python that is here, and on the newest OpenTelemetry set.
+test-all:
+	$(PYTHON) tools/test_all.py
+
+bench:
+	$(DEV)/python benchmarks/startup.py
+	$(DEV)/python benchmarks/requests.py
+	$(DEV)/python benchmarks/store.py
+
+clean:
+	rm -rf .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -1,0 +1,189 @@
+"""Decodes stored batches into flat records, and into OTLP's JSON form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+
+    from otel_perf.store.database import Batch
+
+_REQUESTS: dict[str, Any] = {
+    "traces": ExportTraceServiceRequest,
+    "metrics": ExportMetricsServiceRequest,
+    "logs": ExportLogsServiceRequest,
+}
+_ID_FIELDS = frozenset({"traceId", "spanId", "parentSpanId"})
+KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+ERROR_STATUS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRecord:
+    """One span. Times in nanoseconds since the epoch; ids in hex, an empty parent for a root."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+    kind: str
+    start: int
+    end: int
+    error: bool
+    status: str
+    attributes: dict[str, Any]
+    events: tuple[tuple[str, dict[str, Any]], ...]
+    scope: str
+    resource: dict[str, Any]
+
+    @property
+    def seconds(self) -> float:
+        """Duration, never negative."""
+        return max(0, self.end - self.start) / 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One log record or event (``event_name``)."""
+
+    trace_id: str
+    span_id: str
+    time: int
+    severity: int
+    severity_text: str
+    body: str
+    event_name: str
+    attributes: dict[str, Any]
+    scope: str
+    resource: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One data point: a number, or the count and sum of a histogram."""
+
+    name: str
+    unit: str
+    time: int
+    value: float
+    count: int
+    attributes: dict[str, Any]
+    scope: str
+    resource: dict[str, Any]
+
+
+def value_of(value: AnyValue) -> Any:
+    """The Python value of an OTLP one."""
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return None
+    if kind == "array_value":
+        return [value_of(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return attributes_of(value.kvlist_value.values)
+    return getattr(value, kind)
+
+
+def attributes_of(pairs: Iterable[KeyValue]) -> dict[str, Any]:
+    """A dict of OTLP attributes."""
+    return {pair.key: value_of(pair.value) for pair in pairs}
+
+
+def spans(batches: Iterable[Batch]) -> Iterator[SpanRecord]:
+    """Every span of ``batches`` (of signal traces)."""
+    for batch in batches:
+        for of_resource in ExportTraceServiceRequest.FromString(batch.body).resource_spans:
+            resource = attributes_of(of_resource.resource.attributes)
+            for of_scope in of_resource.scope_spans:
+                for span in of_scope.spans:
+                    yield SpanRecord(
+                        span.trace_id.hex(),
+                        span.span_id.hex(),
+                        span.parent_span_id.hex(),
+                        span.name,
+                        KINDS[span.kind] if span.kind < len(KINDS) else KINDS[0],
+                        span.start_time_unix_nano,
+                        span.end_time_unix_nano,
+                        span.status.code == ERROR_STATUS,
+                        span.status.message,
+                        attributes_of(span.attributes),
+                        tuple((event.name, attributes_of(event.attributes)) for event in span.events),
+                        of_scope.scope.name,
+                        resource,
+                    )
+
+
+def logs(batches: Iterable[Batch]) -> Iterator[LogEntry]:
+    """Every log record of ``batches`` (of signal logs)."""
+    for batch in batches:
+        for of_resource in ExportLogsServiceRequest.FromString(batch.body).resource_logs:
+            resource = attributes_of(of_resource.resource.attributes)
+            for of_scope in of_resource.scope_logs:
+                for record in of_scope.log_records:
+                    body = value_of(record.body)
+                    yield LogEntry(
+                        record.trace_id.hex(),
+                        record.span_id.hex(),
+                        record.time_unix_nano or record.observed_time_unix_nano,
+                        record.severity_number,
+                        record.severity_text,
+                        body if isinstance(body, str) else "" if body is None else repr(body),
+                        record.event_name,
+                        attributes_of(record.attributes),
+                        of_scope.scope.name,
+                        resource,
+                    )
+
+
+def points(batches: Iterable[Batch]) -> Iterator[Point]:
+    """Every data point of ``batches`` (of signal metrics)."""
+    for batch in batches:
+        for of_resource in ExportMetricsServiceRequest.FromString(batch.body).resource_metrics:
+            resource = attributes_of(of_resource.resource.attributes)
+            for of_scope in of_resource.scope_metrics:
+                for metric in of_scope.metrics:
+                    data = getattr(metric, metric.WhichOneof("data") or "gauge")
+                    for point in data.data_points:
+                        number = point.WhichOneof("value") if hasattr(point, "as_int") else None
+                        yield Point(
+                            metric.name,
+                            metric.unit,
+                            point.time_unix_nano,
+                            float(getattr(point, number)) if number else float(point.sum),
+                            1 if number else int(point.count),
+                            attributes_of(point.attributes),
+                            of_scope.scope.name,
+                            resource,
+                        )
+
+
+def to_json(batch: Batch) -> str:
+    """One line of OTLP JSON, with ids in hex as OTLP wants and not in protobuf's base64."""
+    import base64
+    import json
+
+    from google.protobuf.json_format import MessageToDict
+
+    document = MessageToDict(_REQUESTS[batch.signal].FromString(batch.body), use_integers_for_enums=True)
+
+    def fix(node: Any) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if key in _ID_FIELDS and isinstance(value, str):
+                    node[key] = base64.b64decode(value).hex()
+                else:
+                    fix(value)
+        elif isinstance(node, list):
+            for item in node:
+                fix(item)
+
+    fix(document)
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,329 @@
+"""What a store holds, in the order in which somebody with a slow service wants to know it."""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+from pydantic import BaseModel
+
+from otel_perf.analysis import otlp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from otel_perf.analysis.otlp import LogEntry, Point, SpanRecord
+    from otel_perf.store.database import StoreReader
+
+ERROR_SEVERITY: Final = 17
+
+
+class Operation(BaseModel):
+    """All spans of one service with one name and kind. Times in seconds."""
+
+    service: str
+    name: str
+    kind: str
+    count: int
+    errors: int
+    total: float
+    self_time: float
+    p50: float
+    p99: float
+    slowest: float
+    slowest_trace: str
+
+
+class Trace(BaseModel):
+    """One trace, by its root (or its earliest span, if the root is not here). Times in seconds."""
+
+    trace_id: str
+    root: str
+    service: str
+    start_ns: int
+    duration: float
+    spans: int
+    errors: int
+    logs: int
+
+
+class ErrorGroup(BaseModel):
+    """Errors of one type from one source: uncaught, in a span, or logged."""
+
+    type: str
+    source: str
+    count: int
+    message: str
+    trace_id: str
+    last_ns: int
+
+
+class Process(BaseModel):
+    """One process's own figures, from its last reading. Memory in bytes, CPU in seconds."""
+
+    service: str
+    instance: str
+    rss: int
+    rss_peak: int
+    rss_growth: int
+    cpu: float
+    threads: int
+    gc_collections: int
+
+
+class Logs(BaseModel):
+    """Log records by severity, and how many carry the id of a trace."""
+
+    records: int
+    with_trace: int
+    by_severity: dict[str, int]
+
+
+class Store(BaseModel):
+    """The store itself. ``pending`` and ``dropped`` are items by signal."""
+
+    path: str
+    size: int
+    pending: dict[str, int]
+    dropped: dict[str, int]
+
+
+class Report(BaseModel):
+    """Everything ``otel-perf report`` shows; the schema of its ``--json``."""
+
+    first_ns: int
+    last_ns: int
+    services: list[str]
+    traces: int
+    spans: int
+    slowest_traces: list[Trace]
+    operations: list[Operation]
+    errors: list[ErrorGroup]
+    processes: list[Process]
+    logs: Logs
+    store: Store
+
+
+def summarize(store: StoreReader, *, after: int = 0, since_ns: int = 0, service: str = "", top: int = 10) -> Report:
+    """Read the store and report on it; ``top`` rows of each list.
+
+    Cost: about 15 µs a span; memory about 0.4 kB a span while it runs.
+    """
+    spans = _Spans()
+    errors = _Errors()
+    for span in otlp.spans(store.batches(["traces"], after=after, since_ns=since_ns)):
+        if _of(span.resource, service):
+            spans.add(span)
+            errors.add_span(span)
+    logs = Logs(records=0, with_trace=0, by_severity={})
+    for entry in otlp.logs(store.batches(["logs"], after=after, since_ns=since_ns)):
+        if _of(entry.resource, service):
+            _count_log(logs, entry)
+            errors.add_log(entry)
+            spans.add_log(entry)
+    processes = _processes(
+        point
+        for point in otlp.points(store.batches(["metrics"], after=after, since_ns=since_ns))
+        if _of(point.resource, service)
+    )
+    traces = spans.traces()
+    return Report(
+        first_ns=spans.first or 0,
+        last_ns=spans.last,
+        services=sorted(spans.services | {process.service for process in processes}),
+        traces=len(traces),
+        spans=spans.count,
+        slowest_traces=sorted(traces, key=lambda trace: -trace.duration)[:top],
+        operations=sorted(spans.operations(), key=lambda operation: -operation.self_time)[:top],
+        errors=errors.groups()[:top],
+        processes=processes[: max(top, 1)],
+        logs=logs,
+        store=Store(
+            path=str(store.path),
+            size=store.size(),
+            pending={signal: items for signal, (_, items) in store.pending().items()},
+            dropped={signal: items for signal, (_, items) in store.dropped().items()},
+        ),
+    )
+
+
+def _of(resource: dict[str, object], service: str) -> bool:
+    return not service or resource.get("service.name") == service
+
+
+def _service(resource: dict[str, object]) -> str:
+    return str(resource.get("service.name", "unknown_service"))
+
+
+class _Spans:
+    """Durations by operation, and the intervals of each span's children for its own time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: int | None = None
+        self.last = 0
+        self.services: set[str] = set()
+        self._rows: list[tuple[str, str, tuple[str, str, str], int, int]] = []
+        self._children: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self._errors: dict[tuple[str, str, str], int] = defaultdict(int)
+        self._traces: dict[str, Trace] = {}
+        self._has_root: set[str] = set()
+        self._ends: dict[str, int] = {}
+
+    def add(self, span: SpanRecord) -> None:
+        service = _service(span.resource)
+        key = (service, span.name, span.kind)
+        self.count += 1
+        self.services.add(service)
+        self.first = span.start if self.first is None else min(self.first, span.start)
+        self.last = max(self.last, span.end)
+        self._rows.append((span.trace_id, span.span_id, key, span.start, span.end))
+        if span.parent_id:
+            self._children[span.parent_id].append((span.start, span.end))
+        self._errors[key] += span.error
+        self._add_to_trace(span, service)
+
+    def _add_to_trace(self, span: SpanRecord, service: str) -> None:
+        trace = self._traces.get(span.trace_id)
+        if trace is None:
+            trace = self._traces[span.trace_id] = Trace(
+                trace_id=span.trace_id, root=span.name, service=service, start_ns=span.start,
+                duration=0.0, spans=0, errors=0, logs=0,
+            )  # fmt: skip
+        trace.spans += 1
+        trace.errors += span.error
+        root = not span.parent_id
+        if root or (span.trace_id not in self._has_root and span.start < trace.start_ns):
+            trace.root, trace.service = span.name, service
+        if root:
+            self._has_root.add(span.trace_id)
+        trace.start_ns = min(trace.start_ns, span.start)
+        end = self._ends[span.trace_id] = max(self._ends.get(span.trace_id, 0), span.end)
+        trace.duration = (end - trace.start_ns) / 1e9
+
+    def add_log(self, entry: LogEntry) -> None:
+        trace = self._traces.get(entry.trace_id)
+        if trace is not None:
+            trace.logs += 1
+
+    def traces(self) -> list[Trace]:
+        return list(self._traces.values())
+
+    def operations(self) -> Iterator[Operation]:
+        durations: dict[tuple[str, str, str], array[float]] = defaultdict(lambda: array("d"))
+        own: dict[tuple[str, str, str], float] = defaultdict(float)
+        slowest: dict[tuple[str, str, str], tuple[float, str]] = {}
+        for trace_id, span_id, key, start, end in self._rows:
+            seconds = max(0, end - start) / 1e9
+            durations[key].append(seconds)
+            own[key] += max(0.0, seconds - _covered(self._children.get(span_id, ()), start, end))
+            if key not in slowest or seconds > slowest[key][0]:
+                slowest[key] = (seconds, trace_id)
+        for key, values in durations.items():
+            ordered = sorted(values)
+            yield Operation(
+                service=key[0], name=key[1], kind=key[2],
+                count=len(ordered), errors=self._errors[key], total=sum(ordered), self_time=own[key],
+                p50=quantile(ordered, 0.50), p99=quantile(ordered, 0.99),
+                slowest=slowest[key][0], slowest_trace=slowest[key][1],
+            )  # fmt: skip
+
+
+def _covered(children: Iterable[tuple[int, int]], start: int, end: int) -> float:
+    """Seconds of ``start``–``end`` in which at least one child ran: overlapping children count once."""
+    covered, reached = 0, start
+    for child_start, child_end in sorted(children):
+        until = min(child_end, end)
+        if until > reached:
+            covered += until - max(child_start, reached)
+            reached = until
+    return covered / 1e9
+
+
+def quantile(ordered: list[float], share: float) -> float:
+    """The value at ``share`` of a sorted list, by the nearest rank."""
+    if not ordered:
+        return 0.0
+    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
+
+
+class _Errors:
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, str], ErrorGroup] = {}
+
+    def add_span(self, span: SpanRecord) -> None:
+        exceptions = [attributes for name, attributes in span.events if name == "exception"]
+        for attributes in exceptions:
+            self._add(attributes, f"span {span.name}", span.trace_id, span.end)
+        if span.error and not exceptions:
+            kind = span.attributes.get("error.type") or "error"
+            self._add(
+                {"exception.type": kind, "exception.message": span.status}, f"span {span.name}", span.trace_id, span.end
+            )
+
+    def add_log(self, entry: LogEntry) -> None:
+        if entry.event_name == "perf.uncaught_error":
+            self._add(
+                entry.attributes,
+                f"uncaught in {entry.attributes.get('perf.error.source', '')}",
+                entry.trace_id,
+                entry.time,
+            )
+        elif entry.severity >= ERROR_SEVERITY:
+            kind = entry.attributes.get("exception.type") or entry.severity_text
+            attributes = {"exception.type": kind, "exception.message": entry.body}
+            self._add(attributes, f"log {entry.scope}", entry.trace_id, entry.time)
+
+    def _add(self, attributes: dict[str, object], source: str, trace_id: str, time: int) -> None:
+        kind = str(attributes.get("exception.type") or "error")
+        group = self._groups.get((kind, source))
+        if group is None:
+            group = self._groups[(kind, source)] = ErrorGroup(
+                type=kind, source=source, count=0, message="", trace_id="", last_ns=0
+            )
+        group.count += 1
+        if time >= group.last_ns:
+            group.last_ns, group.message = time, str(attributes.get("exception.message") or "")
+            group.trace_id = trace_id
+
+    def groups(self) -> list[ErrorGroup]:
+        return sorted(self._groups.values(), key=lambda group: (-group.count, group.type))
+
+
+def _count_log(logs: Logs, entry: LogEntry) -> None:
+    logs.records += 1
+    logs.with_trace += bool(entry.trace_id.strip("0"))
+    severity = entry.severity_text or "UNSPECIFIED"
+    logs.by_severity[severity] = logs.by_severity.get(severity, 0) + 1
+
+
+def _processes(points: Iterable[Point]) -> list[Process]:
+    found: dict[tuple[str, str], Process] = {}
+    first_rss: dict[tuple[str, str], int] = {}
+    cumulative: dict[tuple[str, str], dict[tuple[str, str], float]] = defaultdict(dict)
+    for point in points:
+        if not point.name.startswith(("process.", "cpython.gc.")):
+            continue
+        key = (_service(point.resource), str(point.resource.get("service.instance.id", "")))
+        process = found.get(key)
+        if process is None:
+            process = found[key] = Process(
+                service=key[0], instance=key[1], rss=0, rss_peak=0, rss_growth=0, cpu=0.0, threads=0, gc_collections=0
+            )
+        value = point.value
+        if point.name == "process.memory.usage":
+            process.rss = int(value)
+            process.rss_peak = max(process.rss_peak, process.rss)
+            process.rss_growth = process.rss - first_rss.setdefault(key, process.rss)
+        elif point.name == "process.thread.count":
+            process.threads = int(value)
+        elif point.name in {"process.cpu.time", "cpython.gc.collections"}:
+            cumulative[key][point.name, repr(sorted(point.attributes.items()))] = value
+    for key, process in found.items():
+        totals: dict[str, float] = defaultdict(float)
+        for (name, _attributes), value in cumulative[key].items():
+            totals[name] += value
+        process.cpu = totals["process.cpu.time"]
+        process.gc_collections = int(totals["cpython.gc.collections"])
+    return sorted(found.values(), key=lambda process: -process.rss_peak)

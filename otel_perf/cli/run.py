@@ -1,0 +1,117 @@
+"""``otel-perf run``: the same as ``opentelemetry-instrument``, with our distro, then the report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otel_perf.cli import USAGE, options
+from otel_perf.core.home import HOME_VARIABLE
+
+if TYPE_CHECKING:
+    import argparse
+
+_FORWARDED = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the subcommand."""
+    parser.add_argument("--home", type=Path, help="home folder (default: $OTEL_PERF_HOME or .otel-perf)")
+    parser.add_argument("--output", type=Path, help="write the report to this file and not to standard error")
+    parser.add_argument("--no-report", action="store_true", help="do not show the report")
+    options.add_json(parser)
+    parser.add_argument("program", help="the program to run, e.g. python")
+    parser.add_argument("arguments", nargs="...", help="its arguments")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run the program, then report on what this run stored. Returns the program's exit status."""
+    program = shutil.which(arguments.program)
+    if program is None:
+        print(f"otel-perf run: {arguments.program!r} is not a program on the PATH", file=sys.stderr)
+        return USAGE
+    home = options.home_of(arguments).absolute()
+    before = _last_id(home)
+    status = _run([program, *arguments.arguments], environment(os.environ, home))
+    if not arguments.no_report:
+        _report(arguments, home, before)
+    return status
+
+
+def environment(environ: Any, home: Path) -> dict[str, str]:
+    """``environ`` with auto-instrumentation switched on and ours chosen, whatever else is installed."""
+    from opentelemetry.instrumentation import auto_instrumentation
+
+    folder = str(Path(auto_instrumentation.__file__).parent)
+    rest = [part for part in environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != folder]
+    here = os.getcwd()  # as opentelemetry-instrument does, for programs with an executable of their own
+    paths = [folder, *([] if here in rest else [here]), *rest]
+    return {
+        **environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OTEL_PYTHON_DISTRO": "otel_perf",
+        "OTEL_PYTHON_CONFIGURATOR": "otel_perf",
+        HOME_VARIABLE: str(home),
+    }
+
+
+def _run(command: list[str], environ: dict[str, str]) -> int:
+    child = subprocess.Popen(command, env=environ)
+
+    def forward(number: int, _frame: Any) -> None:
+        child.send_signal(number)
+
+    # The terminal sends Ctrl-C to the program as well; we wait for it to end.
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+    for name in _FORWARDED:
+        if hasattr(signal, name):
+            number = getattr(signal, name)
+            before[number] = signal.signal(number, forward)
+    try:
+        status = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return status if status >= 0 else 128 - status  # as a shell reports a death by signal
+
+
+def _last_id(home: Path) -> int:
+    from otel_perf.core.errors import StoreError
+    from otel_perf.store.database import StoreReader
+
+    try:
+        store = StoreReader(home)
+    except StoreError:
+        return 0
+    try:
+        return store.last_id()
+    finally:
+        store.close()
+
+
+def _report(arguments: argparse.Namespace, home: Path, after: int) -> None:
+    from otel_perf.analysis.summary import summarize
+    from otel_perf.cli import text
+    from otel_perf.core.errors import StoreError
+    from otel_perf.store.database import StoreReader
+
+    try:
+        store = StoreReader(home)
+    except StoreError as error:
+        print(f"otel-perf run: {error}", file=sys.stderr)
+        return
+    try:
+        report = summarize(store, after=after)
+    finally:
+        store.close()
+    shown = report.model_dump_json(indent=2) if arguments.json else text.render(report)
+    if arguments.output is not None:
+        arguments.output.write_text(shown + "\n", encoding="utf-8")
+    else:
+        # Standard output is the program's alone: it may be piped into something.
+        print(f"\n{shown}" if not arguments.json else shown, file=sys.stderr)

@@ -1,0 +1,158 @@
+"""The report as text for a terminal."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otel_perf.analysis.summary import Report
+
+
+def seconds(value: float) -> str:
+    """A duration with three significant digits and a fitting unit."""
+    if value >= 100:
+        return f"{value:.0f} s"
+    if value >= 1:
+        return f"{value:.2f} s"
+    if value >= 1e-3:
+        return f"{value * 1e3:.3g} ms"
+    return f"{value * 1e6:.3g} µs"
+
+
+def size(value: float) -> str:
+    """Bytes in decimal units."""
+    sign = "-" if value < 0 else ""
+    value = abs(value)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{sign}{value:.0f} {unit}" if unit == "B" else f"{sign}{value:.1f} {unit}"
+        value /= 1000
+    return f"{sign}{value:.1f} GB"
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
+    """Aligned columns, numbers to the right; the columns in ``left`` are text."""
+    cells = [list(headings), *map(list, rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
+    return [
+        "  "
+        + "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def clip(value: str, width: int) -> str:
+    """``value`` on one line of at most ``width`` characters."""
+    line = " ".join(value.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def render(report: Report) -> str:
+    """The whole report."""
+    lines = _heading(report)
+    lines += _operations(report)
+    lines += _traces(report)
+    lines += _errors(report)
+    lines += _processes(report)
+    lines += _logs(report)
+    lines += _store(report)
+    return "\n".join(lines)
+
+
+def _heading(report: Report) -> list[str]:
+    if not report.spans:
+        return ["No spans stored.", ""]
+    first, last = (datetime.fromtimestamp(ns / 1e9) for ns in (report.first_ns, report.last_ns))
+    span = seconds((report.last_ns - report.first_ns) / 1e9)
+    what = f"{', '.join(report.services)}: {report.traces:,} traces, {report.spans:,} spans"
+    return [f"{what}, {first:%Y-%m-%d %H:%M:%S} to {last:%H:%M:%S} ({span})", ""]
+
+
+def _operations(report: Report) -> list[str]:
+    if not report.operations:
+        return []
+    rows = [
+        [
+            clip(operation.name, 48),
+            operation.kind.lower(),
+            f"{operation.count:,}",
+            str(operation.errors or ""),
+            seconds(operation.self_time),
+            seconds(operation.p50),
+            seconds(operation.p99),
+            seconds(operation.slowest),
+            operation.slowest_trace,
+        ]
+        for operation in report.operations
+    ]
+    headings = ["OPERATION", "KIND", "CALLS", "ERRORS", "SELF", "P50", "P99", "SLOWEST", "IN TRACE"]
+    return ["Slowest operations, by their own time", *table(headings, rows, left=(0, 1, 8)), ""]
+
+
+def _traces(report: Report) -> list[str]:
+    rows = [
+        [
+            clip(trace.root, 48),
+            seconds(trace.duration),
+            str(trace.spans),
+            str(trace.errors or ""),
+            str(trace.logs),
+            trace.trace_id,
+        ]
+        for trace in report.slowest_traces[:5]
+    ]
+    if not rows:
+        return []
+    headings = ["TRACE", "TOOK", "SPANS", "ERRORS", "LOGS", "TRACE ID"]
+    return ["Slowest traces", *table(headings, rows, left=(0, 5)), ""]
+
+
+def _errors(report: Report) -> list[str]:
+    if not report.errors:
+        return ["Errors: none", ""]
+    rows = [
+        [clip(group.type, 32), clip(group.source, 40), f"{group.count:,}", clip(group.message, 60)]
+        for group in report.errors
+    ]
+    return ["Errors", *table(["TYPE", "WHERE", "TIMES", "LAST MESSAGE"], rows, left=(0, 1, 3)), ""]
+
+
+def _processes(report: Report) -> list[str]:
+    if not report.processes:
+        return []
+    rows = [
+        [
+            clip(process.service, 32),
+            process.instance[:8],
+            size(process.rss),
+            size(process.rss_peak),
+            size(process.rss_growth),
+            seconds(process.cpu),
+            str(process.threads),
+            f"{process.gc_collections:,}",
+        ]
+        for process in report.processes
+    ]
+    headings = ["PROCESS", "INSTANCE", "MEMORY", "PEAK", "GREW", "CPU", "THREADS", "GC RUNS"]
+    return ["Memory", *table(headings, rows, left=(0, 1)), ""]
+
+
+def _logs(report: Report) -> list[str]:
+    logs = report.logs
+    if not logs.records:
+        return []
+    kinds = ", ".join(f"{count:,} {name}" for name, count in sorted(logs.by_severity.items()))
+    return [f"Logs: {logs.records:,} records ({kinds}), {logs.with_trace:,} of them in a trace", ""]
+
+
+def _store(report: Report) -> list[str]:
+    store = report.store
+    dropped = {signal: items for signal, items in store.dropped.items() if items}
+    lost = "".join(f", {items:,} {signal} dropped at the size limit" for signal, items in dropped.items())
+    return [f"Store: {store.path}, {size(store.size)}{lost}"]
