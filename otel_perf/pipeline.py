@@ -54,6 +54,7 @@ class Installed:
     on: bool = False
     reason: str = ""
     provided: bool = False
+    failed: bool = False  # could not be prepared or installed: not tried again
     undo: ExitStack = field(default_factory=ExitStack)
 
 
@@ -210,15 +211,15 @@ class Pipeline:
             state.feature.provide(state.settings, self, parts)
             state.provided = True
         except Exception as error:
+            state.failed, state.reason = True, f"could not be prepared: {error!r}"
             self.guard(state.feature.name).handle(error)
-            state.reason = f"could not be prepared: {error!r}"
 
     def _apply(self, state: Installed) -> None:
         """Turn ``state`` on or off, as its decision says."""
         name, wanted = state.feature.name, state.decision.applies_to(self._identity)
         if not wanted:
             self._undo_feature(state, _why_off(state.decision))
-        elif not state.on and not self.guard(name).tripped:
+        elif not (state.on or state.failed or self.guard(name).tripped):
             if not state.provided:
                 parts = Parts()
                 self._provide(state, parts)
@@ -232,7 +233,7 @@ class Pipeline:
             state.feature.install(state.settings, self, undo)
         except Exception as error:
             undo.close()
-            state.reason = f"could not be installed: {error!r}"
+            state.failed, state.reason = True, f"could not be installed: {error!r}"
             self.guard(state.feature.name).handle(error)
             return
         state.undo, state.on, state.reason = undo, True, state.decision.source

@@ -1,8 +1,8 @@
 """One thread a process that encodes what the SDK hands over and commits it before anything else.
 
 The application's threads only append to a deque. Whoever makes items faster than one thread can encode
-them waits a moment (``PATIENCE``) instead of losing them; only when the disk or the thread is stuck are
-items dropped, oldest first, and counted.
+them waits for room instead of losing them; only when the thread makes no progress for ``PATIENCE`` seconds
+(a hanging disk) are items dropped, oldest first, and counted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from otel_perf.core.home import Home
 
-PATIENCE: Final = 0.05  # seconds a full queue may hold up its producer, once per congestion
+PATIENCE: Final = 0.25  # seconds without progress after which a producer no longer waits for room
 MEMORY_LIMIT: Final = 16 * 2**20  # bytes of encoded batches kept while the store cannot be written
 COMMIT_BYTES: Final = 256 * 1024  # encoded bytes that are committed at once under load
 RETRY: Final = 5.0  # seconds between attempts to write to a store that failed
@@ -47,7 +47,7 @@ class Lane:
         self.batch = min(batch, limit)
         self.items: deque[Any] = deque()
         self.dropped = 0
-        self.stuck = False  # the last wait for room was in vain: do not wait again until there is room
+        self.stuck = False  # a wait for room was in vain: do not wait again until items are taken
 
 
 class Writer:
@@ -110,16 +110,19 @@ class Writer:
             self._wake.put(None)
 
     def _wait_for_room(self, lane: Lane) -> bool:
+        """Wait while the thread makes progress; ``False`` once it made none for ``PATIENCE`` seconds."""
         if lane.stuck or threading.current_thread() is self._thread:
             return False
-        ticket = _thread.allocate_lock()
-        ticket.acquire()
-        self._room.append(ticket)
-        self._pressed = True
-        self._wake.put(None)
-        ticket.acquire(timeout=PATIENCE)
-        lane.stuck = len(lane.items) >= lane.limit
-        return not lane.stuck
+        while len(lane.items) >= lane.limit:
+            ticket = _thread.allocate_lock()
+            ticket.acquire()
+            self._room.append(ticket)
+            self._pressed = True
+            self._wake.put(None)
+            if not ticket.acquire(timeout=PATIENCE):
+                lane.stuck = True
+                return False
+        return True
 
     @property
     def used(self) -> bool:

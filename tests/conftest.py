@@ -1,0 +1,72 @@
+"""Fixtures that several tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from otel_perf.core import guard
+
+pytest_plugins = ["otel_perf.testing"]
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch, tmp_path):
+    """No variable of the machine's, no store in the working folder."""
+    for name in list(os.environ):
+        if name.startswith("OTEL_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("OTEL_PERF_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def absorbing():
+    """Internal errors are absorbed, as in production; most tests raise them."""
+    guard.strict(False)
+    yield
+    guard.strict(True)
+
+
+@pytest.fixture(autouse=True)
+def _strict():
+    guard.strict(True)
+    yield
+    guard.strict(False)
+
+
+@pytest.fixture
+def home(tmp_path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def otel_globals(monkeypatch):
+    """OpenTelemetry's globals as in a fresh process."""
+    from opentelemetry import trace
+    from opentelemetry._logs import _internal as logs_api
+    from opentelemetry.metrics import _internal as metrics_api
+    from opentelemetry.util._once import Once
+
+    for module, name in ((trace, "TRACER"), (metrics_api, "METER"), (logs_api, "LOGGER")):
+        monkeypatch.setattr(module, f"_{name}_PROVIDER", None)
+        monkeypatch.setattr(module, f"_{name}_PROVIDER_SET_ONCE", Once())
+
+
+@pytest.fixture
+def start(otel_globals, monkeypatch):
+    """Start a pipeline with these variables; it is shut down afterwards."""
+    from otel_perf.pipeline import Pipeline
+
+    started = []
+
+    def start(**environ):
+        for name, value in {"OTEL_SERVICE_NAME": "shop", **environ}.items():
+            monkeypatch.setenv(name, value)
+        pipeline = Pipeline()
+        started.append(pipeline)
+        pipeline.start()
+        return pipeline
+
+    yield start
+    for pipeline in reversed(started):
+        pipeline.shutdown()

@@ -1,0 +1,51 @@
+"""Errors of ours never reach the application."""
+
+import logging
+
+import pytest
+
+from otel_perf.core import guard
+from otel_perf.core.guard import LIMIT, Guard
+
+
+@pytest.mark.usefixtures("absorbing")
+def test_an_error_is_absorbed_counted_and_logged_once(caplog):
+    mine = Guard("gauges")
+    for _ in range(3):
+        with mine:
+            raise RuntimeError("boom")
+    assert mine.errors == 3
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "gauges" in caplog.text
+
+
+@pytest.mark.usefixtures("absorbing")
+def test_after_the_limit_the_feature_is_turned_off_once(caplog):
+    tripped = []
+    mine = Guard("gauges", lambda: tripped.append(1))
+    for _ in range(LIMIT + 5):
+        with mine:
+            raise RuntimeError("boom")
+    assert tripped == [1]
+    assert mine.tripped
+    assert f"after {LIMIT} internal errors" in caplog.text
+
+
+@pytest.mark.usefixtures("absorbing")
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_what_ends_the_program_passes(kind):
+    with pytest.raises(kind), Guard("gauges"):
+        raise kind
+
+
+def test_under_test_the_error_is_raised():
+    assert guard.is_strict()
+    with pytest.raises(RuntimeError, match="boom"), Guard("gauges"):
+        raise RuntimeError("boom")
+
+
+def test_no_error_is_no_count():
+    mine = Guard("gauges")
+    with mine:
+        pass
+    assert mine.errors == 0

@@ -1,0 +1,39 @@
+"""The home folder is private, absolute, and out of version control."""
+
+import os
+import stat
+
+import pytest
+
+from otel_perf.core.home import Home, make_private
+
+
+def test_it_is_made_private_with_a_gitignore(tmp_path):
+    home = Home({"OTEL_PERF_HOME": str(tmp_path / "a" / "b")})
+    path = home.make()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    assert (path / ".gitignore").read_text() == "*\n"
+    assert home.make() == path
+
+
+def test_it_stays_where_it_was_when_the_program_changes_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    home = Home({})
+    monkeypatch.chdir("/")
+    assert home.path == tmp_path / ".otel-perf"
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(PermissionError, match="cannot be written"):
+        make_private(tmp_path)
+
+
+def test_the_fallback_is_a_private_folder_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    path = Home({}).fallback()
+    assert path == tmp_path / f"otel-perf-{os.getuid()}"
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    (tmp_path / "otel-perf-12345").mkdir()
+    with pytest.raises(PermissionError, match="another user"):
+        Home({}).fallback()

@@ -1,0 +1,229 @@
+"""Every record carries its trace's ids, and logging behaves as it did."""
+
+import logging
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from opentelemetry import context, trace
+from tests.stored import logs, spans
+
+from otel_perf.logs.correlation import SAMPLED, SERVICE_NAME, SPAN_ID, TRACE_ID
+
+
+class Keep(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.records = []
+
+    def emit(self, record):
+        self.records.append(record)
+
+
+@pytest.fixture
+def kept():
+    handler = Keep()
+    logger = logging.getLogger("shop")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    yield handler.records
+    logger.removeHandler(handler)
+    logger.setLevel(logging.NOTSET)
+
+
+def ids(record):
+    return (record.__dict__[TRACE_ID], record.__dict__[SPAN_ID], record.__dict__[SAMPLED], record.__dict__[SERVICE_NAME])
+
+
+def test_a_record_in_a_span_has_its_ids(start, kept):
+    start()
+    with trace.get_tracer("t").start_as_current_span("s") as span:
+        logging.getLogger("shop").info("in")
+    logging.getLogger("shop").info("out")
+    context_ = span.get_span_context()
+    assert ids(kept[0]) == (f"{context_.trace_id:032x}", f"{context_.span_id:016x}", True, "shop")
+    assert ids(kept[1]) == ("0", "0", False, "shop")
+
+
+def test_a_record_made_while_an_exception_is_handled_has_its_ids(start, kept):
+    start()
+    with trace.get_tracer("t").start_as_current_span("s") as span:
+        try:
+            1 / 0  # noqa: B018
+        except ZeroDivisionError:
+            logging.getLogger("shop").exception("failed")
+    assert kept[0].__dict__[TRACE_ID] == f"{span.get_span_context().trace_id:032x}"
+
+
+def test_a_thread_that_was_given_the_context_has_its_ids(start, kept):
+    start()
+    with trace.get_tracer("t").start_as_current_span("s") as span, ThreadPoolExecutor(1) as pool:
+        here = context.get_current()
+
+        def work():
+            token = context.attach(here)
+            logging.getLogger("shop").info("thread")
+            context.detach(token)
+
+        pool.submit(work).result()
+    assert kept[0].__dict__[TRACE_ID] == f"{span.get_span_context().trace_id:032x}"
+
+
+def test_a_record_that_came_from_elsewhere_keeps_its_ids(start, kept):
+    start()
+    with trace.get_tracer("t").start_as_current_span("s"):
+        record = logging.makeLogRecord({"name": "shop", "msg": "x", "levelno": 20, TRACE_ID: "ab" * 16})
+        logging.getLogger("shop").handle(record)
+    assert kept[0].__dict__[TRACE_ID] == "ab" * 16
+
+
+def test_records_of_loggers_that_do_not_propagate_are_exported(start, home):
+    pipeline = start()
+    logger = logging.getLogger("uvicorn.access.test")
+    logger.propagate = False
+    logger.warning("GET /")
+    pipeline.shutdown()
+    assert [entry.body for entry in logs(home)] == ["GET /"]
+
+
+def test_levels_texts_extras_and_exceptions_are_exported(start, home):
+    pipeline = start()
+    logger = logging.getLogger("shop")
+    try:
+        raise ValueError("wrong")
+    except ValueError:
+        logger.critical("failed %d", 3, exc_info=True, extra={"order": {"id": 2**70, "rows": [1, object]}, "who": print})
+    quiet = logging.getLogger("shop.quiet")  # pytest's own handler would raise for wrong arguments
+    quiet.propagate = False
+    quiet.warning("wrong arguments %d", "x")
+    pipeline.shutdown()
+    first, second = logs(home)
+    assert (first.severity, first.severity_text, first.body, first.scope) == (21, "FATAL", "failed 3", "shop")
+    assert first.attributes["exception.type"] == "ValueError"
+    assert "raise ValueError" in first.attributes["exception.stacktrace"]
+    assert first.attributes["order"] == {"id": str(2**70), "rows": [1, "<class 'object'>"]}
+    assert first.attributes["who"] == "<built-in function print>"
+    assert not [key for key in first.attributes if key.startswith("otel")]
+    assert (second.severity_text, second.body) == ("WARN", "wrong arguments %d ('x',)")
+
+
+def test_an_extra_whose_repr_fails_costs_nothing_else(start, home):
+    class Odd:
+        def __repr__(self):
+            raise RuntimeError
+
+    pipeline = start()
+    logging.getLogger("shop").warning("x", extra={"odd": Odd(), "raw": b"\x00", "none": None})
+    pipeline.shutdown()
+    (entry,) = logs(home)
+    assert entry.attributes["odd"] == "<Odd whose repr() fails>"
+
+
+def test_code_attributes_are_exported_when_asked_for(start, home):
+    pipeline = start(OTEL_PYTHON_LOG_CODE_ATTRIBUTES="true")
+    logging.getLogger("shop").warning("x")
+    pipeline.shutdown()
+    (entry,) = logs(home)
+    assert entry.attributes["code.file.path"] == __file__
+    assert entry.attributes["code.function.name"].startswith("test_code_attributes")
+
+
+def test_upstreams_switches_are_honoured(start, home, kept):
+    pipeline = start(OTEL_PYTHON_LOG_HANDLER_LEVEL="error")
+    logging.getLogger("shop").warning("no")
+    logging.getLogger("shop").error("yes")
+    pipeline.shutdown()
+    assert [entry.body for entry in logs(home)] == ["yes"]
+    assert kept[0].__dict__[TRACE_ID] == "0"
+
+
+def test_export_can_be_switched_off_and_ids_stay(start, home, kept):
+    pipeline = start(OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION="false")
+    logging.getLogger("shop").warning("x")
+    pipeline.shutdown()
+    assert logs(home) == []
+    assert kept[0].__dict__[TRACE_ID] == "0"
+
+
+def test_a_wrong_level_is_one_line(start, caplog):
+    start(OTEL_PYTHON_LOG_HANDLER_LEVEL="loud")
+    assert "OTEL_PYTHON_LOG_HANDLER_LEVEL='loud' is not a level; allowed: DEBUG" in caplog.text
+
+
+def test_nothing_is_exported_where_instrumentation_is_suppressed(start, home):
+    from opentelemetry.instrumentation.utils import suppress_instrumentation
+
+    pipeline = start()
+    with suppress_instrumentation():
+        logging.getLogger("shop").warning("from an exporter")
+    pipeline.shutdown()
+    assert logs(home) == []
+
+
+def test_the_caller_of_a_logging_function_is_still_found(start, kept):
+    """GIVEN the recipe that hands records to loguru THEN it finds the user's frame, not ours."""
+    start()
+    frames = []
+
+    class Intercept(logging.Handler):
+        def emit(self, record):
+            frame, depth = sys._getframe(), 0
+            while frame and (depth == 0 or frame.f_code.co_filename == logging.__file__):
+                frame, depth = frame.f_back, depth + 1
+            frames.append(frame.f_code.co_name)
+
+    handler = Intercept()
+    logging.getLogger("shop").addHandler(handler)
+    logging.getLogger("shop").info("x")
+    logging.getLogger("shop").removeHandler(handler)
+    assert frames == ["test_the_caller_of_a_logging_function_is_still_found"]
+    assert kept[0].funcName == "test_the_caller_of_a_logging_function_is_still_found"
+
+
+@pytest.mark.usefixtures("absorbing")
+def test_an_internal_error_leaves_the_line_alone(start, kept, monkeypatch):
+    pipeline = start()
+    monkeypatch.setattr("otel_perf.logs.correlation.stamp", lambda *_: 1 / 0)
+    logging.getLogger("shop").info("still here")
+    assert [record.getMessage() for record in kept if record.name == "shop"] == ["still here"]
+    assert pipeline.guards["logs"].errors >= 1
+
+
+def test_a_patch_on_top_of_ours_stays_and_ours_falls_silent(start, kept):
+    before = logging.Logger.callHandlers
+    pipeline = start()
+    ours = logging.Logger.callHandlers
+
+    def theirs(self, record):
+        ours(self, record)
+
+    logging.Logger.callHandlers = theirs
+    try:
+        pipeline.shutdown()
+        assert logging.Logger.callHandlers is theirs
+        logging.getLogger("shop").info("x")
+        assert TRACE_ID not in kept[0].__dict__
+    finally:
+        logging.Logger.callHandlers = before
+
+
+def test_threads_log_without_mixing_their_traces(start, home):
+    pipeline = start()
+    tracer = trace.get_tracer("t")
+
+    def work(number):
+        for _ in range(20):
+            with tracer.start_as_current_span(f"work {number}"):
+                logging.getLogger("shop").warning("work %d", number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    pipeline.shutdown()
+    names = {span.span_id: span.name for span in spans(home)}
+    entries = logs(home)
+    assert len(entries) == 160
+    assert all(names[entry.span_id] == entry.body for entry in entries)

@@ -1,0 +1,172 @@
+"""The file of the store: order, limit, corruption, many openers."""
+
+import multiprocessing
+import sqlite3
+import stat
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_perf.core.errors import StoreError
+from otel_perf.store.database import (
+    FILE,
+    SIGNALS,
+    Database,
+    NewBatch,
+    StoreReader,
+    is_busy,
+    is_corrupt,
+    set_aside,
+)
+
+BIG = 10**9
+
+
+@pytest.fixture
+def folder(home):
+    home.mkdir(mode=0o700)
+    return home
+
+
+def open_database(folder, limit=BIG):
+    return Database(folder / FILE, limit=limit)
+
+
+def test_batches_come_back_in_the_order_in_which_they_were_stored(folder):
+    database = open_database(folder)
+    for number in range(200):
+        database.append([NewBatch(SIGNALS[number % 3], 1, b"%d" % number)], number)
+    reader = StoreReader(folder)
+    assert [int(batch.body) for batch in reader.batches()] == list(range(200))
+    assert [int(batch.body) for batch in reader.batches(["logs"])] == list(range(2, 200, 3))
+    assert [int(batch.body) for batch in reader.batches(after=190)] == list(range(190, 200))
+    assert [batch.created for batch in reader.batches(since_ns=198)] == [198, 199]
+    assert reader.last_id() == 200
+    assert reader.pending() == {"traces": (67, 67), "metrics": (67, 67), "logs": (66, 66)}
+    assert reader.size() > 0
+    database.close()
+    reader.close()
+
+
+@settings(max_examples=25, deadline=None)
+@given(sizes=st.lists(st.integers(1, 60_000), min_size=1, max_size=60))
+def test_the_file_stays_under_its_limit_and_counts_what_it_drops(tmp_path_factory, sizes):
+    folder = tmp_path_factory.mktemp("limit")
+    limit = 400_000
+    database = open_database(folder, limit)
+    dropped = 0
+    for size in sizes:
+        dropped += sum(items for _, items in database.append([NewBatch("traces", 2, b"x" * size)], 1))
+        assert database.size <= limit
+    reader = StoreReader(folder)
+    kept = sum(batch.items for batch in reader.batches())
+    assert kept + dropped == 2 * len(sizes)
+    assert reader.dropped().get("traces", (0, 0))[1] == dropped
+    ids = [batch.id for batch in reader.batches()]
+    assert ids == list(range(len(sizes) - len(ids) + 1, len(sizes) + 1)), "the oldest go first"
+    database.close()
+
+
+def test_delivered_copies_are_dropped_first_and_are_no_loss(folder):
+    database = open_database(folder, 300_000)
+    for _ in range(4):
+        database.append([NewBatch("logs", 1, b"x" * 40_000)], 1)
+    database._connection.execute("UPDATE batch SET delivered = 1 WHERE id > 2")
+    lost = [database.append([NewBatch("logs", 1, b"x" * 40_000)], 1) for _ in range(3)]
+    assert [batch.id for batch in StoreReader(folder).batches()][:2] == [1, 2]
+    assert not any(lost)
+    database.close()
+
+
+def test_a_batch_over_the_limit_by_itself_is_kept(folder):
+    database = open_database(folder, 100_000)
+    database.append([NewBatch("traces", 1, b"x" * 200_000)], 1)
+    assert len(list(StoreReader(folder).batches())) == 1
+    database.close()
+
+
+def test_a_failed_append_stores_nothing(folder):
+    database = open_database(folder)
+    with pytest.raises(ValueError, match="not in tuple"):
+        database.append([NewBatch("traces", 1, b"a"), NewBatch("unknown", 1, b"b")], 1)
+    assert not list(StoreReader(folder).batches())
+    database.append([NewBatch("traces", 1, b"a")], 1)
+    database.close()
+
+
+def test_a_replaced_or_deleted_file_is_noticed(folder):
+    database = open_database(folder)
+    assert database.is_current()
+    (folder / FILE).rename(folder / "other.db")
+    assert not database.is_current()
+    (folder / FILE).touch()
+    assert not database.is_current()
+    database.close()
+
+
+def test_a_store_of_a_newer_version_is_refused(folder):
+    database = open_database(folder)
+    database._connection.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(StoreError, match="format 99.*upgrade"):
+        open_database(folder)
+
+
+def test_garbage_is_known_as_corrupt_and_set_aside(folder):
+    path = folder / FILE
+    path.write_bytes(b"this is not a database, it only looks long enough to be one" * 100)
+    with pytest.raises(sqlite3.DatabaseError) as caught:
+        open_database(folder)
+    assert is_corrupt(caught.value)
+    assert not is_busy(caught.value)
+    target = set_aside(path)
+    assert target.read_bytes().startswith(b"this is not")
+    assert not path.exists()
+
+
+def test_reading_what_is_not_there_says_how_to_make_it(home):
+    with pytest.raises(StoreError, match="run the program under opentelemetry-instrument"):
+        StoreReader(home)
+
+
+def test_reading_garbage_names_the_file(folder):
+    (folder / FILE).write_bytes(b"garbage" * 1000)
+    with pytest.raises(StoreError, match=r"telemetry\.db cannot be read"):
+        StoreReader(folder)
+
+
+def test_the_fsync_setting_reaches_sqlite(folder):
+    database = Database(folder / FILE, limit=BIG, fsync=True)
+    assert database._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
+    database.close()
+    database = open_database(folder)
+    assert database._connection.execute("PRAGMA synchronous").fetchone()[0] == 1
+    assert database._connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    database.close()
+
+
+def _open_and_write(folder, start, results):
+    start.wait()
+    try:
+        database = open_database(folder)
+        for _ in range(5):
+            database.append([NewBatch("traces", 1, b"x")], 1)
+        database.close()
+        results.put(None)
+    except Exception as error:
+        results.put(repr(error))
+
+
+def test_fifty_processes_open_one_home_at_once(folder):
+    context = multiprocessing.get_context("fork")
+    start, results = context.Event(), context.Queue()
+    processes = [context.Process(target=_open_and_write, args=(folder, start, results)) for _ in range(50)]
+    for process in processes:
+        process.start()
+    start.set()
+    assert [results.get(timeout=60) for _ in processes] == [None] * 50
+    for process in processes:
+        process.join(60)
+    assert sum(batch.items for batch in StoreReader(folder).batches()) == 250
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700

@@ -1,0 +1,247 @@
+"""Features are discovered, installed in order of need, and undone in reverse."""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+
+import pytest
+from opentelemetry import metrics, trace
+from tests.stored import logs, points, spans
+
+import otel_perf
+from otel_perf.core.feature import Feature, Parts
+from otel_perf.core.guard import LIMIT
+from otel_perf.core.settings import Problem
+from otel_perf.features import discover, in_order_of_need
+
+
+class Demo(Feature):
+    summary = "a feature of the tests"
+
+    def __init__(self, name, needs=(), seen=None, fail=""):
+        self.name, self.needs, self.seen, self.fail = name, needs, seen if seen is not None else [], fail
+
+    def provide(self, settings, host, parts):
+        if self.fail == "provide":
+            raise RuntimeError("cannot provide")
+        self.seen.append(f"provide {self.name}")
+
+    def install(self, settings, host, undo):
+        undo.callback(self.seen.append, f"undo {self.name}")
+        if self.fail == "install":
+            raise RuntimeError("cannot install")
+        self.seen.append(f"install {self.name}")
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Let the pipeline find only these features."""
+
+    def only(*features):
+        monkeypatch.setattr("otel_perf.pipeline.discover", lambda: list(features))
+
+    return only
+
+
+def test_the_features_of_this_version_are_found_in_order_of_need():
+    names = [feature.name for feature in discover()]
+    assert {"errors", "logs", "memory", "store"} <= set(names)
+    assert names.index("errors") < names.index("logs")
+    assert all(feature.summary for feature in discover())
+
+
+def test_needs_come_first_and_cycles_are_named():
+    a, b, c = Demo("a", ("c", "absent")), Demo("b"), Demo("c", ("b",))
+    assert [feature.name for feature in in_order_of_need({"a": a, "b": b, "c": c})] == ["b", "c", "a"]
+    with pytest.raises(ValueError, match="a → c → a"):
+        in_order_of_need({"a": a, "c": Demo("c", ("a",))})
+
+
+def test_features_are_undone_in_reverse(start, only):
+    seen = []
+    only(Demo("a", seen=seen), Demo("b", seen=seen))
+    start().shutdown()
+    assert seen == ["provide a", "provide b", "install a", "install b", "undo b", "undo a"]
+
+
+@pytest.mark.usefixtures("absorbing")
+@pytest.mark.parametrize("stage", ["provide", "install"])
+def test_a_feature_that_fails_leaves_the_others(start, only, stage):
+    seen = []
+    only(Demo("a", seen=seen, fail=stage), Demo("b", seen=seen))
+    pipeline = start()
+    assert pipeline.features["b"].on
+    assert not pipeline.features["a"].on
+    assert f"cannot {stage}" in pipeline.features["a"].reason
+    assert pipeline.guards["a"].errors == 1
+
+
+@pytest.mark.usefixtures("absorbing")
+def test_an_undo_that_fails_does_not_stop_the_others(start, only):
+    seen = []
+
+    class Stubborn(Demo):
+        def install(self, settings, host, undo):
+            undo.callback(lambda: 1 / 0)
+
+    only(Demo("a", seen=seen), Stubborn("b"))
+    pipeline = start()
+    pipeline.shutdown()
+    assert seen[-1] == "undo a"
+    assert pipeline.guards["b"].errors == 1
+
+
+@pytest.mark.usefixtures("absorbing")
+def test_a_feature_with_too_many_errors_is_turned_off_and_says_so(start, home):
+    pipeline = start()
+    for _ in range(LIMIT):
+        with pipeline.guard("memory"):
+            raise RuntimeError("boom")
+    assert not pipeline.features["memory"].on
+    pipeline.shutdown()
+    (event,) = [entry for entry in logs(home) if entry.event_name == "perf.feature.changed"]
+    assert event.attributes == {"perf.feature": "memory", "perf.feature.state": "off"}
+
+
+def test_spans_logs_and_metrics_reach_the_store(start, home):
+    pipeline = start()
+    with trace.get_tracer("t").start_as_current_span("work"):
+        logging.getLogger("app").warning("hello %s", "you", extra={"user": 7})
+    metrics.get_meter("m").create_counter("orders").add(2, {"kind": "book"})
+    pipeline.shutdown()
+    (span,) = spans(home)
+    (entry,) = logs(home)
+    assert (span.name, span.resource["service.name"]) == ("work", "shop")
+    assert (entry.body, entry.trace_id, entry.span_id) == ("hello you", span.trace_id, span.span_id)
+    assert entry.attributes == {"user": 7}
+    values = {point.name: point.value for point in points(home)}
+    assert values["orders"] == 2
+    assert values["process.memory.usage"] > 1_000_000
+    assert span.resource["telemetry.distro.name"] == "otel-perf"
+    assert span.resource["telemetry.distro.version"] == otel_perf.__version__
+
+
+def test_off_means_nothing_is_installed(start, home):
+    before = (sys.excepthook, threading.excepthook, sys.unraisablehook, logging.Logger.callHandlers)
+    pipeline = start(OTEL_PERF_ERRORS="off", OTEL_PERF_LOGS="off", OTEL_PERF_STORE="off", OTEL_PERF_MEMORY="off")
+    assert (sys.excepthook, threading.excepthook, sys.unraisablehook, logging.Logger.callHandlers) == before
+    assert {state.reason for state in pipeline.features.values()} == {
+        f"off by OTEL_PERF_{name.upper()}" for name in pipeline.features
+    }
+    pipeline.shutdown()
+    assert not home.exists()
+
+
+def test_shut_down_leaves_the_process_as_it_was(start):
+    before = (
+        sys.excepthook, threading.excepthook, sys.unraisablehook, logging.Logger.callHandlers,
+        signal.getsignal(signal.SIGTERM), os._exit, os.execv,
+    )  # fmt: skip
+    pipeline = start()
+    assert sys.excepthook is not before[0]
+    pipeline.shutdown()
+    pipeline.shutdown()
+    assert before == (
+        sys.excepthook, threading.excepthook, sys.unraisablehook, logging.Logger.callHandlers,
+        signal.getsignal(signal.SIGTERM), os._exit, os.execv,
+    )  # fmt: skip
+    assert logging.getLogger().handlers == [h for h in logging.getLogger().handlers if "otel" not in type(h).__module__]
+
+
+def test_wrong_values_are_said_once_each_and_the_rest_goes_on(start, caplog):
+    pipeline = start(OTEL_PERF_STORE_LIMIT="12 parsecs", OTEL_PERF_LOGS="maybe")
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+    assert "OTEL_PERF_STORE_LIMIT='12 parsecs'" in caplog.text
+    assert "OTEL_PERF_LOGS='maybe'" in caplog.text
+    assert pipeline.features["logs"].on
+
+
+def test_a_percentage_leaves_some_instances_out(start):
+    pipeline = start(OTEL_PERF_LOGS="0.0001%", OTEL_RESOURCE_ATTRIBUTES="service.instance.id=one")
+    assert not pipeline.features["logs"].on
+    assert pipeline.features["logs"].reason == "not among the 0% of OTEL_PERF_LOGS"
+
+
+def flags(path, **values):
+    content = {f"perf.{name}": {"variants": {"v": value}, "defaultVariant": "v"} for name, value in values.items()}
+    path.write_text(json.dumps({"flags": content}))
+
+
+def test_features_flip_while_the_program_runs(start, home, tmp_path):
+    path = tmp_path / "flags.json"
+    flags(path, store=False, logs=True)
+    pipeline = start(OTEL_PERF_FLAGS_FILE=str(path))
+    tracer = trace.get_tracer("t")
+    tracer.start_span("before").end()
+    flags(path, store="on", logs=False)
+    pipeline.reload()
+    tracer.start_span("stored").end()
+    assert pipeline.features["store"].on
+    assert not pipeline.features["logs"].on
+    flags(path, store="off ", logs=False)
+    pipeline.reload()
+    tracer.start_span("after").end()
+    flags(path, store=True, logs=False, memory=False)
+    pipeline.reload()
+    tracer.start_span("again").end()
+    pipeline.shutdown()
+    assert [span.name for span in spans(home)] == ["stored", "again"]
+    flips = [(e.attributes["perf.feature"], e.attributes["perf.feature.state"]) for e in logs(home) if e.event_name == "perf.feature.changed"]
+    assert ("store", "installed") in flips
+    assert {e.event_name for e in logs(home)} >= {"feature_flag.evaluation", "perf.feature.changed"}
+
+
+def test_the_flag_file_is_watched(start, tmp_path, monkeypatch):
+    monkeypatch.setattr("otel_perf.pipeline.FLAG_POLL", 0.01)
+    path = tmp_path / "flags.json"
+    flags(path, logs=True)
+    pipeline = start(OTEL_PERF_FLAGS_FILE=str(path))
+    done = threading.Event()
+    monkeypatch.setattr(pipeline, "_changed", lambda state: done.set())
+    flags(path, logs=False)
+    assert done.wait(10)
+
+
+@pytest.mark.usefixtures("absorbing")
+def test_a_reload_that_fails_does_not_end_the_watch(start, tmp_path, monkeypatch):
+    monkeypatch.setattr("otel_perf.pipeline.FLAG_POLL", 0.001)
+    calls, done = [], threading.Event()
+
+    def reload(self):
+        calls.append(1)
+        if len(calls) > 2:
+            done.set()
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("otel_perf.pipeline.Pipeline.reload", reload)
+    path = tmp_path / "flags.json"
+    flags(path)
+    start(OTEL_PERF_FLAGS_FILE=str(path))
+    assert done.wait(10)
+
+
+def test_after_shutdown_nothing_is_done(start, only):
+    only()
+    pipeline = start()
+    pipeline.shutdown()
+    pipeline.reload()
+    pipeline.flush()
+    pipeline.event("late", {})
+    pipeline._turn_off("none", "x")
+    pipeline._add_late(Parts())
+
+
+@pytest.mark.usefixtures("absorbing")
+def test_an_event_that_fails_is_absorbed(start):
+    pipeline = start()
+    pipeline.event("odd", {}, severity="NO SUCH SEVERITY")
+
+
+def test_problems_found_later_are_said(start, caplog):
+    pipeline = start()
+    pipeline.rollout.problems.append(Problem("X", "y", "is odd", "z", "w"))
+    pipeline.reload()
+    assert "X='y' is odd; allowed: z; using w" in caplog.text
