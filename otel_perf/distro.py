@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]
@@ -56,26 +57,12 @@ class PerfDistro(BaseDistro):  # type: ignore[misc]
             )  # fmt: skip
 
     def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
-        """Load one instrumentor, unless it would do twice what a feature does."""
-        if switched_off():
-            return
-        running = _pipeline
-        if running is not None and entry_point.name == "logging" and running.features["logs"].on:
-            return  # its handler on the root logger would silence an app that never configured logging
-        if running is not None and entry_point.name == "system_metrics" and running.features["memory"].on:
-            _load_system_metrics(entry_point, **kwargs)
-            return
-        super().load_instrumentor(entry_point, **kwargs)
+        """Load one instrumentor, the way :mod:`otel_perf.instrumentors` says."""
+        if not switched_off():
+            from otel_perf import instrumentors
 
-
-def _load_system_metrics(entry_point: EntryPoint, **kwargs: Any) -> None:
-    """Only its ``system.*``: the process's own metrics are ours, under the conventions' names."""
-    import sys
-
-    instrumentor = entry_point.load()
-    default = getattr(sys.modules[instrumentor.__module__], "_DEFAULT_CONFIG", {})
-    system = {name: value for name, value in default.items() if name.startswith("system.")}
-    instrumentor(config=system or None).instrument(**kwargs)
+            plainly = partial(super().load_instrumentor, entry_point, **kwargs)
+            instrumentors.load(entry_point, _pipeline, plainly, **kwargs)
 
 
 class PerfConfigurator:

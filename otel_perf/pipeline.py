@@ -73,6 +73,7 @@ class Pipeline:
         self._identity = ""
         self._undo = ExitStack()
         self._logger: Any = None
+        self._ending = False
         self._lock = threading.RLock()
         self._stop_polling = threading.Event()
 
@@ -153,14 +154,16 @@ class Pipeline:
     def shutdown(self) -> None:
         """Stop the providers, undo the features in reverse order. Idempotent."""
         with self._lock:
-            providers, self.providers = self.providers, None
-            if providers is None:
+            providers = self.providers
+            if providers is None or self._ending:
                 return
+            # The providers stay until the end: a signal that comes meanwhile still has to flush them.
+            self._ending = True
             providers.shutdown()
             for state in reversed(list(self.features.values())):
                 self._undo_feature(state, "shut down")
             self._undo.close()
-            self._logger = None
+            self.providers = self._logger = None
 
     def _resource(self, distro_version: str) -> Resource:
         resource_type = _import_resources()
@@ -270,7 +273,7 @@ class Pipeline:
     def reload(self) -> None:
         """Read the flags again and turn features on and off accordingly."""
         with self._lock:
-            if self.providers is None:
+            if self.providers is None or self._ending:
                 return
             self.rollout.reload()
             for state in self.features.values():

@@ -4,17 +4,36 @@ from otel_perf.analysis import otlp
 from otel_perf.store.database import FILE, StoreReader
 
 
-def _batches(home, signal):
-    return StoreReader(home).batches([signal]) if (home / FILE).exists() else ()
+def _read(home, signal, decode):
+    if not (home / FILE).exists():
+        return []
+    reader = StoreReader(home)
+    try:
+        return list(decode(reader.batches([signal])))
+    finally:
+        reader.close()
 
 
 def spans(home):
-    return list(otlp.spans(_batches(home, "traces")))
+    """Every stored span; none if there is no store yet."""
+    return _read(home, "traces", otlp.spans)
 
 
 def logs(home):
-    return list(otlp.logs(_batches(home, "logs")))
+    """Every stored log record and event."""
+    return _read(home, "logs", otlp.logs)
 
 
 def points(home):
-    return list(otlp.points(_batches(home, "metrics")))
+    """Every stored data point."""
+    return _read(home, "metrics", otlp.points)
+
+
+def key_of(span):
+    """What identifies a span everywhere."""
+    return span.trace_id, span.span_id
+
+
+def process_of(span):
+    """The process that made it, as its resource says."""
+    return span.resource["service.instance.id"]

@@ -9,13 +9,13 @@ import threading
 
 import pytest
 from opentelemetry import metrics, trace
-from tests.stored import logs, points, spans
 
 import otel_perf
 from otel_perf.core.feature import Feature, Parts
 from otel_perf.core.guard import LIMIT
 from otel_perf.core.settings import Problem
 from otel_perf.features import discover, in_order_of_need
+from tests.stored import logs, points, spans
 
 
 class Demo(Feature):
@@ -189,7 +189,11 @@ def test_features_flip_while_the_program_runs(start, home, tmp_path):
     tracer.start_span("again").end()
     pipeline.shutdown()
     assert [span.name for span in spans(home)] == ["stored", "again"]
-    flips = [(e.attributes["perf.feature"], e.attributes["perf.feature.state"]) for e in logs(home) if e.event_name == "perf.feature.changed"]
+    flips = [
+        (e.attributes["perf.feature"], e.attributes["perf.feature.state"])
+        for e in logs(home)
+        if e.event_name == "perf.feature.changed"
+    ]
     assert ("store", "installed") in flips
     assert {e.event_name for e in logs(home)} >= {"feature_flag.evaluation", "perf.feature.changed"}
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import contextlib
 import os
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from types import FrameType
 
-BUDGET: Final = 1.0  # seconds that a signal or os._exit may wait for the flush
+BUDGET: Final = 2.0  # seconds that a signal or os._exit waits at most; usually it takes a few milliseconds
 SIGNALS: Final = ("SIGTERM", "SIGHUP")
 
 
@@ -48,10 +50,26 @@ def bounded(work: Callable[[], object], budget: float) -> bool:
 
 def install(flush: Callable[[], object], shutdown: Callable[[], object], undo: ExitStack) -> None:
     """Call ``shutdown`` at a normal exit and ``flush`` (bounded) before a sudden one."""
-    atexit.register(shutdown)
-    undo.callback(atexit.unregister, shutdown)
+
+    def at_exit() -> None:
+        shutdown()
+        if getattr(sys, "last_type", None) is KeyboardInterrupt:
+            _keep_interrupt_status()
+
+    atexit.register(at_exit)
+    undo.callback(atexit.unregister, at_exit)
     _watch_signals(flush, undo)
     _watch_os(flush, undo)
+
+
+def _keep_interrupt_status() -> None:
+    """Let the interpreter still die of SIGINT after an uncaught ``KeyboardInterrupt``.
+
+    CPython remembers the interrupt in a flag that every run of source text clears (``run_eval_code_obj``),
+    be it in the import of a dataclass by our exporter; only running source that is interrupted sets it again.
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        exec("raise KeyboardInterrupt")  # noqa: S102
 
 
 def _watch_signals(flush: Callable[[], object], undo: ExitStack) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from otel_perf.store.writer import Lane, Writer
 
 YOUNG: Final = 1.0  # seconds
+_OF_THE_MACHINE: Final = {SCOPE, "opentelemetry.instrumentation.system_metrics"}
 _FORKS_REMEMBERED: Final = 8
 
 
@@ -140,16 +141,15 @@ class StoreMetricExporter(MetricExporter):
         return MetricExportResult.SUCCESS
 
     def _is_idle(self, metrics_data: MetricsData) -> bool:
-        """Whether a process that is ending at once made nothing but our own gauges.
+        """Whether a process that is ending at once made nothing but gauges of the machine and of ours.
 
         The last collection of such a process says nothing, and storing it would cost a plain start
         (``python -c pass``) a fifth of its CPU: the encoder, SQLite and a thread.
         """
         if self._writer.used or time.monotonic() - self._born > YOUNG:
             return False
-        return all(
-            scope.scope.name == SCOPE for resource in metrics_data.resource_metrics for scope in resource.scope_metrics
-        )
+        scopes = {scope.scope.name for resource in metrics_data.resource_metrics for scope in resource.scope_metrics}
+        return scopes <= _OF_THE_MACHINE
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         """Flush; the writer is closed by the feature."""

@@ -82,6 +82,7 @@ class Writer:
         self._room: deque[_thread.LockType] = deque()
         self._signalled = False
         self._pressed = False
+        self._in_round = False  # items may be out of their lane and not yet held
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
         self._lock = threading.Lock()  # held for every use of SQLite and of the encoder
@@ -135,7 +136,8 @@ class Writer:
         Safe in a signal handler: waits for the thread with a bound and takes no lock that the
         interrupted code may hold.
         """
-        if not self._held and not any(lane.items for lane in self.lanes) and not self._signalled:
+        # In the order in which items move, so that none is missed on its way.
+        if not (self._signalled or any(lane.items for lane in self.lanes) or self._in_round or self._held):
             return True
         ticket = _thread.allocate_lock()
         ticket.acquire()
@@ -231,6 +233,13 @@ class Writer:
                 ticket.release()
 
     def _take_all(self, *, force: bool) -> None:
+        self._in_round = True
+        try:
+            self._take_rounds(force=force)
+        finally:
+            self._in_round = False
+
+    def _take_rounds(self, *, force: bool) -> None:
         self._signalled = False
         self._pressed = False
         # What comes in meanwhile is for the next round: a flush ends, and no lane starves another.

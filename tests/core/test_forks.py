@@ -10,7 +10,9 @@ def test_hooks_run_around_a_fork_and_end_when_removed():
     seen = []
     remove = [
         forks.on_fork(before=lambda: seen.append("b1"), parent=lambda: seen.append("p1")),
-        forks.on_fork(before=lambda: seen.append("b2"), parent=lambda: seen.append("p2"), child=lambda: seen.append("c2")),
+        forks.on_fork(
+            before=lambda: seen.append("b2"), parent=lambda: seen.append("p2"), child=lambda: seen.append("c2")
+        ),
     ]
     try:
         pid = os.fork()

@@ -53,7 +53,9 @@ def test_the_flag_file_has_a_kill_switch(tmp_path):
 
 def test_a_disabled_flag_is_no_answer(tmp_path):
     path = tmp_path / "f.json"
-    path.write_text(json.dumps({"flags": {"perf.logs": {"state": "DISABLED", "variants": {"a": False}, "defaultVariant": "a"}}}))
+    path.write_text(
+        json.dumps({"flags": {"perf.logs": {"state": "DISABLED", "variants": {"a": False}, "defaultVariant": "a"}}})
+    )
     assert Rollout({"OTEL_PERF_FLAGS_FILE": str(path)}).decide("logs").source == "default"
 
 

@@ -30,14 +30,16 @@ def test_durations_take_a_unit(text, seconds):
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("512MB", 512_000_000), ("1GiB", 2**30), ("7", 7), ("1.5kB", 1500), ("64 kib", 65536), ("2T", 2 * 10**12)]
+    ("text", "size"),
+    [("512MB", 512_000_000), ("1GiB", 2**30), ("7", 7), ("1.5kB", 1500), ("64 kib", 65536), ("2T", 2 * 10**12)],
 )
 def test_sizes_take_decimal_and_binary_units(text, size):
     assert settings.parse_size(text) == size
 
 
 @pytest.mark.parametrize(
-    ("value", "share"), [("on", 1), ("OFF", 0), ("25%", 0.25), (True, 1), (False, 0), ("0%", 0), ("100%", 1), ("yes", 1)]
+    ("value", "share"),
+    [("on", 1), ("OFF", 0), ("25%", 0.25), (True, 1), (False, 0), ("0%", 0), ("100%", 1), ("yes", 1)],
 )
 def test_switches_are_on_off_or_a_percentage(value, share):
     assert settings.parse_switch(value) == share

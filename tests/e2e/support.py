@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: processes that are started and stopped by pid, and the store read flat.
+"""What the end-to-end tests share: processes that are started and stopped by pid.
 
 Nothing here sleeps for luck: whatever has to happen is waited for with :func:`wait_for` and a deadline.
 """
@@ -12,21 +12,12 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
-
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
-
-from otel_perf.store.database import FILE, StoreReader
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from types import TracebackType
-
-    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 T = TypeVar("T")
 
@@ -35,173 +26,6 @@ PATIENCE: Final = 20.0  # seconds that anything may take before a test fails
 # Variables of whoever runs the tests that would change what the programs under test do.
 _FOREIGN: Final = ("OTEL_", "CELERY_", "DJANGO_", "FLASK_", "GUNICORN_", "WERKZEUG_")
 _FOREIGN_NAMES: Final = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "APP", "BROKER_URL", "WEB_CONCURRENCY"}
-
-
-# --- the store ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One stored span, with the attributes of its resource. Ids are in hexadecimal, times in nanoseconds."""
-
-    name: str
-    kind: str  # INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER or UNSPECIFIED
-    trace_id: str
-    span_id: str
-    parent_id: str
-    start: int
-    end: int
-    status: int
-    attributes: dict[str, Any]
-    events: list[tuple[str, dict[str, Any]]]
-    scope: str
-    resource: dict[str, Any]
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """What identifies a span everywhere."""
-        return self.trace_id, self.span_id
-
-    @property
-    def process(self) -> str:
-        """The process that made it, as its resource says."""
-        return str(self.resource.get("service.instance.id", ""))
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """One stored log record."""
-
-    body: Any
-    severity: str
-    event_name: str
-    trace_id: str
-    span_id: str
-    time: int
-    attributes: dict[str, Any]
-    scope: str
-    resource: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One stored data point of a metric; ``value`` is the sum of a histogram, whose ``count`` is set."""
-
-    name: str
-    unit: str
-    kind: str  # gauge, sum, histogram or exponential_histogram
-    value: float
-    count: int
-    time: int
-    attributes: dict[str, Any]
-    scope: str
-    resource: dict[str, Any]
-
-
-def spans(home: Path) -> list[Span]:
-    """Every span in the store, oldest batch first; none if there is no store yet."""
-    found = []
-    for body in _bodies(home, "traces"):
-        for group in ExportTraceServiceRequest.FromString(body).resource_spans:
-            resource = _attributes(group.resource.attributes)
-            found.extend(
-                Span(
-                    name=span.name,
-                    kind=SpanMessage.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
-                    trace_id=span.trace_id.hex(),
-                    span_id=span.span_id.hex(),
-                    parent_id=span.parent_span_id.hex(),
-                    start=span.start_time_unix_nano,
-                    end=span.end_time_unix_nano,
-                    status=span.status.code,
-                    attributes=_attributes(span.attributes),
-                    events=[(event.name, _attributes(event.attributes)) for event in span.events],
-                    scope=scope.scope.name,
-                    resource=resource,
-                )
-                for scope in group.scope_spans
-                for span in scope.spans
-            )
-    return found
-
-
-def logs(home: Path) -> list[Log]:
-    """Every log record in the store, oldest batch first; none if there is no store yet."""
-    found = []
-    for body in _bodies(home, "logs"):
-        for group in ExportLogsServiceRequest.FromString(body).resource_logs:
-            resource = _attributes(group.resource.attributes)
-            found.extend(
-                Log(
-                    body=_value(record.body),
-                    severity=record.severity_text,
-                    event_name=record.event_name,
-                    trace_id=record.trace_id.hex(),
-                    span_id=record.span_id.hex(),
-                    time=record.time_unix_nano or record.observed_time_unix_nano,
-                    attributes=_attributes(record.attributes),
-                    scope=scope.scope.name,
-                    resource=resource,
-                )
-                for scope in group.scope_logs
-                for record in scope.log_records
-            )
-    return found
-
-
-def metrics(home: Path) -> list[Point]:
-    """Every data point in the store, oldest batch first; none if there is no store yet."""
-    found = []
-    for body in _bodies(home, "metrics"):
-        for group in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-            resource = _attributes(group.resource.attributes)
-            for scope in group.scope_metrics:
-                for metric in scope.metrics:
-                    kind = metric.WhichOneof("data")
-                    if kind is None:
-                        continue
-                    for point in getattr(metric, kind).data_points:
-                        plain = hasattr(point, "as_double")
-                        found.append(
-                            Point(
-                                name=metric.name,
-                                unit=metric.unit,
-                                kind=kind,
-                                value=getattr(point, point.WhichOneof("value") or "as_int") if plain else point.sum,
-                                count=1 if plain else point.count,
-                                time=point.time_unix_nano,
-                                attributes=_attributes(point.attributes),
-                                scope=scope.scope.name,
-                                resource=resource,
-                            )
-                        )
-    return found
-
-
-def _bodies(home: Path, signal_name: str) -> Iterator[bytes]:
-    if not (home / FILE).exists():
-        return
-    reader = StoreReader(home)
-    try:
-        for batch in reader.batches([signal_name]):
-            yield batch.body
-    finally:
-        reader.close()
-
-
-def _attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
-    return {pair.key: _value(pair.value) for pair in pairs}
-
-
-def _value(value: AnyValue) -> Any:
-    kind = value.WhichOneof("value")
-    if kind is None:
-        return None
-    if kind == "array_value":
-        return [_value(item) for item in value.array_value.values]
-    if kind == "kvlist_value":
-        return _attributes(value.kvlist_value.values)
-    return getattr(value, kind)
 
 
 # --- waiting -----------------------------------------------------------------------------------------

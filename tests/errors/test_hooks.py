@@ -8,6 +8,7 @@ import threading
 import pytest
 import uvloop
 from opentelemetry import trace
+
 from tests.stored import logs, spans
 
 

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from opentelemetry import context, trace
-from tests.stored import logs, spans
 
 from otel_perf.logs.correlation import SAMPLED, SERVICE_NAME, SPAN_ID, TRACE_ID
+from tests.stored import logs, spans
 
 
 class Keep(logging.Handler):
@@ -33,7 +33,12 @@ def kept():
 
 
 def ids(record):
-    return (record.__dict__[TRACE_ID], record.__dict__[SPAN_ID], record.__dict__[SAMPLED], record.__dict__[SERVICE_NAME])
+    return (
+        record.__dict__[TRACE_ID],
+        record.__dict__[SPAN_ID],
+        record.__dict__[SAMPLED],
+        record.__dict__[SERVICE_NAME],
+    )
 
 
 def test_a_record_in_a_span_has_its_ids(start, kept):
@@ -93,7 +98,9 @@ def test_levels_texts_extras_and_exceptions_are_exported(start, home):
     try:
         raise ValueError("wrong")
     except ValueError:
-        logger.critical("failed %d", 3, exc_info=True, extra={"order": {"id": 2**70, "rows": [1, object]}, "who": print})
+        logger.critical(
+            "failed %d", 3, exc_info=True, extra={"order": {"id": 2**70, "rows": [1, object]}, "who": print}
+        )
     quiet = logging.getLogger("shop.quiet")  # pytest's own handler would raise for wrong arguments
     quiet.propagate = False
     quiet.warning("wrong arguments %d", "x")

@@ -109,7 +109,7 @@ def test_a_store_of_a_newer_version_is_refused(folder):
     database = open_database(folder)
     database._connection.execute("PRAGMA user_version = 99")
     database.close()
-    with pytest.raises(StoreError, match="format 99.*upgrade"):
+    with pytest.raises(StoreError, match=r"format 99.*upgrade"):
         open_database(folder)
 
 

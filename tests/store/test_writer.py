@@ -32,7 +32,9 @@ def make(home, problems):
     made = []
 
     def make(delay=0.01, limit=10**9, queue=4096, batch=512, encode=encode):
-        writer = Writer(Home({"OTEL_PERF_HOME": str(home)}), delay=delay, limit=limit, fsync=False, problem=problems.append)
+        writer = Writer(
+            Home({"OTEL_PERF_HOME": str(home)}), delay=delay, limit=limit, fsync=False, problem=problems.append
+        )
         lane = Lane("traces", encode, limit=queue, batch=batch)
         writer.lanes.append(lane)
         made.append(writer)

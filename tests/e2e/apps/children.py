@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 from opentelemetry import trace
 
@@ -25,7 +26,7 @@ def task(name: str) -> int:
 
 def main(method: str) -> None:
     """Run tasks in single processes, in a pool that is terminated, and in an executor."""
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     task("parent")
 
     processes = [context.Process(target=task, args=("process",)) for _ in range(PROCESSES)]

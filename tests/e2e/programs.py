@@ -1,0 +1,47 @@
+"""Runs small programs as a user would, under opentelemetry-instrument and without it."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def environment(home, **variables):
+    """The machine's environment without its OTEL variables, with our home."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "PYTHON"))}
+    # Upstream's threading instrumentor puts a frame of its own into the tracebacks of threads.
+    ours = {"OTEL_PERF_HOME": str(home), "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "threading"}
+    return {**kept, **ours, **{name: str(value) for name, value in variables.items()}}
+
+
+def command(program, *arguments, instrumented=True):
+    """The command line for a Python program text."""
+    start = [str(BIN / "opentelemetry-instrument")] if instrumented else []
+    return [*start, sys.executable, "-c", program, *arguments]
+
+
+def run(program, home, *arguments, instrumented=True, timeout=60, cwd=None, **variables):
+    """Run a program text to its end."""
+    done = subprocess.run(
+        command(program, *arguments, instrumented=instrumented),
+        env=environment(home, **variables), capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False,
+    )  # fmt: skip
+    return Ended(done.returncode, done.stdout, re.sub(r"0x[0-9a-f]+", "0x…", done.stderr))
+
+
+def both(program, home, *arguments, **options):
+    """The program with us and without us."""
+    return run(program, home, *arguments, **options), run(program, home, *arguments, instrumented=False, **options)

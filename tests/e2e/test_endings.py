@@ -1,0 +1,161 @@
+"""However a program ends, its finished spans are stored and its exit status is what it was without us."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.e2e import programs
+from tests.e2e.support import free_port, wait_for
+from tests.stored import logs, points, spans
+
+HEAD = """
+import logging, os, signal, sys, threading, time, atexit
+from opentelemetry import trace, metrics
+tracer = trace.get_tracer("t")
+metrics.get_meter("m").create_counter("made").add(5)
+for number in range(5):
+    with tracer.start_as_current_span(f"span {number}"):
+        logging.getLogger("app").debug("quiet")
+print("made", flush=True)
+"""
+
+ENDINGS = {
+    "return": "",
+    "sys.exit": "sys.exit(7)",
+    "sys.exit text": "sys.exit('sorry')",
+    "exception": "raise LookupError('end')",
+    "keyboard interrupt": "signal.raise_signal(signal.SIGINT)",
+    "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)",
+    "SIGTERM while the main thread waits": (
+        "threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start(); threading.Event().wait(30)"
+    ),
+    "SIGHUP": "os.kill(os.getpid(), signal.SIGHUP); time.sleep(30)",
+    "SIGTERM with a handler": "signal.signal(signal.SIGTERM, lambda *_: sys.exit(4)); signal.raise_signal(signal.SIGTERM)",
+    "SIGTERM ignored": "signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.raise_signal(signal.SIGTERM); sys.exit(9)",
+    "os._exit": "os._exit(5)",
+    "exec": "os.execv('/bin/sh', ['sh', '-c', 'exit 6'])",
+    "exec with environment": "os.execvpe('sh', ['sh', '-c', 'exit 8'], {'PATH': '/bin:/usr/bin'})",
+    "thread fails": "t = threading.Thread(target=lambda: 1/0); t.start(); t.join()",
+    "daemon thread runs on": "threading.Thread(target=time.sleep, args=(30,), daemon=True).start()",
+    "exit handler fails": "atexit.register(lambda: 1/0)",
+    "hook replaced": "sys.excepthook = lambda *a: print('mine', file=sys.stderr); raise LookupError('end')",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_finished_spans_are_stored_and_the_status_is_the_same(home, ending):
+    ours, plain = programs.both(HEAD + ENDINGS[ending], home)
+    assert ours == plain
+    assert ours.out == "made\n"
+    assert [span.name for span in spans(home)] == [f"span {number}" for number in range(5)]
+    assert {point.value for point in points(home) if point.name == "made"} == {5}
+    if ending in {"exception", "thread fails", "hook replaced"}:
+        assert [entry.event_name for entry in logs(home)] == ["perf.uncaught_error"]
+
+
+def test_spans_of_an_exit_handler_are_stored(home):
+    program = HEAD + "atexit.register(lambda: tracer.start_span('last').end())"
+    assert programs.run(program, home).status == 0
+    assert spans(home)[-1].name == "last"
+
+
+def test_a_kill_loses_at_most_the_delay(home):
+    """GIVEN spans older than OTEL_PERF_STORE_DELAY WHEN the program is killed THEN they are all there."""
+    program = HEAD + "time.sleep(60)"
+    environ = programs.environment(home, OTEL_PERF_STORE_DELAY="50ms")
+    with subprocess.Popen(programs.command(program), env=environ, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "made\n"
+            wait_for(lambda: len(spans(home)) == 5, what="the spans within their delay")
+        finally:
+            process.kill()
+    assert len(spans(home)) == 5
+
+
+SERVER = """
+import logging, sys, uvicorn
+from opentelemetry import trace
+tracer = trace.get_tracer("t")
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        with tracer.start_as_current_span(scope["path"]):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"ok"})
+uvicorn.run(app, port=int(sys.argv[1]), log_level="error", loop=sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_uvicorn_keeps_its_ending(home, number, loop):
+    """uvicorn restores the handlers that it found and raises the signal again, so that atexit never runs."""
+    import urllib.request
+
+    statuses = []
+    for instrumented in (True, False):
+        port = free_port()
+        command = programs.command(SERVER, str(port), loop, instrumented=instrumented)
+        process = subprocess.Popen(command, env=programs.environment(home), stderr=subprocess.DEVNULL)
+        try:
+
+            def answers(port=port):
+                try:
+                    return urllib.request.urlopen(f"http://127.0.0.1:{port}/x", timeout=5).status == 200
+                except OSError:
+                    return False
+
+            wait_for(answers)
+            assert answers()
+            process.send_signal(number)
+            statuses.append(process.wait(20))
+        finally:
+            process.kill()
+            process.wait()
+    assert statuses[0] == statuses[1]
+    assert len(spans(home)) == 2
+
+
+def test_a_signal_that_comes_while_we_hold_our_own_locks_ends_the_program(home):
+    """A storm of spans in the main thread, a SIGTERM in the middle: no deadlock, same status."""
+    program = (
+        HEAD
+        + "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()\nwhile True: tracer.start_span('x').end()"
+    )
+    done = programs.run(program, home, timeout=30)
+    assert done.status == -signal.SIGTERM
+    assert len(spans(home)) > 5
+
+
+MULTIPROCESSING = """
+import multiprocessing, sys
+from opentelemetry import trace
+def work(number):
+    with trace.get_tracer("t").start_as_current_span(f"child {number}"):
+        return number
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    processes = [context.Process(target=work, args=(n,)) for n in range(4)]
+    for p in processes: p.start()
+    for p in processes: p.join()
+    with context.Pool(2) as pool:
+        print(sorted(pool.map(work, range(10, 20))))
+    print([p.exitcode for p in processes])
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_multiprocessing_children_keep_their_spans(home, tmp_path, method):
+    path = tmp_path / "program.py"
+    path.write_text(MULTIPROCESSING)
+    outputs = []
+    for start in ([str(programs.BIN / "opentelemetry-instrument")], []):
+        done = subprocess.run(
+            [*start, sys.executable, str(path), method],
+            env=programs.environment(home), capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        outputs.append((done.stdout, done.stderr))
+    assert outputs[0] == outputs[1]
+    names = sorted(span.name for span in spans(home))
+    assert names == sorted([f"child {n}" for n in range(4)] + [f"child {n}" for n in range(10, 20)])
