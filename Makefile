@@ -7,7 +7,7 @@ PYTHON ?= python3
 ENVIRONMENT = $(PYTHON) tools/environments.py
 DEV = $$($(ENVIRONMENT) dev)/bin
 
-.PHONY: help demo test test-all check fix bench clean
+.PHONY: help demo test test-all check fix docs bench clean
 
 help:
 	@grep -E '^#   make' Makefile | sed 's/^#   //'
@@ -31,6 +31,10 @@ check:
 fix:
 	$(DEV)/ruff check --fix .
 	$(DEV)/ruff format .
+
+# The documents that are generated from the code.
+docs:
+	$(DEV)/python -m tools.documents
 
 # The suite on every supported Python that is here, and on the newest OpenTelemetry set.
 test-all:

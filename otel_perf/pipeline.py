@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import otel_perf
 from otel_perf.core import exits
 from otel_perf.core.census import SCOPE, Census, Metric
+from otel_perf.core.events import Event
 from otel_perf.core.exporters import OTLP, exporter_names
 from otel_perf.core.feature import Parts
 from otel_perf.core.forks import on_fork, reset_locks
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from otel_perf.providers import Providers
 
 INTERNAL_ERRORS: Final = Metric("perf.internal_errors", "{error}", "counter", "Errors of otel-perf itself, by feature")
-FEATURE_CHANGED: Final = "perf.feature.changed"
-FLAG_EVALUATION: Final = "feature_flag.evaluation"
+FEATURE_CHANGED: Final = Event("perf.feature.changed", "A feature was turned on or off while the program ran")
+FLAG_EVALUATION: Final = Event("feature_flag.evaluation", "The decision on a feature changed, and why")
 FLAG_POLL: Final = 1.0  # seconds between looks at the flag file
 
 _log = logging.getLogger("otel_perf")
@@ -91,7 +92,7 @@ class Pipeline:
 
     def event(
         self,
-        name: str,
+        event: Event,
         attributes: Mapping[str, Any],
         *,
         body: str | None = None,
@@ -112,11 +113,11 @@ class Pipeline:
                     severity_number=SeverityNumber[severity],
                     body=body,
                     attributes=dict(attributes),
-                    event_name=name,
+                    event_name=event.name,
                 )
             )
         except Exception:
-            _log.debug("otel-perf: event %s failed", name, exc_info=True)
+            _log.debug("otel-perf: event %s failed", event.name, exc_info=True)
 
     def problem(self, line: str) -> None:
         """Say one line through the ``otel_perf`` logger, which an unconfigured program sees on stderr."""

@@ -11,11 +11,14 @@ import pytest
 from opentelemetry import metrics, trace
 
 import otel_perf
+from otel_perf.core.events import Event
 from otel_perf.core.feature import Feature, Parts
 from otel_perf.core.guard import LIMIT
 from otel_perf.core.settings import Problem
 from otel_perf.features import discover, in_order_of_need
 from tests.stored import logs, points, spans
+
+ODD = Event("odd", "An event of the tests")
 
 
 class Demo(Feature):
@@ -233,7 +236,7 @@ def test_after_shutdown_nothing_is_done(start, only):
     pipeline.shutdown()
     pipeline.reload()
     pipeline.flush()
-    pipeline.event("late", {})
+    pipeline.event(ODD, {})
     pipeline._turn_off("none", "x")
     pipeline._add_late(Parts())
 
@@ -241,7 +244,7 @@ def test_after_shutdown_nothing_is_done(start, only):
 @pytest.mark.usefixtures("absorbing")
 def test_an_event_that_fails_is_absorbed(start):
     pipeline = start()
-    pipeline.event("odd", {}, severity="NO SUCH SEVERITY")
+    pipeline.event(ODD, {}, severity="NO SUCH SEVERITY")
 
 
 def test_problems_found_later_are_said(start, caplog):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import BaseModel
 
 from otel_perf.analysis import otlp
+from otel_perf.core.events import UNCAUGHT_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -249,31 +250,37 @@ def quantile(ordered: list[float], share: float) -> float:
 
 
 class _Errors:
+    """Groups errors. One exception passes through several spans and is logged as well: it counts once."""
+
     def __init__(self) -> None:
         self._groups: dict[tuple[str, str], ErrorGroup] = {}
+        self._seen: set[tuple[str, str]] = set()  # trace and type of the exceptions that spans recorded
+        self._plain: list[SpanRecord] = []  # spans that failed without an exception
 
     def add_span(self, span: SpanRecord) -> None:
         exceptions = [attributes for name, attributes in span.events if name == "exception"]
         for attributes in exceptions:
-            self._add(attributes, f"span {span.name}", span.trace_id, span.end)
+            key = (span.trace_id, _short(attributes.get("exception.type")))
+            if key not in self._seen:
+                self._seen.add(key)
+                self._add(attributes, f"span {span.name}", span.trace_id, span.end)
         if span.error and not exceptions:
-            kind = span.attributes.get("error.type") or "error"
-            self._add(
-                {"exception.type": kind, "exception.message": span.status}, f"span {span.name}", span.trace_id, span.end
-            )
+            self._plain.append(span)
 
     def add_log(self, entry: LogEntry) -> None:
-        if entry.event_name == "perf.uncaught_error":
-            self._add(
-                entry.attributes,
-                f"uncaught in {entry.attributes.get('perf.error.source', '')}",
-                entry.trace_id,
-                entry.time,
-            )
-        elif entry.severity >= ERROR_SEVERITY:
-            kind = entry.attributes.get("exception.type") or entry.severity_text
-            attributes = {"exception.type": kind, "exception.message": entry.body}
-            self._add(attributes, f"log {entry.scope}", entry.trace_id, entry.time)
+        attributes, uncaught = entry.attributes, entry.event_name == UNCAUGHT_ERROR.name
+        key = (entry.trace_id, _short(attributes.get("exception.type")))
+        if not (uncaught or entry.severity >= ERROR_SEVERITY) or (entry.trace_id and key in self._seen):
+            return
+        if uncaught:
+            source = f"uncaught in {attributes.get('perf.error.source', '')}"
+        else:
+            source = f"log {entry.scope}"
+            attributes = {
+                "exception.type": attributes.get("exception.type") or entry.severity_text,
+                "exception.message": entry.body,
+            }
+        self._add(attributes, source, entry.trace_id, entry.time)
 
     def _add(self, attributes: dict[str, object], source: str, trace_id: str, time: int) -> None:
         kind = str(attributes.get("exception.type") or "error")
@@ -288,7 +295,21 @@ class _Errors:
             group.trace_id = trace_id
 
     def groups(self) -> list[ErrorGroup]:
+        traces = {trace_id for trace_id, _ in self._seen}
+        for span in self._plain:
+            if span.trace_id not in traces:
+                attributes = {
+                    "exception.type": span.attributes.get("error.type"),
+                    "exception.message": span.status,
+                }
+                self._add(attributes, f"span {span.name}", span.trace_id, span.end)
+        self._plain.clear()
         return sorted(self._groups.values(), key=lambda group: (-group.count, group.type))
+
+
+def _short(kind: object) -> str:
+    """``ValueError`` from ``builtins.ValueError``: spans qualify the name, log records do not."""
+    return str(kind or "").rpartition(".")[2]
 
 
 def _count_log(logs: Logs, entry: LogEntry) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
     from otel_perf.core.census import Census
+    from otel_perf.core.events import Event
     from otel_perf.core.guard import Guard
     from otel_perf.core.home import Home
 
@@ -55,14 +56,14 @@ class Host(Protocol):
 
     def event(
         self,
-        name: str,
+        event: Event,
         attributes: Mapping[str, Any],
         *,
         body: str | None = None,
         severity: str = "INFO",
         context: Context | None = None,
     ) -> None:
-        """Emit a log event with ``event_name`` ``name``. Never raises."""
+        """Emit a log record with the event's name. Never raises."""
         ...
 
     def problem(self, line: str) -> None:

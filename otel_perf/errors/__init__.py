@@ -6,14 +6,12 @@ asyncio's and uvloop's loops. Each hook emits its event and calls the one that w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from otel_perf.core.feature import Feature, Host, NoSettings, Parts
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
-
-UNCAUGHT_ERROR: Final = "perf.uncaught_error"
 
 
 class ErrorsFeature(Feature[NoSettings]):
@@ -24,7 +22,7 @@ class ErrorsFeature(Feature[NoSettings]):
 
     def provide(self, settings: NoSettings, host: Host, parts: Parts) -> None:
         """Add the processors."""
-        from otel_perf.errors.origin import OriginProcessor
+        from otel_perf.core.origin import OriginProcessor
 
         parts.span_processors.append(OriginProcessor())
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.semconv.attributes import exception_attributes as semconv
 
-from otel_perf.errors import UNCAUGHT_ERROR
-from otel_perf.errors.origin import origin_of
+from otel_perf.core.events import UNCAUGHT_ERROR
+from otel_perf.core.origin import origin_of
 
 if TYPE_CHECKING:
     from contextlib import ExitStack

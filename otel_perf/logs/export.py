@@ -14,7 +14,7 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 from opentelemetry.instrumentation.log_utils import std_to_otel
 from opentelemetry.semconv.attributes import code_attributes, exception_attributes
 
-from otel_perf.logs.correlation import STAMPS
+from otel_perf.logs.correlation import STAMPS, context_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ def translate(record: logging.LogRecord, *, with_code: bool = False) -> LogRecor
     return LogRecord(
         timestamp=int(record.created * 1e9),
         observed_timestamp=time_ns(),
-        context=context.get_current(),
+        context=context_of(record) or context.get_current(),
         severity_text=_TEXTS.get(record.levelname, record.levelname),
         severity_number=std_to_otel(record.levelno),
         body=_body(record),

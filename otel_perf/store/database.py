@@ -203,6 +203,8 @@ class StoreReader:
             self._connection = sqlite3.Connection(
                 f"file:{_quote(path)}?mode=ro", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None
             )
+            if self._connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+                self._connection = _empty(self._connection)
             self._connection.execute("SELECT id FROM batch LIMIT 1").fetchone()
         except sqlite3.Error as error:
             raise StoreError(f"the store {path} cannot be read: {error}") from error
@@ -248,6 +250,15 @@ class StoreReader:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+def _empty(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Stands in for a store that its first writer is just making."""
+    connection.close()
+    memory = sqlite3.Connection(":memory:")
+    for statement in _SCHEMA:
+        memory.execute(statement)
+    return memory
 
 
 def _quote(path: Path) -> str:

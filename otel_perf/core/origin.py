@@ -1,7 +1,8 @@
 """Remembers in which span an exception was raised.
 
-When an uncaught exception reaches ``sys.excepthook``, its span has ended and its context is gone. So a
-span that ends because of an exception leaves its ids on the exception; the innermost span comes first.
+When an uncaught exception reaches ``sys.excepthook``, or the line with which a server logs it, its span has
+ended and its context is gone. So a span that ends because of an exception leaves its ids on the exception;
+the innermost span comes first.
 """
 
 from __future__ import annotations

@@ -1,0 +1,18 @@
+"""Names of the events that are emitted: log records with an ``event_name``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event: the name users see, and its meaning."""
+
+    name: str
+    description: str
+
+
+# Here and not beside their feature because the report groups by them without importing the feature.
+UNCAUGHT_ERROR: Final = Event("perf.uncaught_error", "An exception that nobody caught, with the ids of its span")
