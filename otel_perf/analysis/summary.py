@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
@@ -138,7 +139,7 @@ def summarize(store: StoreReader, *, after: int = 0, since_ns: int = 0, service:
         slowest_traces=sorted(traces, key=lambda trace: -trace.duration)[:top],
         operations=sorted(spans.operations(), key=lambda operation: -operation.self_time)[:top],
         errors=errors.groups()[:top],
-        processes=processes[: max(top, 1)],
+        processes=processes[:top],
         logs=logs,
         store=Store(
             path=str(store.path),
@@ -236,8 +237,9 @@ def _covered(children: Iterable[tuple[int, int]], start: int, end: int) -> float
     covered, reached = 0, start
     for child_start, child_end in sorted(children):
         until = min(child_end, end)
-        if until > reached:
-            covered += until - max(child_start, reached)
+        begin = max(child_start, reached)
+        if until > begin:
+            covered += until - begin
             reached = until
     return covered / 1e9
 
@@ -246,7 +248,7 @@ def quantile(ordered: list[float], share: float) -> float:
     """The value at ``share`` of a sorted list, by the nearest rank."""
     if not ordered:
         return 0.0
-    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 class _Errors:

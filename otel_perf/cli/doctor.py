@@ -172,7 +172,7 @@ def _store(home: Path, findings: list[Finding]) -> dict[str, Any]:
     parent = home
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent
-    if not os.access(parent, os.W_OK):
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
         findings.append(
             Finding(
                 problem=f"{home} cannot be written: a temporary folder is used",

@@ -34,6 +34,13 @@ def duration(text: str) -> float:
         ) from None
 
 
+def rows(text: str) -> int:
+    """An ``argparse`` type: a number of rows."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows; use 1 or more")
+
+
 def home_of(options: argparse.Namespace) -> Path:
     """The home folder that ``--home`` or the environment names."""
     return Path(options.home) if options.home else Home(os.environ).path

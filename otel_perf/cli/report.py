@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
     options.add_store(parser)
-    parser.add_argument("--top", type=int, default=10, help="rows of each list (default 10)")
+    parser.add_argument("--top", type=options.rows, default=10, help="rows of each list (default 10)")
     options.add_json(parser)
 
 
@@ -22,9 +22,7 @@ def execute(arguments: argparse.Namespace) -> int:
     """Print the report."""
     store = options.open_store(arguments)
     try:
-        report = summarize(
-            store, since_ns=options.since_ns(arguments), service=arguments.service, top=max(1, arguments.top)
-        )
+        report = summarize(store, since_ns=options.since_ns(arguments), service=arguments.service, top=arguments.top)
     finally:
         store.close()
     print(report.model_dump_json(indent=2) if arguments.json else text.render(report))

@@ -1,0 +1,180 @@
+"""Requests per CPU-second of a FastAPI service with SQLAlchemy: plain, under upstream's distro, under otel-perf.
+
+Every round starts a fresh uvicorn for each variant and sends the same requests over loopback from this process.
+Only the server's CPU is counted, from after its warm-up until everything that it recorded is flushed: upstream
+sends to a sink process over OTLP/HTTP, otel-perf commits to its store. Half the requests are a JSON answer with
+a log line, half a log line and a query. Both have the same instrumentors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import common
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+PLAIN: Final = "no OpenTelemetry"
+UPSTREAM: Final = "opentelemetry-distro"
+OURS: Final = "otel-perf"
+SENDING: Final = "otel-perf, sending to the sink"
+WARM_UP: Final = 300
+CONNECTIONS: Final = 4
+START_TIMEOUT: Final = 30.0  # seconds
+STOP_TIMEOUT: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How the service is started."""
+
+    folder: Path
+    env: Mapping[str, str]
+    instrumented: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One round of one variant."""
+
+    rate: float  # requests per CPU-second of the server
+    counts: Mapping[str, int]  # what arrived in the sink or the store
+
+
+@contextlib.contextmanager
+def serving(variant: Variant, work: Path) -> Iterator[tuple[int, int]]:
+    """The service's process id and port, until SIGTERM."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    server = ["uvicorn", "--app-dir", str(common.PROGRAMS), "--port", str(port), "--no-access-log", "web:app"]
+    command = ["opentelemetry-instrument", *server] if variant.instrumented else server
+    settings = {"OTEL_PYTHON_FASTAPI_EXCLUDED_URLS": "flush", "OTEL_PERF_HOME": str(work / "home")}
+    env = common.environ(variant.folder, settings, variant.env)
+    command[0] = str(variant.folder / "bin" / command[0])
+    with (work / "output.txt").open("wb") as output:
+        process = subprocess.Popen(command, env=env, cwd=work, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            _wait_until_open(process, port, work)
+            yield process.pid, port
+            process.send_signal(signal.SIGTERM)
+            process.wait(STOP_TIMEOUT)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_open(process: subprocess.Popen[bytes], port: int, work: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"the service did not start:\n{(work / 'output.txt').read_text()[-2000:]}")
+
+
+async def load(port: int, count: int) -> None:
+    """Send ``count`` requests over a few kept connections. Raises ``RuntimeError`` for any status but 200."""
+    numbers = iter(range(count))
+
+    async def connection() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for number in numbers:
+            await _ask(reader, writer, "GET", f"/items/{number}" if number % 2 else "/hello")
+        writer.close()
+
+    await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
+
+
+async def flush(port: int) -> None:
+    """Have the service flush what it recorded."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await _ask(reader, writer, "POST", "/flush")
+    writer.close()
+
+
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str, path: str) -> None:
+    writer.write(f"{method} {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: 0\r\n\r\n".encode())
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    if not head.startswith(b"http/1.1 200"):
+        raise RuntimeError(f"{method} {path}: {head!r}")
+    await reader.readexactly(int(head.partition(b"content-length:")[2].split()[0]))
+
+
+def measure(variant: Variant, sink: common.Sink, work: Path, requests: int) -> Result:
+    """One fresh service, loaded and flushed."""
+    sink.counts()  # forget the variant before
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        with serving(variant, Path(folder)) as (pid, port):
+            asyncio.run(load(port, WARM_UP))
+            asyncio.run(flush(port))
+            before = common.cpu_of(pid)
+            asyncio.run(load(port, requests))
+            asyncio.run(flush(port))
+            used = common.cpu_of(pid) - before
+        home = Path(folder) / "home"
+        counts = sink.counts()
+        if home.exists():  # what is not there was sent
+            counts = {kind: counts[kind] + number for kind, number in common.stored(variant.folder, home).items()}
+    return Result(requests / used, counts)
+
+
+def variants(sink: common.Sink, *, send: bool) -> dict[str, Variant]:
+    """What is compared."""
+    upstream, perf = common.ensure("bench-web-upstream"), common.ensure("bench-web-perf")
+    compared = {
+        PLAIN: Variant(upstream, {}, instrumented=False),
+        UPSTREAM: Variant(upstream, common.otlp(sink.url)),
+        OURS: Variant(perf, {}),
+    }
+    return compared | ({SENDING: Variant(perf, common.otlp(sink.url))} if send else {})
+
+
+def main() -> int:
+    """Run, print and judge."""
+    parser = common.arguments(__doc__, rounds=6)
+    parser.add_argument("--requests", type=int, default=3000, help="requests of a round (default 3000)")
+    parser.add_argument("--send", action="store_true", help="measure otel-perf with a receiver as well")
+    options = parser.parse_args()
+    upstream = common.ensure("bench-web-upstream")
+    with tempfile.TemporaryDirectory(prefix="otel-perf-bench-") as work, common.sink(upstream) as sink:
+        calls: dict[str, Callable[[], Result]] = {
+            name: functools.partial(measure, variant, sink, Path(work), options.requests)
+            for name, variant in variants(sink, send=options.send).items()
+        }
+        results = common.interleaved(calls, options.rounds, warm_up=False)
+
+    rates = {name: [result.rate for result in found] for name, found in results.items()}
+    columns = ("service", "requests/CPU-s", "min", "max", f"× {PLAIN}", f"× {UPSTREAM}", "spans", "logs")
+    table = common.Table(f"{options.requests:,} requests to FastAPI under uvicorn, {os.cpu_count()} CPUs", columns)
+    for name, found in rates.items():
+        counts = results[name][-1].counts
+        ratios = [common.ratio(found, rates[other]) for other in (PLAIN, UPSTREAM)]
+        table.rows.append(
+            [name, statistics.median(found), min(found), max(found), *ratios, counts["spans"], counts["logs"]]
+        )
+    made = WARM_UP + options.requests
+    wrong = max(abs(result.counts["server_spans"] - made) for result in results[OURS])
+    bounds = [
+        common.Bound(f"requests/CPU-s × {UPSTREAM}", common.ratio(rates[OURS], rates[UPSTREAM]), 0.97, at_least=True),
+        common.Bound(f"server spans stored, off {made:,}", wrong, 0),
+    ]
+    return common.Report([table], bounds).finish(as_json=options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

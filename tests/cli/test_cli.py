@@ -1,0 +1,278 @@
+"""The command otel-perf, in process: what it prints and its exit codes."""
+
+import json
+import logging
+import os
+import stat
+import sys
+
+import pytest
+from opentelemetry import metrics, trace
+from opentelemetry.trace import Status, StatusCode
+
+from otel_perf import cli
+from otel_perf.cli import doctor, text
+from otel_perf.cli import run as run_command
+
+
+@pytest.fixture
+def filled(start, home):
+    """A store with a small trace, an error, a log line and the process's figures."""
+    pipeline = start()
+    tracer = trace.get_tracer("t")
+    with tracer.start_as_current_span("GET /orders", kind=trace.SpanKind.SERVER):
+        with tracer.start_as_current_span("SELECT"):
+            logging.getLogger("shop").error("no stock for %s", "book")
+        with tracer.start_as_current_span("pay") as span:
+            span.set_status(Status(StatusCode.ERROR, "declined"))
+    try:
+        with tracer.start_as_current_span("POST /orders"):
+            raise KeyError("missing")
+    except KeyError:
+        sys.excepthook(*sys.exc_info())
+    metrics.get_meter("m").create_histogram("size").record(4)
+    pipeline.shutdown()
+    return home
+
+
+def test_the_report_names_operations_errors_memory_and_logs(filled, capsys):
+    assert cli.main(["report"]) == 0
+    out = capsys.readouterr().out
+    for part in (
+        "shop: 2 traces, 4 spans",
+        "GET /orders",
+        "server",
+        "KeyError",
+        "declined",
+        "Memory",
+        "MB",
+        "Logs: 2 records",
+    ):
+        assert part in out
+    assert out.count("KeyError") == 1, "one exception is one row, however many spans it passed through"
+
+
+def test_the_report_as_json_has_the_schema(filled, capsys):
+    assert cli.main(["report", "--json", "--top", "2", "--since", "1h", "--service", "shop"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["traces"] == 2
+    assert len(report["operations"]) == 2
+    assert report["processes"][0]["rss"] > 1_000_000
+    assert report["slowest_traces"][0]["spans"] in {1, 3}
+
+
+def test_another_service_is_left_out(filled, capsys):
+    assert cli.main(["report", "--service", "other"]) == 0
+    out = capsys.readouterr().out
+    assert "No spans stored." in out
+    assert "Errors: none" in out
+
+
+def test_export_writes_otlp_json_lines_with_hex_ids(filled, capsys):
+    assert cli.main(["export", "--signal", "traces"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    spans = json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    assert {len(span["traceId"]) for span in spans} == {32}
+    assert all(int(span["spanId"], 16) for span in spans)
+    assert cli.main(["export", "--since", "1h"]) == 0
+    signals = [next(iter(json.loads(line))) for line in capsys.readouterr().out.splitlines()]
+    assert set(signals) == {"resourceSpans", "resourceMetrics", "resourceLogs"}
+
+
+@pytest.mark.parametrize("command", ["report", "export"])
+def test_without_a_store_the_answer_is_bad_and_says_what_to_do(command, home, capsys):
+    assert cli.main([command]) == 1
+    assert "run the program under opentelemetry-instrument" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ([], "required"),
+        (["nonsense"], "invalid choice"),
+        (["report", "--since", "soon"], "'soon' is not a duration; use a number with ms, s, m or h"),
+        (["report", "--top", "0"], "1 or more"),
+        (["report", "--top", "x"], "1 or more"),
+        (["export", "--signal", "smells"], "invalid choice"),
+        (["run"], "required"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(words, complaint, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    assert caught.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("otel-perf 0.")
+
+
+def test_a_reader_that_goes_away_is_no_error(filled, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert cli.main(["export"]) == 0
+
+
+def test_run_passes_on_the_exit_status_and_reports_to_stderr(home, capfd):
+    program = "from opentelemetry import trace; trace.get_tracer('t').start_span('job').end(); print('out'); raise SystemExit(5)"
+    assert cli.main(["run", sys.executable, "-c", program]) == 5
+    done = capfd.readouterr()
+    assert done.out == "out\n"
+    assert "1 traces, 1 spans" in done.err
+    assert "job" in done.err
+
+
+def test_run_reports_only_on_its_own_run(filled, capfd, tmp_path):
+    program = "from opentelemetry import trace; trace.get_tracer('t').start_span('job').end()"
+    output = tmp_path / "report.json"
+    assert (
+        cli.main(["run", "--home", str(filled), "--json", "--output", str(output), sys.executable, "-c", program]) == 0
+    )
+    assert capfd.readouterr().err == ""
+    report = json.loads(output.read_text())
+    assert [operation["name"] for operation in report["operations"]] == ["job"]
+
+
+def test_run_tells_a_death_by_signal_as_a_shell_does(home, capfd):
+    assert cli.main(["run", "--no-report", sys.executable, "-c", "import os; os.kill(os.getpid(), 15)"]) == 143
+    assert cli.main(["run", sys.executable, "-c", "pass"]) == 0
+    assert "no store at" in capfd.readouterr().err
+
+
+def test_run_of_what_is_no_program_is_wrong_usage(capsys):
+    assert cli.main(["run", "no-such-program"]) == 2
+    assert "'no-such-program' is not a program on the PATH" in capsys.readouterr().err
+
+
+def test_run_keeps_the_users_python_path(home, monkeypatch):
+    here = os.getcwd()
+    first = run_command.environment({"PYTHONPATH": "/a"}, home)["PYTHONPATH"].split(os.pathsep)
+    assert first[1:] == [here, "/a"]
+    again = run_command.environment({"PYTHONPATH": os.pathsep.join([*first, ""])}, home)["PYTHONPATH"].split(os.pathsep)
+    assert again == first
+
+
+def test_doctor_finds_nothing_to_mend(home, capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "_has", lambda package: package.startswith("opentelemetry"))
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for part in ("All is well.", "Distro        otel_perf", "traces → store", "not made yet", "errors  on", "default"):
+        assert part in out
+
+
+def test_doctor_shows_the_store(filled, capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "_has", lambda package: package.startswith("opentelemetry"))
+    assert cli.main(["doctor", "--json", "--home", str(filled)]) == 0
+    diagnosis = json.loads(capsys.readouterr().out)
+    assert diagnosis["store"]["pending"]["traces"] == 4
+    assert diagnosis["versions"]["opentelemetry-sdk"]
+    cli.main(["doctor", "--home", str(filled)])
+    assert "4 traces" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem", "remedy"),
+    [
+        ({"OTEL_PYTHON_DISTRO": "oops"}, "names no installed distro", "OTEL_PYTHON_DISTRO=otel_perf"),
+        ({"OTEL_PERF_STORE_LIMIT": "12 parsecs"}, "is not a size", "unset OTEL_PERF_STORE_LIMIT"),
+        ({"OTEL_PERF_LOGS": "maybe"}, "is not on, off", "correct OTEL_PERF_LOGS"),
+        ({"OTEL_TRACES_EXPORTER": "smoke,otlp"}, "'smoke', which is not installed", "pip install"),
+        ({"OTEL_PERF_HOME": "/dev/null/home"}, "cannot be written", "OTEL_PERF_HOME"),
+    ],
+)
+def test_doctor_names_each_problem_with_its_remedy(variables, problem, remedy, home, capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "_has", lambda package: package.startswith("opentelemetry"))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert problem in out
+    assert remedy in out
+    assert "To mend: 1" in out
+
+
+def test_doctor_finds_other_distributions_and_missing_parts(home, monkeypatch, capsys):
+    class Point:
+        def __init__(self, name):
+            self.name = name
+
+    class Points(list):
+        @property
+        def names(self):
+            return {point.name for point in self}
+
+    monkeypatch.setattr(doctor.metadata, "entry_points", lambda group: Points([Point("aws")]))
+    monkeypatch.setattr(doctor, "_has", lambda package: package in {"flask", "requests"})
+    assert cli.main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "otel-perf's distro is not registered" in out
+    assert "pip install opentelemetry-instrumentation-flask opentelemetry-instrumentation-requests" in out
+    monkeypatch.setenv("OTEL_PYTHON_DISTRO", "aws")
+    monkeypatch.setattr(doctor.metadata, "entry_points", lambda group: Points([Point("aws"), Point("otel_perf")]))
+    assert cli.main(["doctor"]) == 1
+    assert "OTEL_PYTHON_DISTRO=aws chooses another distro" in capsys.readouterr().out
+
+
+def test_doctor_reports_what_was_dropped_and_what_cannot_be_read(filled, capsys, monkeypatch):
+    from otel_perf.store.database import FILE, Database
+
+    monkeypatch.setattr(doctor, "_has", lambda package: package.startswith("opentelemetry"))
+    database = Database(filled / FILE, limit=10**9)
+    database._connection.execute("INSERT INTO dropped VALUES (0, 3, 900)")
+    database.close()
+    assert cli.main(["doctor"]) == 1
+    assert "raise OTEL_PERF_STORE_LIMIT" in capsys.readouterr().out
+    assert cli.main(["report"]) == 0
+    assert "900 traces dropped at the size limit" in capsys.readouterr().out
+    (filled / FILE).write_bytes(b"garbage" * 1000)
+    assert cli.main(["doctor"]) == 1
+    assert "a new one is made" in capsys.readouterr().out
+
+
+def test_doctor_on_other_platforms_names_what_is_missing(home, capsys, monkeypatch):
+    monkeypatch.setattr(doctor.sys, "platform", "win32")
+    monkeypatch.delattr(doctor.os, "register_at_fork")
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    cli.main(["doctor"])
+    out = capsys.readouterr().out
+    assert "Missing here  no fork" in out
+    assert "Missing here  no sqlite3" in out
+
+
+def test_doctor_shows_percentages_and_the_kill_switch(home, capsys, monkeypatch):
+    monkeypatch.setenv("OTEL_PERF_LOGS", "25%")
+    cli.main(["doctor"])
+    assert "25%" in capsys.readouterr().out
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    cli.main(["doctor"])
+    assert "OTEL_SDK_DISABLED=true" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(250, "250 s"), (1.5, "1.50 s"), (0.0123, "12.3 ms"), (4.2e-5, "42 µs"), (0, "0 µs")]
+)
+def test_durations_are_shown_with_a_fitting_unit(value, shown):
+    assert text.seconds(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (-2_000_000, "-2.0 MB"), (3.2e9, "3.2 GB"), (5e12, "5000.0 GB")],
+)
+def test_sizes_are_shown_with_a_fitting_unit(value, shown):
+    assert text.size(value) == shown
+
+
+def test_long_names_are_clipped_to_one_line():
+    assert text.clip("a\nb  c", 10) == "a b c"
+    assert text.clip("x" * 20, 5) == "xxxx…"
+
+
+def test_what_is_stored_is_private(filled):
+    assert stat.S_IMODE(filled.stat().st_mode) == 0o700

@@ -1,0 +1,69 @@
+"""The examples in the documents work as they stand there."""
+
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+from tests.e2e import programs
+from tests.stored import logs, spans
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def examples(name):
+    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+
+
+def test_the_readmes_app_gives_the_report_that_it_promises(home, tmp_path):
+    (app,) = examples("README.md")
+    (tmp_path / "app.py").write_text(app)
+    environ = programs.environment(home)
+    command = [programs.BIN / "opentelemetry-instrument", sys.executable, "app.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+    assert done.stderr == "WARNING:root:done\n"
+    assert len(spans(home)) == 20
+    assert [entry.body for entry in logs(home)] == ["done"]
+    report = subprocess.run(
+        [programs.BIN / "otel-perf", "report"], env=environ, capture_output=True, text=True, check=True
+    )
+    assert "SELECT" in report.stdout
+
+
+def test_the_feature_of_the_contributing_guide_is_a_feature(start, monkeypatch, home):
+    (code,) = [example for example in examples("CONTRIBUTING.md") if "FEATURE" in example]
+    module = types.ModuleType("heartbeat")
+    monkeypatch.setitem(sys.modules, "heartbeat", module)
+    exec(compile(code, "heartbeat", "exec"), vars(module))
+    monkeypatch.setattr("otel_perf.pipeline.discover", lambda: [module.FEATURE])
+    pipeline = start(OTEL_PERF_HEARTBEAT_STEP="5")
+    assert pipeline.features["heartbeat"].on
+    assert pipeline.census.read(module.BEATS) == [(5, {})]
+    pipeline.shutdown()
+    assert pipeline.census.read(module.BEATS) == []
+
+
+def test_the_names_that_a_run_emits_are_the_documented_ones(start, home):
+    """docs/telemetry.md against the store: nothing undocumented of ours, nothing documented that is never there."""
+    from otel_perf.core.census import SCOPE
+    from tests.stored import points
+    from tools.documents import declared
+
+    pipeline = start()
+    pipeline.event(pipeline_event(), {})
+    import logging
+
+    logging.getLogger("app").warning("x")  # metrics of a short life are stored once something else is
+    pipeline.shutdown()
+    metrics, _ = declared()
+    emitted = {point.name for point in points(home) if point.scope == SCOPE}
+    assert emitted == {metric.name for metric in metrics} - {"perf.store.size"} | (emitted & {"perf.store.size"})
+    units = {point.name: point.unit for point in points(home)}
+    assert all(units[metric.name] == metric.unit for metric in metrics if metric.name in units)
+
+
+def pipeline_event():
+    from otel_perf.pipeline import FEATURE_CHANGED
+
+    return FEATURE_CHANGED
