@@ -252,3 +252,19 @@ def test_problems_found_later_are_said(start, caplog):
     pipeline.rollout.problems.append(Problem("X", "y", "is odd", "z", "w"))
     pipeline.reload()
     assert "X='y' is odd; allowed: z; using w" in caplog.text
+
+
+def test_the_resource_hashes_as_upstreams_but_once():
+    from opentelemetry.sdk.resources import Resource
+
+    from otel_perf.providers import HashedResource
+
+    plain = Resource.create({"service.name": "shop"})
+    hashed = HashedResource.of(plain)
+    assert hash(hashed) == hash(plain)
+    assert hashed == plain
+    assert hashed != Resource.create({"service.name": "other"})
+    merged = hashed.merge(Resource({"a": "b"}))
+    assert isinstance(merged, HashedResource)
+    assert merged.attributes["a"] == "b"
+    assert hash(merged) != hash(hashed)

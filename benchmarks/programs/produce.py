@@ -17,6 +17,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
 from otel_perf.core.home import HOME_VARIABLE, Home
+from otel_perf.providers import HashedResource
 from otel_perf.store import StoreSettings
 from otel_perf.store.exporter import StoreSpanProcessor, encode_spans
 from otel_perf.store.writer import Lane, Writer
@@ -43,7 +44,8 @@ def main(home: Path, spans: int, slices: int, limit: int) -> None:
     writer.lanes.append(lane)
     processor = StoreSpanProcessor(writer, lane)
     processor.on = True
-    provider = TracerProvider(resource=Resource.create({"service.name": "bench"}), shutdown_on_exit=False)
+    resource = HashedResource.of(Resource.create({"service.name": "bench"}))
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(processor)
     start_span = provider.get_tracer("bench").start_as_current_span
     files = [home / "telemetry.db", home / "telemetry.db-wal"]

@@ -45,7 +45,7 @@ class StoreSettings:
         default=False, metadata={"doc": "Wait for the disk at every commit: survives a power cut, not only a crash."}
     )
     queue: Annotated[int, count(16, 1_000_000)] = field(
-        default=4096, metadata={"doc": "Items in memory per signal before their producer has to wait."}
+        default=2048, metadata={"doc": "Items in memory per signal before their producer has to wait."}
     )
     batch: Annotated[int, count(1, 65_536)] = field(
         default=512, metadata={"doc": "Items of one stored batch, which is one request when it is sent."}

@@ -28,7 +28,7 @@ SPAN = "from opentelemetry import trace\ntrace.get_tracer('t').start_span('x').e
         ("OTEL_TRACES_SAMPLER", "no-such", ["is not installed", "always_on", "using parentbased_always_on"]),
         ("OTEL_PYTHON_ID_GENERATOR", "no-such", ["is not installed", "random", "using random"]),
         ("OTEL_PYTHON_TRACER_CONFIGURATOR", "no-such", ["is not installed", "none installed", "using none"]),
-        ("OTEL_BSP_MAX_QUEUE_SIZE", "many", ["cannot be used", "whole number", "using 4096"]),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "many", ["cannot be used", "whole number", "using 2048"]),
     ],
 )
 def test_a_wrong_value_is_one_line_and_the_app_starts(home, name, value, parts):
