@@ -25,6 +25,7 @@ _CONFIGURATOR: Final = "OTEL_PYTHON_CONFIGURATOR"
 
 _log = logging.getLogger("otel_perf")
 _pipeline: Pipeline | None = None
+_chose_configurator = False
 
 
 def pipeline() -> Pipeline | None:
@@ -49,6 +50,8 @@ class PerfDistro(BaseDistro):  # type: ignore[misc]
     def _configure(self, **kwargs: Any) -> None:
         # Upstream chooses distro and configurator independently: with two distributions installed it
         # may take ours and somebody else's.
+        global _chose_configurator
+        _chose_configurator = _CONFIGURATOR not in os.environ
         chosen = os.environ.setdefault(_CONFIGURATOR, NAME)
         if chosen != NAME:
             _log.warning(
@@ -71,6 +74,8 @@ class PerfConfigurator:
     def configure(self, *, auto_instrumentation_version: str = "", **_kwargs: Any) -> None:
         """Start the pipeline, once in a process."""
         global _pipeline
+        if _chose_configurator:  # said to upstream in this process only: a child may have another distribution
+            os.environ.pop(_CONFIGURATOR, None)
         if _pipeline is not None or switched_off():
             return
         from otel_perf.pipeline import Pipeline
@@ -80,20 +85,32 @@ class PerfConfigurator:
             _log.warning(
                 "otel-perf: %s=%s runs with the configurator of otel-perf; set %s=%s", _DISTRO, chosen, _DISTRO, NAME
             )
-        from_file = bool(os.environ.get("OTEL_CONFIG_FILE"))
-        if from_file:
-            _configure_from_file()
+        from_file = _configure_from_file()
         started = Pipeline()
         _pipeline = started
         started.start(distro_version=auto_instrumentation_version, configure_from_file=from_file)
         _greet(started)
 
 
-def _configure_from_file() -> None:
-    """Let upstream build the providers that ``OTEL_CONFIG_FILE`` declares."""
-    from opentelemetry.sdk._configuration import _OTelSDKConfigurator
+def _configure_from_file() -> bool:
+    """Let upstream build the providers that ``OTEL_CONFIG_FILE`` declares; ``False`` if there are none."""
+    path = os.environ.get("OTEL_CONFIG_FILE")
+    if not path:
+        return False
+    theirs = logging.getLogger("opentelemetry.configuration")
+    level = theirs.level
+    theirs.setLevel(logging.CRITICAL + 1)  # it logs what it raises, over many lines
+    try:
+        from opentelemetry.sdk._configuration import _OTelSDKConfigurator
 
-    _OTelSDKConfigurator().configure()  # type: ignore[no-untyped-call]
+        _OTelSDKConfigurator().configure()  # type: ignore[no-untyped-call]
+    except Exception as error:  # upstream raises what its parser and its exporters raise
+        why = (str(error) or repr(error)).splitlines()[0]
+        _log.warning("otel-perf: OTEL_CONFIG_FILE=%r cannot be used (%s); using the environment", path, why)
+        return False
+    finally:
+        theirs.setLevel(level)
+    return True
 
 
 def _greet(started: Pipeline) -> None:

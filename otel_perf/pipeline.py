@@ -121,6 +121,7 @@ class Pipeline:
 
     def problem(self, line: str) -> None:
         """Say one line through the ``otel_perf`` logger, which an unconfigured program sees on stderr."""
+        _log.disabled = False  # dictConfig's default disables every logger it does not name
         _log.warning("%s", line)
 
     # --- life cycle --------------------------------------------------------------------------------
@@ -335,7 +336,8 @@ def _import_resources() -> Any:
     psutil costs a tenth of a plain start (19 ms CPU of 200). It is put back before anybody can ask for it.
     """
     wanted = os.environ.get("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "").strip()
-    hide = not wanted and "psutil" not in sys.modules and "opentelemetry.sdk.resources" not in sys.modules
+    loaded = "psutil" in sys.modules or "opentelemetry.sdk.resources" in sys.modules
+    hide = not wanted and not loaded and threading.active_count() == 1  # another thread might import it just now
     if hide:
         sys.modules["psutil"] = None  # type: ignore[assignment]
     try:

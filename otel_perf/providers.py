@@ -74,17 +74,20 @@ class Providers:
         """Force every processor and reader to export; each failure leaves the others alone."""
         millis = int(timeout * 1000)
         for provider in (self.tracer, self.logger, self.meter, *self.late_readers):
-            _quietly(provider.force_flush, millis)
+            _quietly(provider, "force_flush", millis)
 
     def shutdown(self) -> None:
         """Stop traces, then metrics (whose last counters include them), then logs."""
         for provider in (self.tracer, self.meter, *self.late_readers, self.logger):
-            _quietly(provider.shutdown)
+            _quietly(provider, "shutdown")
 
 
-def _quietly(call: Callable[..., object], *arguments: object) -> None:
+def _quietly(provider: object, method: str, *arguments: object) -> None:
+    """Call ``method`` if the provider has it: one that ``OTEL_CONFIG_FILE`` left out is the API's, without."""
+    call = getattr(provider, method, None)
     try:
-        call(*arguments)
+        if call is not None:
+            call(*arguments)
     except Exception:
         _log.debug("otel-perf: flushing failed", exc_info=True)
 

@@ -13,10 +13,9 @@ from otel_perf.store.database import StoreReader
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
-    """``--home``, ``--since`` and ``--service``."""
+    """``--home`` and ``--since``."""
     parser.add_argument("--home", type=Path, help="home folder (default: $OTEL_PERF_HOME or .otel-perf)")
     parser.add_argument("--since", type=duration, help="only what was stored within this time, like 10m or 2h")
-    parser.add_argument("--service", default="", help="only this service.name")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
     options.add_store(parser)
+    parser.add_argument("--service", default="", help="only this service.name")
     parser.add_argument("--top", type=options.rows, default=10, help="rows of each list (default 10)")
     options.add_json(parser)
 

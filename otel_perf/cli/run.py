@@ -111,7 +111,10 @@ def _report(arguments: argparse.Namespace, home: Path, after: int) -> None:
         store.close()
     shown = report.model_dump_json(indent=2) if arguments.json else text.render(report)
     if arguments.output is not None:
-        arguments.output.write_text(shown + "\n", encoding="utf-8")
+        try:
+            arguments.output.write_text(shown + "\n", encoding="utf-8")
+        except OSError as error:
+            print(f"otel-perf run: the report cannot be written to {arguments.output}: {error}", file=sys.stderr)
     else:
         # Standard output is the program's alone: it may be piped into something.
         print(f"\n{shown}" if not arguments.json else shown, file=sys.stderr)

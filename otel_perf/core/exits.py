@@ -7,7 +7,6 @@ status stays what it was: after the flush a signal is raised again with its defa
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import contextlib
 import os
@@ -16,13 +15,16 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_perf.core.threads import allocate_lock, start_new_thread
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import ExitStack
-    from types import FrameType
+    from types import FrameType, TracebackType
 
 BUDGET: Final = 2.0  # seconds that a signal or os._exit waits at most; usually it takes a few milliseconds
 SIGNALS: Final = ("SIGTERM", "SIGHUP")
+MARK: Final = "__otel_perf__"  # attribute of our excepthooks
 
 
 def bounded(work: Callable[[], object], budget: float) -> bool:
@@ -32,7 +34,7 @@ def bounded(work: Callable[[], object], budget: float) -> bool:
     needs; waiting for another thread with a bound cannot deadlock. Only primitives that are safe to
     re-enter are used: ``threading.Thread`` and ``Event`` take locks that the interrupted code may hold.
     """
-    done = _thread.allocate_lock()
+    done = allocate_lock()
     done.acquire()
 
     def run() -> None:
@@ -42,24 +44,55 @@ def bounded(work: Callable[[], object], budget: float) -> bool:
             done.release()
 
     try:
-        _thread.start_new_thread(run, ())
+        start_new_thread(run, ())
     except RuntimeError:  # the interpreter is too far into its end to start threads
         run()
-    return done.acquire(timeout=budget)
+    return bool(done.acquire(timeout=budget))
 
 
 def install(flush: Callable[[], object], shutdown: Callable[[], object], undo: ExitStack) -> None:
     """Call ``shutdown`` at a normal exit and ``flush`` (bounded) before a sudden one."""
+    interrupted = _watch_interrupt(undo)
 
     def at_exit() -> None:
+        status = interrupted()  # before the shutdown takes our hooks away
         shutdown()
-        if getattr(sys, "last_type", None) is KeyboardInterrupt:
+        if status:
             _keep_interrupt_status()
 
     atexit.register(at_exit)
     undo.callback(atexit.unregister, at_exit)
     _watch_signals(flush, undo)
     _watch_os(flush, undo)
+
+
+def ours(hook: Callable[..., Any]) -> bool:
+    """Whether an excepthook is one of ours, so that it has seen what the interpreter handed over."""
+    return bool(getattr(hook, MARK, False))
+
+
+def _watch_interrupt(undo: ExitStack) -> Callable[[], bool]:
+    """Tells whether the main thread ended by an uncaught ``KeyboardInterrupt``."""
+    before, seen = sys.excepthook, []
+
+    def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            seen.append(True)
+        before(kind, error, trace)
+
+    def restore() -> None:
+        if sys.excepthook is excepthook:
+            sys.excepthook = before
+
+    def interrupted() -> bool:
+        # last_type is set for errors as well that a console handled; it counts only where the app's own hook
+        # took the place of ours.
+        return bool(seen) or (not ours(sys.excepthook) and getattr(sys, "last_type", None) is KeyboardInterrupt)
+
+    setattr(excepthook, MARK, True)
+    sys.excepthook = excepthook
+    undo.callback(restore)
+    return interrupted
 
 
 def _keep_interrupt_status() -> None:
@@ -78,6 +111,8 @@ def _watch_signals(flush: Callable[[], object], undo: ExitStack) -> None:
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         bounded(flush, BUDGET)
+        if signal.getsignal(number) is not on_signal:
+            return  # the app's own handler, which called the one it found: it decides what comes next
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
         # Still here: as process 1 of a container, the kernel ignores a signal with the default

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -30,23 +32,35 @@ class Home:
         return self.path
 
     def fallback(self) -> Path:
-        """A private folder under the system's temporary one, for a home that cannot be written."""
+        """A private folder under the system's temporary one, for a home that cannot be written.
+
+        The temporary folder is shared: somebody else may have made ours first, to read what we write or to have
+        it written through a link. So it has to be a real folder, the user's own, closed to others.
+        """
         import tempfile
 
         user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
         path = Path(tempfile.gettempdir()) / f"otel-perf-{user}"
-        make_private(path)
-        # /tmp is shared: somebody else may have made this folder first, to read what we write.
-        if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
             raise PermissionError(f"{path} belongs to another user")
+        if hasattr(os, "getuid") and found.st_mode & 0o077:
+            raise PermissionError(f"{path} is open to others")
+        make_private(path)
         return path
 
 
 def make_private(path: Path) -> None:
     """Make ``path`` with mode 0700 and keep it out of version control."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ignore = path / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n")
     if not os.access(path, os.W_OK | os.X_OK):
         raise PermissionError(f"{path} cannot be written")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    with contextlib.suppress(FileExistsError):
+        handle = os.open(path / ".gitignore", flags, 0o600)
+        try:
+            os.write(handle, b"*\n")
+        finally:
+            os.close(handle)

@@ -43,10 +43,12 @@ class OriginProcessor:
             return
         error = sys.exc_info()[1]
         context = span.context
-        if error is None or context is None or hasattr(error, ATTRIBUTE):
+        if error is None or context is None:
             return
-        with contextlib.suppress(AttributeError):  # a class with __slots__
-            setattr(error, ATTRIBUTE, (context.trace_id, context.span_id, int(context.trace_flags)))
+        with contextlib.suppress(Exception):  # __slots__, or a class that forbids attributes
+            known = getattr(error, ATTRIBUTE, None)
+            if known is None or known[0] != context.trace_id:  # one exception may be raised again elsewhere
+                setattr(error, ATTRIBUTE, (context.trace_id, context.span_id, int(context.trace_flags)))
 
     def shutdown(self) -> None:
         """Nothing."""

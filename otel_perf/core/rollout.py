@@ -112,7 +112,7 @@ class Rollout:
             return None
         variant = flag.get("defaultVariant")
         variants = flag.get("variants")
-        if not isinstance(variants, dict) or variant not in variants:
+        if not isinstance(variants, dict) or not isinstance(variant, str) or variant not in variants:
             self._complain(
                 key, str(variant), "is not one of its variants", "a defaultVariant of the flag", "the default"
             )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.semconv.attributes import exception_attributes as semconv
 
+from otel_perf.core import exits
 from otel_perf.core.events import UNCAUGHT_ERROR
 from otel_perf.core.origin import origin_of
 
@@ -25,18 +26,16 @@ _IGNORED = (SystemExit, KeyboardInterrupt, GeneratorExit)
 
 
 class Reporter:
-    """Emits the events; one exception is reported once, however many hooks it meets."""
+    """Emits the events."""
 
     def __init__(self, host: Host, guard: Guard) -> None:
         self._host = host
         self._guard = guard
-        self._last = 0  # id of the exception reported last
 
     def report(self, error: BaseException | None, where: str, message: str = "") -> None:
         """Emit ``perf.uncaught_error``. Never raises."""
-        if error is None or isinstance(error, _IGNORED) or id(error) == self._last:
+        if error is None or isinstance(error, _IGNORED):
             return
-        self._last = id(error)
         with self._guard:
             kind = type(error)
             name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -91,9 +90,12 @@ def _hook_main(reporter: Reporter, undo: ExitStack) -> None:
         before(kind, error, trace)
 
     def at_exit() -> None:
-        # An app that put its own hook in place of ours: the interpreter still leaves the exception here.
-        reporter.report(getattr(sys, "last_value", None), "main")
+        # An app that put its own hook in place of ours: the interpreter still leaves the exception here. With
+        # ours in place it may be one that a console handled.
+        if not exits.ours(sys.excepthook):
+            reporter.report(getattr(sys, "last_value", None), "main")
 
+    setattr(excepthook, exits.MARK, True)
     _put(sys, "excepthook", excepthook, undo)
     atexit.register(at_exit)
     undo.callback(atexit.unregister, at_exit)

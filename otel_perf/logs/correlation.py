@@ -50,11 +50,11 @@ def context_of(record: logging.LogRecord) -> Context | None:
     return None
 
 
-def stamp(record: logging.LogRecord, service_name: str) -> None:
-    """Put the current span's ids on ``record``; one that came from elsewhere keeps its own. 0.8 µs."""
+def stamp(record: logging.LogRecord, service_name: str) -> bool:
+    """Put the current span's ids on ``record``; ``False`` for one that came from elsewhere with its own. 0.8 µs."""
     fields = record.__dict__
     if TRACE_ID in fields:
-        return
+        return False
     context = trace.get_current_span(context_of(record)).get_span_context()
     if context.is_valid:
         fields[TRACE_ID] = format_trace_id(context.trace_id)
@@ -64,6 +64,7 @@ def stamp(record: logging.LogRecord, service_name: str) -> None:
         fields[TRACE_ID] = fields[SPAN_ID] = "0"
         fields[SAMPLED] = False
     fields[SERVICE_NAME] = service_name
+    return True
 
 
 def install(host: Host, guard: Guard, undo: ExitStack) -> None:
@@ -78,8 +79,8 @@ def install(host: Host, guard: Guard, undo: ExitStack) -> None:
     def call_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
         if active:
             try:
-                stamp(record, service_name)
-                if export is not None:
+                # One with ids was exported where it was made: it came through a queue or a socket.
+                if stamp(record, service_name) and export is not None:
                     export(record)
             except Exception as error:  # the guard's with-statement costs more than the try
                 guard.handle(error)

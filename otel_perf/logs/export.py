@@ -61,8 +61,9 @@ def translate(record: logging.LogRecord, *, with_code: bool = False) -> LogRecor
     if isinstance(record.exc_info, tuple) and record.exc_info[0] is not None:
         kind, error, _trace = record.exc_info
         attributes[exception_attributes.EXCEPTION_TYPE] = kind.__name__
-        attributes[exception_attributes.EXCEPTION_MESSAGE] = str(error)
-        attributes[exception_attributes.EXCEPTION_STACKTRACE] = "".join(traceback.format_exception(*record.exc_info))
+        attributes[exception_attributes.EXCEPTION_MESSAGE] = _text(error)
+        trace = "".join(traceback.format_exception(*record.exc_info))
+        attributes[exception_attributes.EXCEPTION_STACKTRACE] = encodable(trace)
     return LogRecord(
         timestamp=int(record.created * 1e9),
         observed_timestamp=time_ns(),
@@ -74,27 +75,43 @@ def translate(record: logging.LogRecord, *, with_code: bool = False) -> LogRecor
     )
 
 
-def plain(value: object, depth: int = _DEPTH) -> Any:
+def plain(value: object, depth: int = _DEPTH) -> Any:  # noqa: PLR0911  one return a kind
     """``value`` as something that OTLP can carry; what it cannot becomes its ``repr``. Never raises."""
-    if value is None or isinstance(value, str | bool | float | bytes):
+    if isinstance(value, str):
+        return encodable(value)
+    if value is None or isinstance(value, bool | float | bytes):
         return value
     if isinstance(value, int):
         return value if -(2**63) <= value < 2**63 else str(value)
     try:
         if depth and isinstance(value, dict):
-            return {str(key): plain(item, depth - 1) for key, item in value.items()}
+            return {encodable(str(key)): plain(item, depth - 1) for key, item in value.items()}
         if depth and isinstance(value, list | tuple):
             return [plain(item, depth - 1) for item in value]
-        return repr(value)
+        return encodable(repr(value))
     except Exception:
         return f"<{type(value).__name__} whose repr() fails>"
 
 
 def _body(record: logging.LogRecord) -> str:
     try:
-        return record.getMessage()
+        return encodable(record.getMessage())
     except Exception:  # wrong arguments for the template: logging itself prints an error and goes on
-        return f"{record.msg} {record.args}"
+        return encodable(f"{record.msg} {record.args}")
+
+
+def _text(error: BaseException | None) -> str:
+    try:
+        return encodable(str(error))
+    except Exception:
+        return f"<{type(error).__name__} whose str() fails>"
+
+
+def encodable(text: str) -> str:
+    """``text`` without lone surrogates (from ``os.fsdecode``), which protobuf refuses."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "replace").decode()
 
 
 def _level(host: Host, name: str) -> int:

@@ -92,6 +92,7 @@ class StoreFeature(Feature[StoreSettings]):
             metrics = exporter.StoreMetricExporter(writer, lane("metrics", "", exporter.encode_metrics), host.environ)
             parts.metric_readers.append(exporter.StoreMetricReader(metrics))
             self._parts.append(metrics)
+            on_fork(child=metrics.after_fork_in_child)
         on_fork(before=writer.before_fork, parent=writer.after_fork_in_parent, child=writer.after_fork_in_child)
 
     def install(self, settings: StoreSettings, host: Host, undo: ExitStack) -> None:

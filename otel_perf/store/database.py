@@ -6,6 +6,7 @@ Every process has one connection, used by one thread under a lock that is held a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sqlite3
@@ -60,8 +61,7 @@ class Database:
         self.path = path
         self._limit = limit
         self._connection = _open(path, fsync)
-        stat = os.stat(path)
-        self._identity = (stat.st_dev, stat.st_ino)
+        self.identity = identity_of(path)
         self.size = 0  # bytes in use after the last commit
         self._page_size = int(self._connection.execute("PRAGMA page_size").fetchone()[0])
 
@@ -94,11 +94,7 @@ class Database:
 
     def is_current(self) -> bool:
         """Whether the path still names the file that is open (nobody deleted or replaced it). 2 µs."""
-        try:
-            stat = os.stat(self.path)
-        except OSError:
-            return False
-        return (stat.st_dev, stat.st_ino) == self._identity
+        return identity_of(self.path) == self.identity
 
     def close(self) -> None:
         """Close the connection; the last one to close folds the WAL into the file."""
@@ -137,6 +133,8 @@ def _open(path: Path, fsync: bool) -> sqlite3.Connection:
     while True:
         connection = None
         try:
+            # Readable by its owner alone, whatever the folder's mode; SQLite gives the WAL the same.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             # The class itself: instrumentation-sqlite3 wraps the connect functions, and would trace us.
             connection = sqlite3.Connection(
                 str(path), timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
@@ -182,14 +180,43 @@ def is_corrupt(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a corrupt file (and its WAL) out of the way; nothing is deleted. Returns the new name."""
-    target = path.with_name(f"{path.name}.corrupt-{time.time_ns()}")
-    for suffix in ("", "-wal", "-shm"):
-        source = path.with_name(path.name + suffix)
-        if source.exists():
-            source.rename(target.with_name(target.name + suffix))
-    return target
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Device and inode of the file that ``path`` names now; ``None`` if there is none."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def set_aside(path: Path, identity: tuple[int, int] | None) -> Path | None:
+    """Rename a corrupt file (and its WAL) out of the way; nothing is deleted. Returns the new name.
+
+    ``None`` if ``path`` no longer names the file with ``identity``: another process was quicker. Processes that
+    see the corruption at the same moment take turns.
+    """
+    with _turn(path.with_name("lock")):
+        if identity is None or identity_of(path) != identity:
+            return None
+        target = path.with_name(f"{path.name}.corrupt-{time.time_ns()}")
+        for suffix in ("", "-wal", "-shm"):
+            source = path.with_name(path.name + suffix)
+            if source.exists():
+                source.rename(target.with_name(target.name + suffix))
+        return target
+
+
+@contextlib.contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """Hold a lock file, where the platform has such locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 class StoreReader:

@@ -88,8 +88,7 @@ class StoreSpanProcessor(SpanProcessor):
         self._foreign = (*self._foreign, resource)[-_FORKS_REMEMBERED:]
 
     def shutdown(self) -> None:
-        """Flush; the writer is closed by the feature."""
-        self.force_flush()
+        """Nothing: the feature closes the writer, with one deadline for all signals."""
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Commit what was queued; honours ``timeout_millis``."""
@@ -116,8 +115,7 @@ class StoreLogProcessor(LogRecordProcessor):
             self._writer.offer(self._lane, readable)
 
     def shutdown(self) -> None:
-        """Flush; the writer is closed by the feature."""
-        self.force_flush()
+        """Nothing: the feature closes the writer, with one deadline for all signals."""
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Commit what was queued; honours ``timeout_millis``."""
@@ -140,6 +138,10 @@ class StoreMetricExporter(MetricExporter):
             self._writer.offer(self._lane, metrics_data)
         return MetricExportResult.SUCCESS
 
+    def after_fork_in_child(self) -> None:
+        """A child begins its own life."""
+        self._born = time.monotonic()
+
     def _is_idle(self, metrics_data: MetricsData) -> bool:
         """Whether a process that is ending at once made nothing but gauges of the machine and of ours.
 
@@ -152,8 +154,7 @@ class StoreMetricExporter(MetricExporter):
         return scopes <= _OF_THE_MACHINE
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Flush; the writer is closed by the feature."""
-        self._writer.flush(timeout_millis / 1000)
+        """Nothing: the feature closes the writer, with one deadline for all signals."""
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Commit what was queued; honours ``timeout_millis``."""

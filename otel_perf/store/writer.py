@@ -7,30 +7,23 @@ them waits for room instead of losing them; only when the thread makes no progre
 
 from __future__ import annotations
 
-import _thread
-import errno
 import logging
-import os
 import queue
-import sqlite3
-import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_perf.core.errors import StoreError
-from otel_perf.store.database import FILE, Database, NewBatch, is_busy, is_corrupt, set_aside
+from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
+from otel_perf.store.committer import Committer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from otel_perf.core.home import Home
 
 PATIENCE: Final = 0.25  # seconds without progress after which a producer no longer waits for room
-MEMORY_LIMIT: Final = 16 * 2**20  # bytes of encoded batches kept while the store cannot be written
 COMMIT_BYTES: Final = 256 * 1024  # encoded bytes that are committed at once under load
-RETRY: Final = 5.0  # seconds between attempts to write to a store that failed
+LONGEST_DELAY: Final = 3600.0  # seconds; more overflows the wait of a lock
 
 _log = logging.getLogger("otel_perf")
 
@@ -58,34 +51,22 @@ class Writer:
     """
 
     def __init__(self, home: Home, *, delay: float, limit: int, fsync: bool, problem: Callable[[str], None]) -> None:
-        self._home = home
-        self._delay = delay
-        self._limit = limit
-        self._fsync = fsync
-        self._problem = problem
+        self._delay = min(delay, LONGEST_DELAY)
         self.lanes: list[Lane] = []
-        self.stored = 0  # items committed by this process
-        self.folder: Path | None = None  # where the store was opened
-        self.size: int | None = None  # bytes in use in the file after the last commit
-        self._held: deque[NewBatch] = deque()  # encoded, not committed
-        self._held_bytes = 0
-        self._failed_at: float | None = None
-        self._told: set[str] = set()
-        self._database: Database | None = None
+        self._committer = Committer(home, limit=limit, fsync=fsync, problem=problem, dropped=self._count_dropped)
         self._fork_locked = False
-        self._inherited: list[Database] = []  # connections of a parent: neither used nor closed, ever
         self._reset_primitives()
 
     def _reset_primitives(self) -> None:
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._tickets: deque[_thread.LockType] = deque()
-        self._room: deque[_thread.LockType] = deque()
+        self._tickets: deque[Any] = deque()
+        self._room: deque[Any] = deque()
         self._signalled = False
         self._pressed = False
         self._in_round = False  # items may be out of their lane and not yet held
-        self._thread: threading.Thread | None = None
-        self._start_lock = threading.Lock()
-        self._lock = threading.Lock()  # held for every use of SQLite and of the encoder
+        self._thread: int | None = None  # its identity, while it lives
+        self._start_lock = allocate_lock()
+        self._lock = allocate_lock()  # held for every use of SQLite and of the encoder
 
     # --- producers -----------------------------------------------------------------------------
 
@@ -112,10 +93,10 @@ class Writer:
 
     def _wait_for_room(self, lane: Lane) -> bool:
         """Wait while the thread makes progress; ``False`` once it made none for ``PATIENCE`` seconds."""
-        if lane.stuck or threading.current_thread() is self._thread:
+        if lane.stuck or get_ident() == self._thread:
             return False
         while len(lane.items) >= lane.limit:
-            ticket = _thread.allocate_lock()
+            ticket = allocate_lock()
             ticket.acquire()
             self._room.append(ticket)
             self._pressed = True
@@ -124,6 +105,21 @@ class Writer:
                 lane.stuck = True
                 return False
         return True
+
+    @property
+    def stored(self) -> int:
+        """Items committed by this process."""
+        return self._committer.stored
+
+    @property
+    def size(self) -> int | None:
+        """Bytes in use in the file after the last commit; ``None`` before the first."""
+        return self._committer.size
+
+    def _count_dropped(self, signal: str, items: int) -> None:
+        for lane in self.lanes:
+            if lane.signal == signal:
+                lane.dropped += items
 
     @property
     def used(self) -> bool:
@@ -137,15 +133,15 @@ class Writer:
         interrupted code may hold.
         """
         # In the order in which items move, so that none is missed on its way.
-        if not (self._signalled or any(lane.items for lane in self.lanes) or self._in_round or self._held):
+        if not (self._signalled or any(lane.items for lane in self.lanes) or self._in_round or self._committer.held):
             return True
-        ticket = _thread.allocate_lock()
+        ticket = allocate_lock()
         ticket.acquire()
         self._tickets.append(ticket)
         if self._thread is None and not self._start():
             return self._flush_here(timeout)
         self._wake.put(None)
-        return ticket.acquire(timeout=timeout) and not self._held
+        return ticket.acquire(timeout=timeout) and not self._committer.held
 
     def _flush_here(self, timeout: float) -> bool:
         """The interpreter starts no more threads: do the round in the caller's."""
@@ -155,46 +151,48 @@ class Writer:
             self._take_all(force=True)
         finally:
             self._lock.release()
-        return not self._held
+            self._committer.say_all()
+        return not self._committer.held
 
     def close(self, timeout: float) -> bool:
-        """Flush, and close the connection. The writer can be used again: it opens another."""
+        """Flush, and close the connection, all within ``timeout`` s. The writer can be used again."""
+        deadline = time.monotonic() + timeout
         done = self.flush(timeout)
-        if self._lock.acquire(timeout=timeout):
+        if self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             try:
-                if self._database is not None:
-                    self._database.close()
-                    self._database = None
-            except sqlite3.Error:
-                _log.debug("otel-perf: closing the store failed", exc_info=True)
+                self._committer.disconnect()
             finally:
                 self._lock.release()
+        if not done:
+            self._committer.give_up(timeout)
+        self._committer.say_all()
         return done
 
     # --- fork ----------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Hold the lock over the fork, so that the child inherits no half-done work of SQLite."""
+        """Close the connection, and hold the lock over the fork.
+
+        A child that only opens a connection of its own is not enough: SQLite keeps the locks of a file per process
+        and inode, the child inherits that table, and believes in locks that the kernel gave to the parent alone.
+        When the parent then ends, it takes the WAL away under the child: 20 of 20 spans lost, or a corrupt file.
+        """
         self._fork_locked = self._lock.acquire(timeout=1.0)
+        if self._fork_locked:
+            self._committer.disconnect()
 
     def after_fork_in_parent(self) -> None:
-        """Let the thread go on."""
+        """Let the thread go on; it connects again when there is something to store."""
         if self._fork_locked:
             self._lock.release()
 
     def after_fork_in_child(self) -> None:
         """Start empty: what was queued belongs to the parent, which stores it."""
-        if self._database is not None:
-            self._inherited.append(self._database)
-            self._database = None
+        self._committer.leave_to_parent(disconnected=self._fork_locked)
         for lane in self.lanes:
             lane.items = deque()
             lane.dropped = 0
             lane.stuck = False
-        self._held = deque()
-        self._held_bytes = 0
-        self._failed_at = None
-        self.stored = 0
         self._reset_primitives()
 
     # --- the thread ----------------------------------------------------------------------------
@@ -204,9 +202,7 @@ class Writer:
             return True  # somebody else is starting it, perhaps the code that a signal interrupted
         try:
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="otel-perf-store", daemon=True)
-                thread.start()
-                self._thread = thread
+                self._thread = start_new_thread(self._run, ())
             return True
         except RuntimeError:  # the interpreter is ending
             return False
@@ -217,20 +213,30 @@ class Writer:
         from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
 
         attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
-        wake = self._wake
         while True:
-            wake.get()
-            deadline = time.monotonic() + self._delay
-            while not (self._tickets or self._pressed):
-                try:
-                    wake.get(timeout=max(0.0, deadline - time.monotonic()))
-                except queue.Empty:
-                    break
-            tickets = [self._tickets.popleft() for _ in range(len(self._tickets))]
+            try:
+                self._round()
+            except Exception:  # whatever it is, the next round may do better; a dead thread stores nothing
+                _log.warning("otel-perf: a round of the store failed", exc_info=True)
+
+    def _round(self) -> None:
+        """Wait for work, gather what comes within the delay, store it, tell who waits for it."""
+        wake = self._wake
+        wake.get()
+        deadline = time.monotonic() + self._delay
+        while not (self._tickets or self._pressed):
+            try:
+                wake.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+        tickets = [self._tickets.popleft() for _ in range(len(self._tickets))]
+        try:
             with self._lock:
                 self._take_all(force=bool(tickets))
+        finally:
             for ticket in tickets:
                 ticket.release()
+            self._committer.say_all()
 
     def _take_all(self, *, force: bool) -> None:
         self._in_round = True
@@ -252,10 +258,10 @@ class Writer:
                     self._hold(lane, items)
                     if left > len(items):
                         rest.append((lane, left - len(items)))
-                if self._held_bytes >= COMMIT_BYTES:
-                    self._commit(force=force)
+                if self._committer.held_bytes >= COMMIT_BYTES:
+                    self._committer.commit(force=force)
             todo = rest
-        self._commit(force=force)
+        self._committer.commit(force=force)
 
     def _take(self, lane: Lane, count: int) -> list[Any]:
         items = []
@@ -275,8 +281,7 @@ class Writer:
         except Exception:
             self._hold_one_by_one(lane, items)
             return
-        self._held.append(NewBatch(lane.signal, len(items), body))
-        self._held_bytes += len(body)
+        self._committer.hold(lane.signal, len(items), body)
 
     def _hold_one_by_one(self, lane: Lane, items: list[Any]) -> None:
         """One item that cannot be encoded must not cost the others of its batch."""
@@ -285,101 +290,8 @@ class Writer:
                 body = lane.encode([item])
             except Exception as error:
                 lane.dropped += 1
-                self._tell("encode", f"otel-perf: a {lane.signal} item cannot be encoded and is dropped: {error!r}")
-                continue
-            self._held.append(NewBatch(lane.signal, 1, body))
-            self._held_bytes += len(body)
-
-    def _commit(self, *, force: bool) -> None:
-        if not self._held:
-            return
-        if self._failed_at is not None and not force and time.monotonic() - self._failed_at < RETRY:
-            self._trim()
-            return
-        try:
-            self._store()
-            self._failed_at = None
-        except (sqlite3.Error, OSError) as error:
-            self._failed_at = time.monotonic()
-            if not (isinstance(error, sqlite3.Error) and is_busy(error)):
-                self._tell(
-                    "write",
-                    f"otel-perf: the store in {self.folder or self._home.path} cannot be written ({error});"
-                    f" keeping the newest {MEMORY_LIMIT // 2**20} MB in memory and trying again",
+                self._committer.tell(
+                    "encode", f"otel-perf: a {lane.signal} item cannot be encoded and is dropped: {error!r}"
                 )
-            self._trim()
-
-    def _store(self) -> None:
-        for _attempt in range(2):
-            try:
-                database = self._connected()
-                batches = list(self._held)
-                dropped = database.append(batches, time.time_ns())
-                self.size = database.size
-                break
-            except sqlite3.DatabaseError as error:
-                if not is_corrupt(error):
-                    raise
-                self._set_aside(error)
-        else:
-            raise StoreError("the store is corrupt again just after it was set aside")
-        self._held.clear()
-        self._held_bytes = 0
-        self.stored += sum(batch.items for batch in batches)
-        for signal, items in dropped:
-            for lane in self.lanes:
-                if lane.signal == signal:
-                    lane.dropped += items
-
-    def _connected(self) -> Database:
-        if self._database is not None and not self._database.is_current():
-            self._database.close()  # deleted or replaced under us: what we write there is lost
-            self._database = None
-        if self._database is None:
-            self._database = self._open()
-        return self._database
-
-    def _open(self) -> Database:
-        try:
-            folder = self._home.make()
-            database = Database(folder / FILE, limit=self._limit, fsync=self._fsync)
-        except (OSError, sqlite3.OperationalError) as error:
-            if isinstance(error, sqlite3.Error) and is_busy(error):
-                raise
-            folder = self._home.fallback()
-            database = Database(folder / FILE, limit=self._limit, fsync=self._fsync)
-            self._tell(
-                "home", f"otel-perf: {self._home.path} cannot be used ({_why(error)}); storing in {folder} instead"
-            )
-        self.folder = folder
-        return database
-
-    def _set_aside(self, error: sqlite3.Error) -> None:
-        path = self._home.path / FILE
-        if self._database is not None:
-            path, current = self._database.path, self._database.is_current()
-            self._database.close()
-            self._database = None
-            if not current:
-                return  # another process was quicker: the path names its new file
-        target = set_aside(path)
-        self._tell("corrupt", f"otel-perf: the store was corrupt ({error}); set aside as {target}, a new one was begun")
-
-    def _trim(self) -> None:
-        while self._held_bytes > MEMORY_LIMIT:
-            batch = self._held.popleft()
-            self._held_bytes -= len(batch.body)
-            for lane in self.lanes:
-                if lane.signal == batch.signal:
-                    lane.dropped += batch.items
-
-    def _tell(self, kind: str, line: str) -> None:
-        if kind not in self._told:
-            self._told.add(kind)
-            self._problem(line)
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno is not None:
-        return f"{errno.errorcode.get(error.errno, '')}: {os.strerror(error.errno)}"
-    return str(error)
+                continue
+            self._committer.hold(lane.signal, 1, body)

@@ -139,6 +139,12 @@ def test_run_reports_only_on_its_own_run(filled, capfd, tmp_path):
     assert [operation["name"] for operation in report["operations"]] == ["job"]
 
 
+def test_a_report_that_cannot_be_written_leaves_the_exit_status(home, capfd):
+    program = "from opentelemetry import trace; trace.get_tracer('t').start_span('job').end(); raise SystemExit(7)"
+    assert cli.main(["run", "--output", "/dev/null/x", sys.executable, "-c", program]) == 7
+    assert "cannot be written to /dev/null/x" in capfd.readouterr().err
+
+
 def test_run_tells_a_death_by_signal_as_a_shell_does(home, capfd):
     assert cli.main(["run", "--no-report", sys.executable, "-c", "import os; os.kill(os.getpid(), 15)"]) == 143
     assert cli.main(["run", sys.executable, "-c", "pass"]) == 0

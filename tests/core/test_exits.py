@@ -24,7 +24,7 @@ def test_bounded_work_is_done_here_when_no_thread_can_start(monkeypatch):
     def refuse(*_arguments):
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
-    monkeypatch.setattr(exits._thread, "start_new_thread", refuse)
+    monkeypatch.setattr(exits, "start_new_thread", refuse)
     seen = []
     assert exits.bounded(lambda: seen.append(threading.current_thread()), 1)
     assert seen == [threading.main_thread()]

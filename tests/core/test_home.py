@@ -37,3 +37,10 @@ def test_the_fallback_is_a_private_folder_of_the_user(tmp_path, monkeypatch):
     (tmp_path / "otel-perf-12345").mkdir()
     with pytest.raises(PermissionError, match="another user"):
         Home({}).fallback()
+
+
+def test_a_fallback_that_is_open_to_others_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / f"otel-perf-{os.getuid()}").mkdir(mode=0o755)
+    with pytest.raises(PermissionError, match="open to others"):
+        Home({}).fallback()

@@ -84,6 +84,15 @@ def test_a_variant_that_is_not_there_is_a_problem(tmp_path):
     assert "perf.logs" in str(rollout.problems[0])
 
 
+@pytest.mark.parametrize("variant", [["a"], {}, None, 3])
+def test_a_variant_that_is_no_text_is_a_problem(tmp_path, variant):
+    path = tmp_path / "f.json"
+    path.write_text(json.dumps({"flags": {"perf.logs": {"variants": {"a": True}, "defaultVariant": variant}}}))
+    rollout = Rollout({"OTEL_PERF_FLAGS_FILE": str(path)})
+    assert rollout.decide("logs").source == "default"
+    assert len(rollout.problems) == 1
+
+
 def test_a_wrong_value_is_a_problem_once():
     rollout = Rollout({"OTEL_PERF_LOGS": "maybe"})
     assert rollout.decide("logs") == rollout.decide("logs") == Decision(1.0, "default")

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.e2e import programs
+from tests.e2e.support import wait_for
 from tests.stored import points, spans
 
 ROUNDS = 300
@@ -89,6 +90,48 @@ if pid: os.waitpid(pid, 0)
         if point.name == "process.memory.usage"
     }
     assert memory[process["child"]] > memory[process["parent"]] + 60_000_000
+
+
+def test_children_that_outlive_their_parent_keep_their_spans(home):
+    """SQLite's locks are per process and inode: the parent's end must not take the WAL from under its children."""
+    program = """
+import os, sys, time
+from opentelemetry import trace
+tracer = trace.get_tracer("t")
+tracer.start_span("parent").end()
+trace.get_tracer_provider().force_flush()
+read, write = os.pipe()
+for child in range(3):
+    if os.fork() == 0:
+        os.close(write)
+        for _ in range(200):
+            tracer.start_span("early").end()
+        trace.get_tracer_provider().force_flush()
+        os.read(read, 1)  # until the parent has ended
+        for _ in range(200):
+            tracer.start_span("late").end()
+        os._exit(0)
+"""
+    done = programs.run(program, home)
+    assert (done.status, done.err) == (0, "")
+    wait_for(lambda: len(spans(home)) == 1 + 3 * 400, what="the children's spans")
+    names = [span.name for span in spans(home)]
+    assert (names.count("parent"), names.count("early"), names.count("late")) == (1, 600, 600)
+
+
+def test_a_child_that_makes_nothing_stores_nothing(home):
+    program = """
+import os
+from opentelemetry import trace
+trace.get_tracer("t").start_span("parent").end()
+trace.get_tracer_provider().force_flush()
+for _ in range(5):
+    pid = os.fork()
+    if pid == 0: os._exit(0)
+    os.waitpid(pid, 0)
+"""
+    assert programs.run(program, home).status == 0
+    assert len({point.resource["service.instance.id"] for point in points(home)}) == 1
 
 
 @pytest.mark.parametrize("workers", [50])

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from otel_perf.store import EXIT_TIMEOUT
 from tests.e2e import programs
 from tests.stored import spans
 
@@ -99,6 +100,60 @@ def test_a_disk_that_fills_up(tmp_path):
         line = r"otel-perf: the store in .* cannot be written \(database or disk is full\); keeping .*"
         check(folder / "home", line, count=5000)
         assert 0 < len(spans(folder / "home")) < 5000
+
+
+def test_the_line_is_said_though_the_app_disabled_every_logger(home, temporary):
+    home.write_text("in the way")
+    setup = "import logging.config; logging.config.dictConfig({'version': 1, 'root': {'handlers': []}})\n"
+    done = programs.run(setup + PROGRAM, home, "5", TMPDIR=temporary)
+    assert (done.status, done.out) == (3, "done\n")
+    assert "cannot be used" in done.err
+
+
+def test_a_log_handler_of_the_app_that_fails_does_not_stop_the_store(home, temporary):
+    home.write_text("in the way")
+    setup = "import logging\nclass Bad(logging.Handler):\n  def handle(self, record): raise ValueError\n"
+    done = programs.run(
+        setup + "logging.getLogger().addHandler(Bad())\n" + PROGRAM, home, "5", TMPDIR=temporary, timeout=20
+    )
+    assert (done.status, done.out) == (3, "done\n")
+    assert len(spans(next(temporary.iterdir()))) == 5
+
+
+def test_a_store_that_somebody_holds_delays_the_exit_by_a_bounded_time(home):
+    import sqlite3
+    import time
+
+    programs.run(PROGRAM, home, "1")
+    blocker = sqlite3.connect(home / "telemetry.db", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    program = "from opentelemetry import trace\ntrace.get_tracer('t').start_span('x').end()"
+    done = programs.run(program, home)
+    took = time.monotonic() - began
+    blocker.close()
+    assert done.status == 0
+    assert took < EXIT_TIMEOUT + 4
+    assert "did not answer in 5 s" in done.err
+
+
+def test_a_temporary_folder_of_somebody_else_is_not_written(home, temporary):
+    """An attacker made our folder first, with a link to a file that we would write."""
+    home.write_text("in the way")
+    trap, target = temporary / f"otel-perf-{os.getuid()}", temporary / "target"
+    trap.mkdir(mode=0o700)
+    (trap / ".gitignore").symlink_to(target)
+    os.chown(trap, 65534, 65534)
+    done = programs.run(PROGRAM, home, "5", TMPDIR=temporary)
+    assert done.status == 3
+    assert "belongs to another user" in done.err
+    assert not target.exists()
+
+
+def test_a_home_that_others_may_enter_still_hides_the_store(home):
+    home.mkdir(mode=0o755)
+    programs.run(PROGRAM, home, "5")
+    assert [oct(path.stat().st_mode & 0o777) for path in home.glob("telemetry.db*")] == ["0o600"]
 
 
 def test_a_corrupt_store(home):

@@ -144,6 +144,61 @@ def test_a_configuration_file_works_with_our_processors_added(home, tmp_path):
     assert {point.value for point in points(home) if point.name == "made"} == {4}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "file_format: '1.0'\ntracer_provider: {processors: [{simple: {exporter: {console: {}}}}]}",
+        "file_format: '1.0'",
+    ],
+)
+def test_a_configuration_file_may_leave_providers_out(home, tmp_path, content):
+    path = tmp_path / "otel.yaml"
+    path.write_text(content)
+    done = programs.run(SPAN, home, OTEL_CONFIG_FILE=path)
+    assert (done.status, done.err) == (0, "")
+    assert "app\n" in done.out
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", "broken.yaml"])
+def test_a_configuration_file_that_cannot_be_used_is_one_line(home, tmp_path, name):
+    (tmp_path / "broken.yaml").write_text("[")
+    done = programs.run(SPAN, home, OTEL_CONFIG_FILE=tmp_path / name)
+    assert (done.status, done.out) == (0, "app\n")
+    (line,) = done.err.splitlines()
+    assert line.startswith("otel-perf: OTEL_CONFIG_FILE=")
+    assert len(spans(home)) == 1
+
+
+def test_a_child_may_have_another_distribution(home):
+    program = "import os; print(os.environ.get('OTEL_PYTHON_CONFIGURATOR'))"
+    assert programs.run(program, home).out == "None\n"
+
+
+GEVENT = """
+from gevent import monkey; monkey.patch_all()
+import gevent, time
+from opentelemetry import trace
+gaps, last = [], time.monotonic()
+def tick():
+    global last
+    for _ in range(40):
+        gevent.sleep(0.01)
+        now = time.monotonic(); gaps.append(now - last); last = now
+def work():
+    for _ in range(300):
+        trace.get_tracer("t").start_span("greenlet").end()
+        gevent.sleep(0)
+gevent.joinall([gevent.spawn(tick), gevent.spawn(work)])
+print(max(gaps) < 2)
+"""
+
+
+def test_under_gevent_nothing_is_blocked_and_nothing_lost(home):
+    done = programs.run(GEVENT, home, timeout=30)
+    assert (done.status, done.out) == (0, "True\n")
+    assert [span.name for span in spans(home)] == ["greenlet"] * 300
+
+
 def test_setup_by_hand_does_the_same(home):
     program = (
         "import otel_perf as perf, sqlite3\nperf.setup(); perf.setup()\n"

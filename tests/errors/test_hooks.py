@@ -173,8 +173,32 @@ def test_a_hook_that_somebody_chained_to_is_silenced_not_removed(events):
         sys.excepthook = sys.__excepthook__
 
 
-def test_an_error_is_reported_once(events):
-    error = ValueError("x")
-    call_excepthook(error)
-    call_excepthook(error)
-    assert len(events()) == 1
+def test_each_error_is_an_event_however_alike(events):
+    for _ in range(50):
+        call_excepthook(ValueError("x"))
+    assert len(events()) == 50
+
+
+def test_one_exception_raised_in_two_traces_has_the_ids_of_the_last(events, home):
+    shared = ValueError("made once")
+    for number in range(2):
+        try:
+            with trace.get_tracer("t").start_as_current_span(f"request {number}"):
+                raise shared
+        except ValueError:
+            sys.excepthook(*sys.exc_info())
+    first, second = events()
+    names = {span.trace_id: span.name for span in spans(home)}
+    assert [names[event.trace_id] for event in (first, second)] == ["request 0", "request 1"]
+
+
+def test_an_exception_that_forbids_attributes_passes_unharmed(events):
+    class Frozen(Exception):
+        def __setattr__(self, name, value):
+            if name.startswith("__otel"):
+                raise TypeError("frozen")
+            super().__setattr__(name, value)
+
+    with pytest.raises(Frozen), trace.get_tracer("t").start_as_current_span("s"):
+        raise Frozen
+    assert events() == []

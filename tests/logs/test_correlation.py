@@ -127,6 +127,29 @@ def test_an_extra_whose_repr_fails_costs_nothing_else(start, home):
     assert entry.attributes["odd"] == "<Odd whose repr() fails>"
 
 
+def test_a_record_with_ids_was_exported_where_it_was_made(start, home, kept):
+    pipeline = start()
+    record = logging.makeLogRecord({"name": "shop", "msg": "from a queue", "levelno": 20, TRACE_ID: "ab" * 16})
+    logging.getLogger("shop").handle(record)
+    pipeline.shutdown()
+    assert [entry.getMessage() for entry in kept] == ["from a queue"]
+    assert logs(home) == []
+
+
+def test_texts_that_protobuf_refuses_are_exported_with_a_mark(start, home):
+    class Odd(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    pipeline = start()
+    logging.getLogger("shop").warning("name %s", "a\udcff", extra={"file": "b\udcff"})
+    logging.getLogger("shop").warning("umlaut ü", exc_info=Odd())
+    pipeline.shutdown()
+    first, second = logs(home)
+    assert (first.body, first.attributes["file"]) == ("name a?", "b?")
+    assert (second.body, second.attributes["exception.message"]) == ("umlaut ü", "<Odd whose str() fails>")
+
+
 def test_code_attributes_are_exported_when_asked_for(start, home):
     pipeline = start(OTEL_PYTHON_LOG_CODE_ATTRIBUTES="true")
     logging.getLogger("shop").warning("x")

@@ -15,6 +15,7 @@ from otel_perf.store.database import (
     Database,
     NewBatch,
     StoreReader,
+    identity_of,
     is_busy,
     is_corrupt,
     set_aside,
@@ -120,9 +121,12 @@ def test_garbage_is_known_as_corrupt_and_set_aside(folder):
         open_database(folder)
     assert is_corrupt(caught.value)
     assert not is_busy(caught.value)
-    target = set_aside(path)
+    target = set_aside(path, identity_of(path))
     assert target.read_bytes().startswith(b"this is not")
     assert not path.exists()
+    path.touch()
+    assert set_aside(path, (0, 0)) is None
+    assert path.exists()
 
 
 def test_reading_what_is_not_there_says_how_to_make_it(home):

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from otel_perf.core.home import Home
+from otel_perf.store import committer
 from otel_perf.store import writer as module
 from otel_perf.store.database import FILE, Database, StoreReader
 from otel_perf.store.writer import Lane, Writer
@@ -158,7 +159,7 @@ def test_a_home_that_cannot_be_made_is_replaced_by_a_temporary_one(make, home, p
 def test_without_any_place_the_newest_stays_in_memory_and_the_rest_is_counted(make, home, problems, monkeypatch):
     monkeypatch.setattr(Home, "make", lambda self: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     monkeypatch.setattr(Home, "fallback", lambda self: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    monkeypatch.setattr(module, "MEMORY_LIMIT", 100)
+    monkeypatch.setattr(committer, "MEMORY_LIMIT", 100)
     writer, lane = make(delay=3600, batch=10)
     for number in range(1000, 1200):
         writer.offer(lane, number)
@@ -188,7 +189,7 @@ def test_a_failed_store_is_tried_again_only_after_a_while(make, monkeypatch, pro
         writer.offer(lane, number)
         wait_until(lambda: not lane.items)
     assert len(attempts) == 1
-    monkeypatch.setattr(module, "RETRY", 0.0)
+    monkeypatch.setattr(committer, "RETRY", 0.0)
     monkeypatch.undo()
     assert writer.flush(10)
     assert writer.stored == 6
@@ -229,7 +230,7 @@ def test_another_process_that_set_the_file_aside_first_is_not_undone(make, home,
     assert writer.flush(10)
     (home / FILE).rename(home / "set-aside.db")
     fresh = Database(home / FILE, limit=10**9)
-    writer._set_aside(sqlite3.DatabaseError("malformed"))
+    writer._committer._set_aside(sqlite3.DatabaseError("malformed"))
     assert not list(home.glob("telemetry.db.corrupt-*"))
     assert not problems
     writer.offer(lane, 2)
@@ -259,15 +260,11 @@ def test_the_limit_counts_what_it_drops_by_signal(make):
 
 
 def test_when_no_thread_can_start_the_flush_is_done_by_the_caller(make, home, monkeypatch):
-    class NoThread:
-        def __init__(self, **_):
-            pass
-
-        def start(self):
-            raise RuntimeError("can't create new thread at interpreter shutdown")
+    def refuse(*_arguments):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
 
     writer, lane = make()
-    monkeypatch.setattr(module.threading, "Thread", NoThread)
+    monkeypatch.setattr(module, "start_new_thread", refuse)
     writer.offer(lane, 5)
     assert writer.flush(10)
     assert stored(home) == [5]
