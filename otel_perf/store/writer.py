@@ -54,7 +54,7 @@ class Writer:
         self._delay = min(delay, LONGEST_DELAY)
         self.lanes: list[Lane] = []
         self._committer = Committer(home, limit=limit, fsync=fsync, problem=problem, dropped=self._count_dropped)
-        self._fork_locked = False
+        self._forking: dict[int, bool] = {}  # thread that forks → whether it holds the lock
         self._reset_primitives()
 
     def _reset_primitives(self) -> None:
@@ -177,18 +177,19 @@ class Writer:
         and inode, the child inherits that table, and believes in locks that the kernel gave to the parent alone.
         When the parent then ends, it takes the WAL away under the child: 20 of 20 spans lost, or a corrupt file.
         """
-        self._fork_locked = self._lock.acquire(timeout=1.0)
-        if self._fork_locked:
+        locked = self._forking[get_ident()] = self._lock.acquire(timeout=1.0)
+        if locked:
             self._committer.disconnect()
 
     def after_fork_in_parent(self) -> None:
         """Let the thread go on; it connects again when there is something to store."""
-        if self._fork_locked:
+        if self._forking.pop(get_ident(), False):
             self._lock.release()
 
     def after_fork_in_child(self) -> None:
         """Start empty: what was queued belongs to the parent, which stores it."""
-        self._committer.leave_to_parent(disconnected=self._fork_locked)
+        self._committer.leave_to_parent(disconnected=self._forking.pop(get_ident(), False))
+        self._forking.clear()
         for lane in self.lanes:
             lane.items = deque()
             lane.dropped = 0

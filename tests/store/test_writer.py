@@ -13,6 +13,7 @@ from otel_perf.store import committer
 from otel_perf.store import writer as module
 from otel_perf.store.database import FILE, Database, StoreReader
 from otel_perf.store.writer import Lane, Writer
+from tests.e2e.support import wait_for
 
 
 def encode(items):
@@ -46,18 +47,11 @@ def make(home, problems):
         writer.close(5)
 
 
-def wait_until(condition, timeout=20):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.002)
-
-
 def test_items_are_stored_in_order_without_being_asked(make, home):
     writer, lane = make()
     for number in range(1000):
         writer.offer(lane, number)
-    wait_until(lambda: writer.stored == 1000)
+    wait_for(lambda: writer.stored == 1000)
     assert stored(home) == list(range(1000))
 
 
@@ -74,14 +68,14 @@ def test_a_full_batch_does_not_wait_for_the_delay(make):
     writer, lane = make(delay=3600, batch=10)
     for number in range(25):
         writer.offer(lane, number)
-    wait_until(lambda: writer.stored >= 20)
+    wait_for(lambda: writer.stored >= 20)
 
 
 def test_a_delay_gathers_what_comes_soon_after(make, home):
     writer, lane = make(delay=0.2)
     writer.offer(lane, 1)
     writer.offer(lane, 2)
-    wait_until(lambda: writer.stored == 2)
+    wait_for(lambda: writer.stored == 2)
     assert len(list(StoreReader(home).batches())) == 1
 
 
@@ -184,10 +178,10 @@ def test_a_failed_store_is_tried_again_only_after_a_while(make, monkeypatch, pro
     monkeypatch.setattr(Database, "append", refuse)
     writer, lane = make()
     writer.offer(lane, 1)
-    wait_until(lambda: attempts)
+    wait_for(lambda: attempts)
     for number in range(5):
         writer.offer(lane, number)
-        wait_until(lambda: not lane.items)
+        wait_for(lambda: not lane.items)
     assert len(attempts) == 1
     monkeypatch.setattr(committer, "RETRY", 0.0)
     monkeypatch.undo()
@@ -321,3 +315,38 @@ def test_the_thread_wakes_only_for_work(make):
     assert writer.flush(10)
     with pytest.raises(queue.Empty):
         writer._wake.get(timeout=0.05)
+
+
+def test_a_child_of_a_parent_whose_disk_hangs_leaves_sqlite_alone(make, home, problems):
+    """GIVEN a writer in the middle of a write that does not end WHEN it forks THEN the child holds in memory."""
+    writer, lane = make(delay=3600)
+    writer.offer(lane, 1)
+    assert writer.flush(10)
+    writer._lock.acquire()
+    writer.before_fork()
+    pid = os.fork()
+    if pid == 0:
+        writer.after_fork_in_child()
+        writer.offer(lane, 2)
+        done = writer.flush(10)
+        os._exit(0 if not done and "cannot be written (the parent process" in problems[0] else 1)
+    writer.after_fork_in_parent()
+    writer._lock.release()
+    assert os.waitpid(pid, 0)[1] == 0
+    writer.offer(lane, 3)
+    assert writer.flush(10)
+    assert stored(home) == [1, 3]
+
+
+def test_two_threads_may_fork_at_once(make):
+    writer, lane = make()
+    writer.offer(lane, 1)
+    writer.before_fork()
+    other = threading.Thread(target=writer.before_fork)
+    other.start()
+    writer.after_fork_in_parent()
+    other.join()
+    writer.after_fork_in_parent()  # not this thread's to release
+    assert writer._lock.locked()
+    writer._lock.release()
+    assert writer.flush(10)
