@@ -1,7 +1,7 @@
 """What a home folder holds, as flat records."""
 
 from otel_perf.analysis import otlp
-from otel_perf.store.database import FILE, StoreReader
+from otel_perf.store.database import FILE, SIGNALS, StoreReader
 
 
 def _read(home, signal, decode):
@@ -10,6 +10,15 @@ def _read(home, signal, decode):
     reader = StoreReader(home)
     try:
         return list(decode(reader.batches([signal])))
+    finally:
+        reader.close()
+
+
+def batches(home, *signals):
+    """The stored batches as they are."""
+    reader = StoreReader(home)
+    try:
+        return list(reader.batches(signals or SIGNALS))
     finally:
         reader.close()
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import threading
+import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,16 +67,36 @@ def _run(callback: Callable[[], None] | None) -> None:
 def _before() -> None:
     for subscriber in reversed(_subscribers):
         _run(subscriber.before)
+    _run(_silence)
 
 
 def _parent() -> None:
-    for subscriber in _subscribers:
+    _run(_speak)
+    for subscriber in tuple(_subscribers):
         _run(subscriber.parent)
 
 
 def _child() -> None:
-    for subscriber in _subscribers:
+    _run(_speak)
+    for subscriber in tuple(_subscribers):
         _run(subscriber.child)
+
+
+# Since 3.12 Python warns of a fork in a process with threads. Where the only threads are ours and the SDK's, which
+# are made to survive a fork, the app would print a line that it did not print without us.
+_OURS: Final = ("OtelPeriodic", "OtelBatch", "otel-perf")
+_WARNING: Final = ("ignore", re.compile(".*use of fork.* may lead to deadlocks"), DeprecationWarning, None, 0)
+
+
+def _silence() -> None:
+    others = [thread for thread in threading.enumerate() if not thread.name.startswith(_OURS)]
+    if len(others) <= 1:
+        warnings.filters.insert(0, _WARNING)  # type: ignore[attr-defined]
+
+
+def _speak() -> None:
+    if _WARNING in warnings.filters:
+        warnings.filters.remove(_WARNING)  # type: ignore[attr-defined]
 
 
 def reset_locks(root: object, package: str) -> int:
@@ -84,7 +107,6 @@ def reset_locks(root: object, package: str) -> int:
     and the containers between them. Returns how many locks were released.
     """
     import gc
-    import threading
 
     lock_type = type(threading.Lock())
     released = 0

@@ -234,6 +234,8 @@ class StoreReader:
                 self._connection = _empty(self._connection)
             self._connection.execute("SELECT id FROM batch LIMIT 1").fetchone()
         except sqlite3.Error as error:
+            with contextlib.suppress(AttributeError):  # it may have failed before there was one
+                self._connection.close()
             raise StoreError(f"the store {path} cannot be read: {error}") from error
         self.path = path
 

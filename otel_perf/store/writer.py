@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -214,6 +215,7 @@ class Writer:
         from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
 
         attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+        threading.current_thread().name = "otel-perf-store"  # for debuggers, and for core.forks, which knows ours by it
         while True:
             try:
                 self._round()

@@ -7,9 +7,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otel_perf.analysis import otlp
 from otel_perf.analysis.summary import _covered, quantile, summarize
 from otel_perf.store.database import FILE, Database, NewBatch, StoreReader
+from tests.stored import points
 
 MS = 10**6
 
@@ -105,7 +105,7 @@ def test_log_bodies_that_are_no_text_are_shown_as_they_are(store):
     assert report.logs.by_severity == {"ERROR": 1, "UNSPECIFIED": 1}
 
 
-def test_all_kinds_of_points_are_read(store):
+def test_all_kinds_of_points_are_read(store, home):
     def fill(request):
         scope = request.resource_metrics.add().scope_metrics.add()
         scope.metrics.add(name="g").gauge.data_points.add(as_double=1.5)
@@ -115,16 +115,9 @@ def test_all_kinds_of_points_are_read(store):
         scope.metrics.add(name="empty")
 
     store.put("metrics", fill)
-    found = {point.name: (point.value, point.count) for point in otlp.points(reader_of(store).batches(["metrics"]))}
+    found = {point.name: (point.value, point.count) for point in points(home)}
     assert found == {"g": (1.5, 1), "s": (2.0, 1), "h": (6.0, 3), "e": (8.0, 4)}
     assert store.report().processes == []
-
-
-def reader_of(store):
-    import os
-    from pathlib import Path
-
-    return StoreReader(Path(os.environ["OTEL_PERF_HOME"]))
 
 
 def test_growth_is_from_the_first_reading_to_the_last(store):

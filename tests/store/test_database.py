@@ -1,5 +1,6 @@
 """The file of the store: order, limit, corruption, many openers."""
 
+import contextlib
 import multiprocessing
 import sqlite3
 import stat
@@ -20,6 +21,7 @@ from otel_perf.store.database import (
     is_corrupt,
     set_aside,
 )
+from tests.stored import batches
 
 BIG = 10**9
 
@@ -60,11 +62,11 @@ def test_the_file_stays_under_its_limit_and_counts_what_it_drops(tmp_path_factor
     for size in sizes:
         dropped += sum(items for _, items in database.append([NewBatch("traces", 2, b"x" * size)], 1))
         assert database.size <= limit
-    reader = StoreReader(folder)
-    kept = sum(batch.items for batch in reader.batches())
-    assert kept + dropped == 2 * len(sizes)
-    assert reader.dropped().get("traces", (0, 0))[1] == dropped
-    ids = [batch.id for batch in reader.batches()]
+    kept = batches(folder)
+    assert sum(batch.items for batch in kept) + dropped == 2 * len(sizes)
+    with contextlib.closing(StoreReader(folder)) as reader:
+        assert reader.dropped().get("traces", (0, 0))[1] == dropped
+    ids = [batch.id for batch in kept]
     assert ids == list(range(len(sizes) - len(ids) + 1, len(sizes) + 1)), "the oldest go first"
     database.close()
 
@@ -75,7 +77,7 @@ def test_delivered_copies_are_dropped_first_and_are_no_loss(folder):
         database.append([NewBatch("logs", 1, b"x" * 40_000)], 1)
     database._connection.execute("UPDATE batch SET delivered = 1 WHERE id > 2")
     lost = [database.append([NewBatch("logs", 1, b"x" * 40_000)], 1) for _ in range(3)]
-    assert [batch.id for batch in StoreReader(folder).batches()][:2] == [1, 2]
+    assert [batch.id for batch in batches(folder)][:2] == [1, 2]
     assert not any(lost)
     database.close()
 
@@ -83,7 +85,7 @@ def test_delivered_copies_are_dropped_first_and_are_no_loss(folder):
 def test_a_batch_over_the_limit_by_itself_is_kept(folder):
     database = open_database(folder, 100_000)
     database.append([NewBatch("traces", 1, b"x" * 200_000)], 1)
-    assert len(list(StoreReader(folder).batches())) == 1
+    assert len(batches(folder)) == 1
     database.close()
 
 
@@ -91,7 +93,7 @@ def test_a_failed_append_stores_nothing(folder):
     database = open_database(folder)
     with pytest.raises(ValueError, match="not in tuple"):
         database.append([NewBatch("traces", 1, b"a"), NewBatch("unknown", 1, b"b")], 1)
-    assert not list(StoreReader(folder).batches())
+    assert not batches(folder)
     database.append([NewBatch("traces", 1, b"a")], 1)
     database.close()
 
@@ -172,5 +174,5 @@ def test_fifty_processes_open_one_home_at_once(folder):
     assert [results.get(timeout=60) for _ in processes] == [None] * 50
     for process in processes:
         process.join(60)
-    assert sum(batch.items for batch in StoreReader(folder).batches()) == 250
+    assert sum(batch.items for batch in batches(folder)) == 250
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700

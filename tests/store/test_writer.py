@@ -11,9 +11,10 @@ import pytest
 from otel_perf.core.home import Home
 from otel_perf.store import committer
 from otel_perf.store import writer as module
-from otel_perf.store.database import FILE, Database, StoreReader
+from otel_perf.store.database import FILE, Database
 from otel_perf.store.writer import Lane, Writer
 from tests.e2e.support import wait_for
+from tests.stored import batches
 
 
 def encode(items):
@@ -21,7 +22,7 @@ def encode(items):
 
 
 def stored(folder):
-    return [int(item) for batch in StoreReader(folder).batches() for item in batch.body.split(b",")]
+    return [int(item) for batch in batches(folder) for item in batch.body.split(b",")]
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_a_delay_gathers_what_comes_soon_after(make, home):
     writer.offer(lane, 1)
     writer.offer(lane, 2)
     wait_for(lambda: writer.stored == 2)
-    assert len(list(StoreReader(home).batches())) == 1
+    assert len(batches(home)) == 1
 
 
 def test_many_threads_that_are_faster_than_the_disk_lose_nothing(make, home):
@@ -279,6 +280,7 @@ def test_a_busy_store_is_not_a_problem_worth_a_line(make, home, problems, monkey
     assert not writer.flush(10)
     assert problems == []
     blocker.execute("ROLLBACK")
+    blocker.close()
     assert writer.flush(10)
     assert stored(home) == [1, 2]
 
