@@ -84,7 +84,7 @@ def _child() -> None:
 
 # Since 3.12 Python warns of a fork in a process with threads. Where the only threads are ours and the SDK's, which
 # are made to survive a fork, the app would print a line that it did not print without us.
-_OURS: Final = ("OtelPeriodic", "OtelBatch", "otel-perf")
+_OURS: Final = ("OtelPeriodic", "OtelBatch", "otel-perf", "Dummy")  # the store's has no name of its own
 _WARNING: Final = ("ignore", re.compile(".*use of fork.* may lead to deadlocks"), DeprecationWarning, None, 0)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -215,7 +214,6 @@ class Writer:
         from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
 
         attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
-        threading.current_thread().name = "otel-perf-store"  # for debuggers, and for core.forks, which knows ours by it
         while True:
             try:
                 self._round()
