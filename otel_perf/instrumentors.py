@@ -23,6 +23,8 @@ _log = logging.getLogger("otel_perf")
 def load(entry_point: EntryPoint, running: Pipeline | None, plainly: Load, **kwargs: Any) -> None:
     """Load one instrumentor: ``plainly``, unless that would harm the app or do what a feature does."""
     name = entry_point.name
+    if name == "exceptions" and _is_on(running, "errors"):
+        return  # it reports uncaught errors too: each would count twice
     if name == "logging" and _is_on(running, "logs"):
         return  # its handler on the root logger would silence an app that never configured logging
     if name == "system_metrics" and _is_on(running, "memory"):

@@ -149,7 +149,8 @@ def add_late(providers: Providers, parts: Parts) -> Providers:
 def _load(group: str, name: str) -> Any:
     for entry_point in entry_points(group=group, name=name):
         return entry_point.load()
-    known = ", ".join(sorted(entry_points(group=group).names)) or "none installed"
+    names = set(entry_points(group=group).names) | ({"otlp", "none"} if group in _GROUPS.values() else set())
+    known = ", ".join(sorted(names)) or "none installed"
     raise LookupError(f"is not installed; allowed: {known}")
 
 

@@ -33,6 +33,11 @@ def test_an_instrumentor_is_loaded_plainly(calls, running):
     assert calls == ["plainly", "no pipeline"]
 
 
+def test_the_exceptions_instrumentor_is_left_out_while_errors_are_on(calls, start):
+    instrumentors.load(EntryPoint("exceptions"), start(), lambda: calls.append("on"))
+    assert calls == []
+
+
 def test_the_logging_instrumentor_is_left_out_while_logs_are_on(calls, start):
     instrumentors.load(EntryPoint("logging"), start(), lambda: calls.append("on"))
     assert calls == []

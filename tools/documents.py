@@ -86,6 +86,8 @@ def declared() -> tuple[list[Metric], list[Event]]:
     metrics: dict[str, Metric] = {}
     events: dict[str, Event] = {}
     for module in walk_packages(otel_perf.__path__, "otel_perf."):
+        if module.name.endswith("__main__"):
+            continue
         for value in vars(import_module(module.name)).values():
             if isinstance(value, Metric):
                 metrics[value.name] = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import os
 import platform
@@ -14,10 +15,11 @@ from pydantic import BaseModel
 import otel_perf
 from otel_perf.cli import BAD, GOOD, options, text
 from otel_perf.core.errors import StoreError
-from otel_perf.core.exporters import OTLP, SIGNALS, exporter_names
+from otel_perf.core.exporters import OTLP, SIGNALS, endpoints, exporter_names
 from otel_perf.core.rollout import Rollout
-from otel_perf.core.settings import load
+from otel_perf.core.settings import PREFIX, load
 from otel_perf.distro import NAME, switched_off
+from otel_perf.environment_variables import names
 from otel_perf.features import discover
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 
 
 # Libraries that are here because we need them, whatever the app uses.
-_OURS: Final = frozenset({"psutil", "pydantic"})
+_OURS: Final = frozenset({"psutil", "pydantic", "requests", "urllib3"})
+_ITEMS: Final = {"traces": "spans", "metrics": "collections of metrics", "logs": "log records"}
 
 
 class Finding(BaseModel):
@@ -82,6 +85,7 @@ def execute(arguments: argparse.Namespace) -> int:
 def diagnose(environ: Mapping[str, str], home: Path) -> Diagnosis:
     """Look at the environment that a program started here would have."""
     findings: list[Finding] = []
+    _variables(environ, findings)
     return Diagnosis(
         versions=_versions(),
         distro=_choice("opentelemetry_distro", "OTEL_PYTHON_DISTRO", environ, findings),
@@ -104,6 +108,23 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "missing"
     return found
+
+
+def _variables(environ: Mapping[str, str], findings: list[Finding]) -> None:
+    """Names that look like ours and are none, and an endpoint that nothing is sent to."""
+    known = names()
+    for name in sorted(environ):
+        if name.startswith(f"{PREFIX}_") and name not in known:
+            near = difflib.get_close_matches(name, known, 1, cutoff=0.8)
+            remedy = f"did you mean {near[0]}?" if near else "see docs/configuration.md for the names"
+            findings.append(Finding(problem=f"{name} is no variable of otel-perf", remedy=remedy))
+    for name in endpoints(environ):
+        findings.append(
+            Finding(
+                problem=f"{name} is set, but this version stores and does not send",
+                remedy="read it with otel-perf report, or send otel-perf export to where you want it",
+            )
+        )
 
 
 def _choice(group: str, variable: str, environ: Mapping[str, str], findings: list[Finding]) -> list[str]:
@@ -153,9 +174,9 @@ def _features(environ: Mapping[str, str], findings: list[Finding]) -> list[Featu
 
 
 def _exporters(environ: Mapping[str, str], signal: str, findings: list[Finding]) -> list[str]:
-    names = exporter_names(environ, signal)
+    chosen = exporter_names(environ, signal)
     known = set(metadata.entry_points(group=f"opentelemetry_{signal}_exporter").names)
-    for name in names:
+    for name in chosen:
         if name not in known and name not in OTLP:
             findings.append(
                 Finding(
@@ -163,7 +184,9 @@ def _exporters(environ: Mapping[str, str], signal: str, findings: list[Finding])
                     remedy=f"pip install the package of that exporter; installed: {', '.join(sorted(known)) or 'none'}",
                 )
             )
-    return ["store" if name in OTLP else name for name in names]
+    off = switched_off(environ) or Rollout(environ).decide("store").share == 0
+    kept = "nowhere (store is off)" if off else "store"
+    return [kept if name in OTLP else name for name in chosen]
 
 
 def _store(home: Path, findings: list[Finding]) -> dict[str, Any]:
@@ -266,5 +289,5 @@ def render(diagnosis: Diagnosis) -> str:
 def _store_line(store: dict[str, Any]) -> str:
     if store["state"] != "ready":
         return str(store["state"])
-    pending = ", ".join(f"{items:,} {signal}" for signal, items in store["pending"].items())
+    pending = ", ".join(f"{items:,} {_ITEMS[signal]}" for signal, items in store["pending"].items())
     return f"{text.size(store['size'])}, {pending or 'empty'}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from otel_perf.cli import USAGE, options
 from otel_perf.core.home import HOME_VARIABLE
+from otel_perf.distro import switched_off
 
 if TYPE_CHECKING:
     import argparse
@@ -33,7 +34,8 @@ def execute(arguments: argparse.Namespace) -> int:
     """Run the program, then report on what this run stored. Returns the program's exit status."""
     program = shutil.which(arguments.program)
     if program is None:
-        print(f"otel-perf run: {arguments.program!r} is not a program on the PATH", file=sys.stderr)
+        name = arguments.program
+        print(f"otel-perf run: {name!r} is not a program on the PATH; a script is run by python", file=sys.stderr)
         return USAGE
     home = options.home_of(arguments).absolute()
     before = _last_id(home)
@@ -100,6 +102,10 @@ def _report(arguments: argparse.Namespace, home: Path, after: int) -> None:
     from otel_perf.core.errors import StoreError
     from otel_perf.store.database import StoreReader
 
+    off = switched_off()
+    if off:
+        print(f"otel-perf run: nothing was stored: switched off by {off}", file=sys.stderr)
+        return
     try:
         store = StoreReader(home)
     except StoreError as error:

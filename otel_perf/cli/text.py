@@ -67,7 +67,7 @@ def render(report: Report) -> str:
 
 def _heading(report: Report) -> list[str]:
     if not report.spans:
-        return ["No spans stored.", ""]
+        return ["No spans here: nothing that matches, or no instrumentor made one (opentelemetry-bootstrap).", ""]
     first, last = (datetime.fromtimestamp(ns / 1e9) for ns in (report.first_ns, report.last_ns))
     span = seconds((report.last_ns - report.first_ns) / 1e9)
     what = f"{', '.join(report.services)}: {report.traces:,} traces, {report.spans:,} spans"
@@ -105,7 +105,7 @@ def _traces(report: Report) -> list[str]:
             str(trace.logs),
             trace.trace_id,
         ]
-        for trace in report.slowest_traces[:5]
+        for trace in report.slowest_traces
     ]
     if not rows:
         return []

@@ -64,7 +64,7 @@ def test_the_report_as_json_has_the_schema(filled, capsys):
 def test_another_service_is_left_out(filled, capsys):
     assert cli.main(["report", "--service", "other"]) == 0
     out = capsys.readouterr().out
-    assert "No spans stored." in out
+    assert "No spans here" in out
     assert "Errors: none" in out
 
 
@@ -179,7 +179,7 @@ def test_doctor_shows_the_store(filled, capsys, monkeypatch):
     assert diagnosis["store"]["pending"]["traces"] == 4
     assert diagnosis["versions"]["opentelemetry-sdk"]
     cli.main(["doctor", "--home", str(filled)])
-    assert "4 traces" in capsys.readouterr().out
+    assert "4 spans" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -189,6 +189,9 @@ def test_doctor_shows_the_store(filled, capsys, monkeypatch):
         ({"OTEL_PERF_STORE_LIMIT": "12 parsecs"}, "is not a size", "unset OTEL_PERF_STORE_LIMIT"),
         ({"OTEL_PERF_LOGS": "maybe"}, "is not on, off", "correct OTEL_PERF_LOGS"),
         ({"OTEL_TRACES_EXPORTER": "smoke,otlp"}, "'smoke', which is not installed", "pip install"),
+        ({"OTEL_PERF_MEMROY": "off"}, "OTEL_PERF_MEMROY is no variable", "did you mean OTEL_PERF_MEMORY?"),
+        ({"OTEL_PERF_XYZ_ABC_DEF": "1"}, "is no variable of otel-perf", "docs/configuration.md"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, "does not send", "otel-perf export"),
         ({"OTEL_PERF_HOME": "/dev/null/home"}, "cannot be written", "OTEL_PERF_HOME"),
     ],
 )
@@ -218,7 +221,7 @@ def test_doctor_finds_other_distributions_and_missing_parts(home, monkeypatch, c
     assert cli.main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "otel-perf's distro is not registered" in out
-    assert "pip install opentelemetry-instrumentation-flask opentelemetry-instrumentation-requests" in out
+    assert "pip install opentelemetry-instrumentation-flask\n" in out
     monkeypatch.setenv("OTEL_PYTHON_DISTRO", "aws")
     monkeypatch.setattr(doctor.metadata, "entry_points", lambda group: Points([Point("aws"), Point("otel_perf")]))
     assert cli.main(["doctor"]) == 1
@@ -257,7 +260,22 @@ def test_doctor_shows_percentages_and_the_kill_switch(home, capsys, monkeypatch)
     assert "25%" in capsys.readouterr().out
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     cli.main(["doctor"])
-    assert "OTEL_SDK_DISABLED=true" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "OTEL_SDK_DISABLED=true" in out
+    assert "traces → nowhere (store is off)" in out
+
+
+def test_run_says_why_there_is_no_report(home, capfd, monkeypatch):
+    monkeypatch.setenv("OTEL_PERF_ENABLED", "off")
+    assert cli.main(["run", sys.executable, "-c", "pass"]) == 0
+    assert "switched off by OTEL_PERF_ENABLED=off" in capfd.readouterr().err
+
+
+def test_the_module_is_the_command(home):
+    import subprocess
+
+    done = subprocess.run([sys.executable, "-m", "otel_perf", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("otel-perf 0.")
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,13 @@ def test_flags_of_opentelemetry_instrument_set_our_variables(home):
     assert not home.exists()
 
 
+def test_an_endpoint_that_nothing_is_sent_to_is_one_line(home):
+    done = programs.run(SPAN, home, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")
+    (line,) = done.err.splitlines()
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT is set, but this version stores and does not send" in line
+    assert (done.status, len(spans(home))) == (0, 1)
+
+
 def test_a_plain_start_makes_nothing(home):
     """A program that ends at once and makes no telemetry leaves no store behind."""
     assert programs.run("pass", home) == programs.Ended(0, "", "")
