@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 PLAIN: Final = "no OpenTelemetry"
 UPSTREAM: Final = "opentelemetry-distro"
 OURS: Final = "otel-perf"
-SENDING: Final = "otel-perf, sending to the sink"
 WARM_UP: Final = 300
 CONNECTIONS: Final = 4
 START_TIMEOUT: Final = 30.0  # seconds
@@ -133,28 +132,26 @@ def measure(variant: Variant, sink: common.Sink, work: Path, requests: int) -> R
     return Result(requests / used, counts)
 
 
-def variants(sink: common.Sink, *, send: bool) -> dict[str, Variant]:
+def variants(sink: common.Sink) -> dict[str, Variant]:
     """What is compared."""
     upstream, perf = common.ensure("bench-web-upstream"), common.ensure("bench-web-perf")
-    compared = {
+    return {
         PLAIN: Variant(upstream, {}, instrumented=False),
         UPSTREAM: Variant(upstream, common.otlp(sink.url)),
         OURS: Variant(perf, {}),
     }
-    return compared | ({SENDING: Variant(perf, common.otlp(sink.url))} if send else {})
 
 
 def main() -> int:
     """Run, print and judge."""
-    parser = common.arguments(__doc__, rounds=6)
+    parser = common.arguments(__doc__, rounds=12)
     parser.add_argument("--requests", type=int, default=3000, help="requests of a round (default 3000)")
-    parser.add_argument("--send", action="store_true", help="measure otel-perf with a receiver as well")
     options = parser.parse_args()
     upstream = common.ensure("bench-web-upstream")
     with tempfile.TemporaryDirectory(prefix="otel-perf-bench-") as work, common.sink(upstream) as sink:
         calls: dict[str, Callable[[], Result]] = {
             name: functools.partial(measure, variant, sink, Path(work), options.requests)
-            for name, variant in variants(sink, send=options.send).items()
+            for name, variant in variants(sink).items()
         }
         results = common.interleaved(calls, options.rounds, warm_up=False)
 

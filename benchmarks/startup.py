@@ -82,12 +82,11 @@ def used(report: common.Report, rounds: int, work: Path) -> None:
     """The start and end of a program that has something to say."""
     upstream, perf = common.ensure("bench-upstream"), common.ensure("bench-perf")
     kept = work / "kept"
-    with common.sink(upstream) as sink, common.sink(upstream) as other:
+    with common.sink(upstream) as sink:
         variants: dict[str, tuple[Path, Mapping[str, str]]] = {
             UPSTREAM: (upstream, common.otlp(sink.url)),
             OURS: (perf, {}),
             f"{OURS}, store exists": (perf, {"OTEL_PERF_HOME": str(kept)}),
-            f"{OURS}, sending": (perf, common.otlp(other.url)),
         }
         results = measured(variants, [str(common.PROGRAMS / "one_of_each.py")], rounds, work)
         got, kept_counts = sink.counts(), common.stored(perf, kept)
