@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.e2e.support import default_signals
+
 BIN = Path(sys.executable).parent
 
 
@@ -38,6 +40,7 @@ def run(program, home, *arguments, instrumented=True, timeout=60, cwd=None, **va
     done = subprocess.run(
         command(program, *arguments, instrumented=instrumented),
         env=environment(home, **variables), capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False,
+        preexec_fn=default_signals,
     )  # fmt: skip
     return Ended(done.returncode, done.stdout, re.sub(r"0x[0-9a-f]+", "0x…", done.stderr))
 

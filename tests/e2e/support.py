@@ -85,7 +85,7 @@ class Running:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_default_signals,
+                preexec_fn=default_signals,
             )
         return self
 
@@ -160,9 +160,10 @@ class Running:
         return True
 
 
-def _default_signals() -> None:
-    # Shells start background jobs with SIGINT ignored, and a child would inherit that.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def default_signals() -> None:
+    """Undo what a child inherits: shells start background jobs with SIGINT ignored, nohup ignores SIGHUP."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def environment(env_folder: Path, home: Path, variables: Mapping[str, str] | None = None) -> dict[str, str]:
