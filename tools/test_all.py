@@ -15,6 +15,12 @@ from pathlib import Path
 from environments import ROOT, ensure
 
 VERSIONS = ("3.11", "3.12", "3.13")
+# Instrumentors for sqlite3, threading and most frameworks stop one release behind the newest SDK and pin the older
+# one, so that what needs them cannot be run with it.
+NEEDS_INSTRUMENTORS = (
+    "tests/e2e/test_start.py", "tests/e2e/test_third_party.py", "tests/e2e/test_upstream_variables.py",
+    "tests/e2e/test_shop.py", "tests/test_documents.py",
+)  # fmt: skip
 
 
 def interpreter(version: str) -> str | None:
@@ -27,9 +33,10 @@ def interpreter(version: str) -> str | None:
     return str(candidates[-1]) if candidates else None
 
 
-def run(folder: Path) -> bool:
+def run(folder: Path, *without: str) -> bool:
     """The suite in one environment."""
-    return subprocess.run([str(folder / "bin" / "python"), "-m", "pytest", "-q"], cwd=ROOT, check=False).returncode == 0
+    command = [str(folder / "bin" / "python"), "-m", "pytest", "-q", *(f"--ignore={name}" for name in without)]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
 
 
 def main() -> int:
@@ -44,7 +51,9 @@ def main() -> int:
         print(f"\n=== {name}", flush=True)
         results[name] = "passed" if run(ensure("dev", python)) else "FAILED"
     print("\n=== newest OpenTelemetry", flush=True)
-    results["newest OpenTelemetry"] = "passed" if run(ensure("dev-newest", constraints=None)) else "FAILED"
+    results["newest OpenTelemetry"] = (
+        "passed" if run(ensure("dev-newest", constraints=None), *NEEDS_INSTRUMENTORS) else "FAILED"
+    )
     print()
     for name, result in results.items():
         print(f"{name}: {result}")
