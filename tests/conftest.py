@@ -1,13 +1,29 @@
 """Fixtures that several tests share."""
 
 import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from otel_perf.core import guard
+from otel_perf.core import guard, threads
+from otel_perf.store import writer
 
 pytest_plugins = ["otel_perf.testing"]
+
+
+def _measured(function, arguments):
+    """Start a thread that coverage sees: its tracer is given to threads of ``threading`` only, ours are bare ones."""
+
+    def run(*given):
+        sys.settrace(threading.gettrace())
+        function(*given)
+
+    return threads.start_new_thread(run, arguments)
+
+
+writer.start_new_thread = _measured
 
 
 @pytest.fixture(autouse=True)
