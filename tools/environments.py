@@ -4,14 +4,13 @@
 
 An environment is a requirements file in tools/environments/; a first line ``# project`` installs the
 checkout into it as well. They are kept in ``$XDG_CACHE_HOME/otel-perf`` (``~/.cache/otel-perf``), named by a
-hash of what they are made of, so that a second run and a fresh clone find them again.
+hash of what they are made of (and of the checkout, if they hold it), so that a second run finds them again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -36,7 +35,9 @@ def ensure(name: str, python: str = sys.executable, *, constraints: Path | None 
     text = requirements.read_text()
     pinned = constraints.read_text() if constraints is not None else ""
     version = _version(python)
-    digest = hashlib.sha256(f"{text}\0{pinned}\0{version}".encode()).hexdigest()[:12]
+    # Each checkout has its own where the project is installed: one that is switched under a running suite breaks it.
+    place = str(ROOT) if text.startswith("# project") else ""
+    digest = hashlib.sha256(f"{text}\0{pinned}\0{version}\0{place}".encode()).hexdigest()[:12]
     folder = cache() / "envs" / f"{name}-{version}-{digest}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder.with_name(f"{folder.name}.lock")):
@@ -44,7 +45,7 @@ def ensure(name: str, python: str = sys.executable, *, constraints: Path | None 
             shutil.rmtree(folder, ignore_errors=True)
             _make(folder, python, requirements, constraints)
             (folder / "complete").touch()
-        if text.startswith("# project") and not _holds_this_checkout(folder):
+        if text.startswith("# project") and not _is_installed(folder):
             _install(folder, "--no-deps", "-e", str(ROOT))
     return folder
 
@@ -72,11 +73,10 @@ def _install(folder: Path, *arguments: str) -> None:
     )
 
 
-def _holds_this_checkout(folder: Path) -> bool:
+def _is_installed(folder: Path) -> bool:
     for record in folder.glob("lib/python*/site-packages/otel_perf-*.dist-info/direct_url.json"):
-        same = json.loads(record.read_text()).get("url") == ROOT.as_uri()
         # Entry points and dependencies are read from the metadata of the last install.
-        return same and record.stat().st_mtime >= (ROOT / "pyproject.toml").stat().st_mtime
+        return record.stat().st_mtime >= (ROOT / "pyproject.toml").stat().st_mtime
     return False
 
 

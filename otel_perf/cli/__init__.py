@@ -46,10 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.set_defaults(execute=module.execute)
     options = parser.parse_args(words)
     try:
-        return int(options.execute(options))
+        status = int(options.execute(options))
+        sys.stdout.flush()  # here, where a full disk can still be named
+        return status
     except BrokenPipeError:  # the reader (head, a pager) has gone; leave nothing for the interpreter to flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return GOOD
     except OtelPerfError as error:
         print(f"otel-perf {options.command}: {error}", file=sys.stderr)
         return BAD
+    except OSError as error:
+        _discard_output()
+        print(f"otel-perf {options.command}: cannot go on: {error}", file=sys.stderr)
+        return BAD
+
+
+def _discard_output() -> None:
+    """Leave nothing for the interpreter to flush at its end, where it would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

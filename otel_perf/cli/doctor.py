@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from otel_perf.core.home import Home
 
 # Libraries that are here because we need them, whatever the app uses.
 _OURS: Final = frozenset({"psutil", "pydantic", "requests", "urllib3"})
@@ -82,7 +83,7 @@ def execute(arguments: argparse.Namespace) -> int:
     return BAD if diagnosis.findings else GOOD
 
 
-def diagnose(environ: Mapping[str, str], home: Path) -> Diagnosis:
+def diagnose(environ: Mapping[str, str], home: Home) -> Diagnosis:
     """Look at the environment that a program started here would have."""
     findings: list[Finding] = []
     _variables(environ, findings)
@@ -92,7 +93,7 @@ def diagnose(environ: Mapping[str, str], home: Path) -> Diagnosis:
         configurator=_choice("opentelemetry_configurator", "OTEL_PYTHON_CONFIGURATOR", environ, findings),
         features=_features(environ, findings),
         exporters={signal: _exporters(environ, signal, findings) for signal in SIGNALS},
-        home=str(home),
+        home=str(home.path),
         store=_store(home, findings),
         instrumentors=_instrumentors(findings),
         missing_here=_missing_on_this_platform(),
@@ -189,25 +190,26 @@ def _exporters(environ: Mapping[str, str], signal: str, findings: list[Finding])
     return [kept if name in OTLP else name for name in chosen]
 
 
-def _store(home: Path, findings: list[Finding]) -> dict[str, Any]:
+def _store(home: Home, findings: list[Finding]) -> dict[str, Any]:
     from otel_perf.store.database import FILE, StoreReader
 
-    parent = home
+    parent = home.path
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         findings.append(
             Finding(
-                problem=f"{home} cannot be written: a temporary folder is used",
+                problem=f"{home.path} cannot be written: a temporary folder is used",
                 remedy="export OTEL_PERF_HOME=/a/folder",
             )
         )
-    if not (home / FILE).exists():
+    folder = home.with_file(FILE)
+    if not (folder / FILE).exists():
         return {"state": "not made yet"}
     try:
-        store = StoreReader(home)
+        store = StoreReader(folder)
     except StoreError as error:
-        findings.append(Finding(problem=str(error), remedy=f"move {home / FILE} away; a new one is made"))
+        findings.append(Finding(problem=str(error), remedy=f"move {folder / FILE} away; a new one is made"))
         return {"state": "unreadable"}
     try:
         dropped = {signal: items for signal, (_, items) in store.dropped().items()}
@@ -216,7 +218,7 @@ def _store(home: Path, findings: list[Finding]) -> dict[str, Any]:
                 Finding(problem=f"the store was full and dropped {dropped}", remedy="raise OTEL_PERF_STORE_LIMIT")
             )
         pending = {signal: items for signal, (_, items) in store.pending().items()}
-        return {"state": "ready", "size": store.size(), "pending": pending, "dropped": dropped}
+        return {"state": "ready", "folder": str(folder), "size": store.size(), "pending": pending, "dropped": dropped}
     finally:
         store.close()
 
@@ -272,7 +274,7 @@ def render(diagnosis: Diagnosis) -> str:
     lines += [f"Instrumentors {', '.join(diagnosis.instrumentors) or 'none'}"]
     sent = ", ".join(f"{signal} → {' + '.join(names) or 'nowhere'}" for signal, names in diagnosis.exporters.items())
     lines += [f"Exporters     {sent}"]
-    lines += [f"Store         {diagnosis.home}: {_store_line(diagnosis.store)}"]
+    lines += [f"Store         {diagnosis.store.get('folder', diagnosis.home)}: {_store_line(diagnosis.store)}"]
     lines += [f"Missing here  {item}" for item in diagnosis.missing_here]
     lines += ["", "Features"]
     lines += text.table(

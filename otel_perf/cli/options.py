@@ -7,9 +7,9 @@ import os
 import time
 from pathlib import Path
 
-from otel_perf.core.home import Home
+from otel_perf.core.home import HOME_VARIABLE, Home
 from otel_perf.core.settings import parse_duration
-from otel_perf.store.database import StoreReader
+from otel_perf.store.database import FILE, StoreReader
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
@@ -40,14 +40,14 @@ def rows(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows; use 1 or more")
 
 
-def home_of(options: argparse.Namespace) -> Path:
+def home_of(options: argparse.Namespace) -> Home:
     """The home folder that ``--home`` or the environment names."""
-    return Path(options.home) if options.home else Home(os.environ).path
+    return Home({HOME_VARIABLE: str(options.home)} if options.home else os.environ)
 
 
 def open_store(options: argparse.Namespace) -> StoreReader:
     """The store; raises ``StoreError`` when there is none."""
-    return StoreReader(home_of(options))
+    return StoreReader(home_of(options).with_file(FILE))
 
 
 def since_ns(options: argparse.Namespace) -> int:

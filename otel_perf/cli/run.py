@@ -17,6 +17,8 @@ from otel_perf.distro import switched_off
 if TYPE_CHECKING:
     import argparse
 
+    from otel_perf.core.home import Home
+
 _FORWARDED = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 
@@ -37,9 +39,9 @@ def execute(arguments: argparse.Namespace) -> int:
         name = arguments.program
         print(f"otel-perf run: {name!r} is not a program on the PATH; a script is run by python", file=sys.stderr)
         return USAGE
-    home = options.home_of(arguments).absolute()
+    home = options.home_of(arguments)
     before = _last_id(home)
-    status = _run([program, *arguments.arguments], environment(os.environ, home))
+    status = _run([program, *arguments.arguments], environment(os.environ, home.path))
     if not arguments.no_report:
         _report(arguments, home, before)
     return status
@@ -82,12 +84,12 @@ def _run(command: list[str], environ: dict[str, str]) -> int:
     return status if status >= 0 else 128 - status  # as a shell reports a death by signal
 
 
-def _last_id(home: Path) -> int:
+def _last_id(home: Home) -> int:
     from otel_perf.core.errors import StoreError
-    from otel_perf.store.database import StoreReader
+    from otel_perf.store.database import FILE, StoreReader
 
     try:
-        store = StoreReader(home)
+        store = StoreReader(home.with_file(FILE))
     except StoreError:
         return 0
     try:
@@ -96,18 +98,18 @@ def _last_id(home: Path) -> int:
         store.close()
 
 
-def _report(arguments: argparse.Namespace, home: Path, after: int) -> None:
+def _report(arguments: argparse.Namespace, home: Home, after: int) -> None:
     from otel_perf.analysis.summary import summarize
     from otel_perf.cli import text
     from otel_perf.core.errors import StoreError
-    from otel_perf.store.database import StoreReader
+    from otel_perf.store.database import FILE, StoreReader
 
     off = switched_off()
     if off:
         print(f"otel-perf run: nothing was stored: switched off by {off}", file=sys.stderr)
         return
     try:
-        store = StoreReader(home)
+        store = StoreReader(home.with_file(FILE))
     except StoreError as error:
         print(f"otel-perf run: {error}", file=sys.stderr)
         return

@@ -53,9 +53,9 @@ def clip(value: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def render(report: Report) -> str:
-    """The whole report."""
-    lines = _heading(report)
+def render(report: Report, *, asked: str = "") -> str:
+    """The whole report; ``asked`` are the options that chose a part of the store."""
+    lines = _heading(report, asked)
     lines += _operations(report)
     lines += _traces(report)
     lines += _errors(report)
@@ -65,9 +65,12 @@ def render(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _heading(report: Report) -> list[str]:
+def _heading(report: Report, asked: str) -> list[str]:
+    if not report.spans and asked:
+        return [f"No spans with {asked}; without it you see all that is stored.", ""]
     if not report.spans:
-        return ["No spans here: nothing that matches, or no instrumentor made one (opentelemetry-bootstrap).", ""]
+        why = "no instrumentor made one (opentelemetry-bootstrap names those that your libraries need)"
+        return [f"No spans: {why}, or the program was killed within OTEL_PERF_STORE_DELAY of making them.", ""]
     first, last = (datetime.fromtimestamp(ns / 1e9) for ns in (report.first_ns, report.last_ns))
     span = seconds((report.last_ns - report.first_ns) / 1e9)
     what = f"{', '.join(report.services)}: {report.traces:,} traces, {report.spans:,} spans"

@@ -32,24 +32,48 @@ class Home:
         return self.path
 
     def fallback(self) -> Path:
-        """A private folder under the system's temporary one, for a home that cannot be written.
+        """Make a private folder under the system's temporary one, for a home that cannot be written.
 
-        The temporary folder is shared: somebody else may have made ours first, to read what we write or to have
-        it written through a link. So it has to be a real folder, the user's own, closed to others.
+        Each home has its own. Raises ``PermissionError`` if somebody else could read or redirect what is written there.
         """
+        path = self._fallback_path()
+        with contextlib.suppress(FileExistsError):
+            path.parent.mkdir(mode=0o700)
+        _check_private(path.parent)
+        make_private(path)
+        return path
+
+    def with_file(self, name: str) -> Path:
+        """The folder in which a reader finds ``name``: the home, or its fallback where only that has it."""
+        if (self.path / name).exists():
+            return self.path
+        fallback = self._fallback_path()
+        try:
+            _check_private(fallback.parent)
+            return fallback if (fallback / name).exists() else self.path
+        except OSError:
+            return self.path
+
+    def _fallback_path(self) -> Path:
+        import hashlib
         import tempfile
 
         user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-        path = Path(tempfile.gettempdir()) / f"otel-perf-{user}"
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-        found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
-            raise PermissionError(f"{path} belongs to another user")
-        if hasattr(os, "getuid") and found.st_mode & 0o077:
-            raise PermissionError(f"{path} is open to others")
-        make_private(path)
-        return path
+        mark = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"otel-perf-{user}" / mark
+
+
+def _check_private(path: Path) -> None:
+    """Refuse a folder that is not the user's own, or open to others.
+
+    The temporary folder is shared: somebody else may have made ours first, to read what we write or to have it
+    written through a link.
+    """
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+        raise PermissionError(f"{path} belongs to another user")
+    if hasattr(os, "getuid") and found.st_mode & 0o077:
+        raise PermissionError(f"{path} is open to others")
 
 
 def make_private(path: Path) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 import stat
 import sys
+from pathlib import Path
 
 import pytest
 from opentelemetry import metrics, trace
@@ -64,7 +65,7 @@ def test_the_report_as_json_has_the_schema(filled, capsys):
 def test_another_service_is_left_out(filled, capsys):
     assert cli.main(["report", "--service", "other"]) == 0
     out = capsys.readouterr().out
-    assert "No spans here" in out
+    assert "No spans with" in out
     assert "Errors: none" in out
 
 
@@ -83,6 +84,17 @@ def test_export_writes_otlp_json_lines_with_hex_ids(filled, capsys):
 def test_without_a_store_the_answer_is_bad_and_says_what_to_do(command, home, capsys):
     assert cli.main([command]) == 1
     assert "run the program under opentelemetry-instrument" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_one_line(filled):
+    import subprocess
+
+    command = [sys.executable, "-m", "otel_perf", "report", "--home", str(filled)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "otel-perf report: cannot go on: [Errno 28] No space left on device\n"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from otel_perf.core.home import Home, make_private
+from otel_perf.core.home import HOME_VARIABLE, Home, make_private
 
 
 def test_it_is_made_private_with_a_gitignore(tmp_path):
@@ -32,7 +32,8 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
 def test_the_fallback_is_a_private_folder_of_the_user(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     path = Home({}).fallback()
-    assert path == tmp_path / f"otel-perf-{os.getuid()}"
+    assert path.parent == tmp_path / f"otel-perf-{os.getuid()}"
+    assert path.stat().st_mode & 0o077 == 0
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     (tmp_path / "otel-perf-12345").mkdir()
     with pytest.raises(PermissionError, match="another user"):
@@ -44,3 +45,22 @@ def test_a_fallback_that_is_open_to_others_is_refused(tmp_path, monkeypatch):
     (tmp_path / f"otel-perf-{os.getuid()}").mkdir(mode=0o755)
     with pytest.raises(PermissionError, match="open to others"):
         Home({}).fallback()
+
+
+def test_each_home_has_a_fallback_of_its_own_which_readers_find(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    first, second = (Home({HOME_VARIABLE: str(tmp_path / name)}) for name in ("first", "second"))
+    (first.fallback() / "telemetry.db").touch()
+    assert first.with_file("telemetry.db") == first.fallback()
+    assert second.with_file("telemetry.db") == second.path
+    (first.make() / "telemetry.db").touch()
+    assert first.with_file("telemetry.db") == first.path
+
+
+def test_readers_trust_no_fallback_that_others_can_write(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    home = Home({HOME_VARIABLE: str(tmp_path / "home")})
+    (home.fallback() / "telemetry.db").touch()
+    (tmp_path / f"otel-perf-{os.getuid()}").chmod(0o777)
+    assert home.with_file("telemetry.db") == home.path

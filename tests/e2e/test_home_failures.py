@@ -61,7 +61,7 @@ def temporary(tmp_path):
 def test_a_home_that_is_a_file(home, temporary):
     home.write_text("in the way")
     check(home, r"otel-perf: .* cannot be used \(.*\); storing in .* instead", TMPDIR=temporary)
-    assert len(spans(next(temporary.iterdir()))) == 50
+    assert len(spans(next(temporary.glob("*/*")))) == 50
 
 
 def test_a_read_only_home(tmp_path, temporary):
@@ -70,7 +70,7 @@ def test_a_read_only_home(tmp_path, temporary):
         check(
             folder / "home", r"otel-perf: .* cannot be used \(.*Read-only.*\); storing in .* instead", TMPDIR=temporary
         )
-    assert len(spans(next(temporary.iterdir()))) == 50
+    assert len(spans(next(temporary.glob("*/*")))) == 50
 
 
 def test_a_home_on_a_full_file_system(tmp_path, temporary):
@@ -79,7 +79,7 @@ def test_a_home_on_a_full_file_system(tmp_path, temporary):
             while True:
                 fill.write(b"\0" * 4096)
         check(folder / "home", r"otel-perf: .* cannot be used \(.*\); storing in .* instead", TMPDIR=temporary)
-    assert len(spans(next(temporary.iterdir()))) == 50
+    assert len(spans(next(temporary.glob("*/*")))) == 50
 
 
 def test_neither_home_nor_temporary_folder(tmp_path, monkeypatch):
@@ -117,7 +117,7 @@ def test_a_log_handler_of_the_app_that_fails_does_not_stop_the_store(home, tempo
         setup + "logging.getLogger().addHandler(Bad())\n" + PROGRAM, home, "5", TMPDIR=temporary, timeout=20
     )
     assert (done.status, done.out) == (3, "done\n")
-    assert len(spans(next(temporary.iterdir()))) == 5
+    assert len(spans(next(temporary.glob("*/*")))) == 5
 
 
 def test_a_store_that_somebody_holds_delays_the_exit_by_a_bounded_time(home):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from otel_perf.core.home import Home
+from otel_perf.core.home import HOME_VARIABLE, Home
 from otel_perf.store import committer
 from otel_perf.store import writer as module
 from otel_perf.store.database import FILE, Database
@@ -36,7 +36,7 @@ def make(home, problems):
 
     def make(delay=0.01, limit=10**9, queue=4096, batch=512, encode=encode):
         writer = Writer(
-            Home({"OTEL_PERF_HOME": str(home)}), delay=delay, limit=limit, fsync=False, problem=problems.append
+            Home({HOME_VARIABLE: str(home)}), delay=delay, limit=limit, fsync=False, problem=problems.append
         )
         lane = Lane("traces", encode, limit=queue, batch=batch)
         writer.lanes.append(lane)
@@ -145,7 +145,7 @@ def test_a_home_that_cannot_be_made_is_replaced_by_a_temporary_one(make, home, p
     writer, lane = make()
     writer.offer(lane, 1)
     assert writer.flush(10)
-    assert stored(tmp_path / f"otel-perf-{os.getuid()}") == [1]
+    assert stored(Home({HOME_VARIABLE: str(home)}).with_file(FILE)) == [1]
     (line,) = problems
     assert str(home) in line
     assert "EEXIST" in line
