@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 import threading
 import warnings
 from dataclasses import dataclass
@@ -71,7 +72,8 @@ def _before() -> None:
 
 
 def _parent() -> None:
-    _run(_speak)
+    if sys.version_info < (3, 13):  # later Pythons warn after this handler: there the filter stays until the next fork
+        _run(_speak)
     for subscriber in tuple(_subscribers):
         _run(subscriber.parent)
 
@@ -89,6 +91,7 @@ _WARNING: Final = ("ignore", re.compile(".*use of fork.* may lead to deadlocks")
 
 
 def _silence() -> None:
+    _speak()
     others = [thread for thread in threading.enumerate() if not thread.name.startswith(_OURS)]
     if len(others) <= 1:
         warnings.filters.insert(0, _WARNING)  # type: ignore[attr-defined]
