@@ -7,7 +7,7 @@ PYTHON ?= python3
 ENVIRONMENT = $(PYTHON) tools/environments.py
 DEV = $$($(ENVIRONMENT) dev)/bin
 
-.PHONY: help demo test test-all check fix docs bench clean
+.PHONY: help demo test test-all check fix docs bench clean collector
 
 help:
 	@grep -E '^#   make' Makefile | sed 's/^#   //'
@@ -31,6 +31,10 @@ check:
 fix:
 	$(DEV)/ruff check --fix .
 	$(DEV)/ruff format .
+
+# The real OpenTelemetry Collector, built from modules where Go is; prints the path of the binary.
+collector:
+	@$(PYTHON) tools/collector.py
 
 # The documents that are generated from the code.
 docs:

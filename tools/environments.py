@@ -40,7 +40,7 @@ def ensure(name: str, python: str = sys.executable, *, constraints: Path | None 
     digest = hashlib.sha256(f"{text}\0{pinned}\0{version}\0{place}".encode()).hexdigest()[:12]
     folder = cache() / "envs" / f"{name}-{version}-{digest}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_name(f"{folder.name}.lock")):
+    with locked(folder.with_name(f"{folder.name}.lock")):
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
             _make(folder, python, requirements, constraints)
@@ -81,7 +81,8 @@ def _is_installed(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(path: Path):
+def locked(path: Path):
+    """Hold a lock file: processes that make the same thing take turns."""
     import fcntl
 
     with path.open("w") as handle:
