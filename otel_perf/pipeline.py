@@ -18,7 +18,7 @@ import otel_perf
 from otel_perf.core import exits
 from otel_perf.core.census import SCOPE, Census, Metric
 from otel_perf.core.events import Event
-from otel_perf.core.exporters import OTLP, endpoints, exporter_names
+from otel_perf.core.exporters import OTLP, exporter_names
 from otel_perf.core.feature import Parts
 from otel_perf.core.forks import on_fork, reset_locks
 from otel_perf.core.guard import Guard
@@ -136,8 +136,6 @@ class Pipeline:
                 self.problem(f"otel-perf: {problem}")
             self.features[feature.name] = Installed(feature, settings, self.rollout.decide(feature.name))
         self._report_problems()
-        for name in endpoints(self.environ):
-            self.problem(f"otel-perf: {name} is set, but this version stores and does not send; see otel-perf doctor")
         parts = Parts()
         for state in self.features.values():
             if state.decision.applies_to(self._identity):
@@ -154,6 +152,10 @@ class Pipeline:
         """Make everything durable that was finished before this call."""
         if self.providers is not None:
             self.providers.flush(timeout)
+            for state in self.features.values():
+                if state.on:
+                    with self.guard(state.feature.name):
+                        state.feature.flush()
 
     def shutdown(self) -> None:
         """Stop the providers, undo the features in reverse order. Idempotent."""

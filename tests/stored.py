@@ -1,11 +1,12 @@
 """What a home folder holds, as flat records."""
 
 from otel_perf.analysis import otlp
-from otel_perf.store.database import FILE, SIGNALS, StoreReader
+from otel_perf.core.home import STORE_FILE
+from otel_perf.store.database import SIGNALS, StoreReader
 
 
 def _read(home, signal, decode):
-    if not (home / FILE).exists():
+    if not (home / STORE_FILE).exists():
         return []
     reader = StoreReader(home)
     try:

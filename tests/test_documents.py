@@ -22,9 +22,10 @@ def test_the_readmes_app_gives_the_report_that_it_promises(home, tmp_path):
     environ = programs.environment(home)
     command = [programs.BIN / "opentelemetry-instrument", sys.executable, "app.py"]
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
-    assert done.stderr == "WARNING:root:done\n"
-    assert len(spans(home)) == 20
-    assert [entry.body for entry in logs(home)] == ["done"]
+    lines = [f"order {number} counted" for number in range(5)]
+    assert done.stderr == "".join(f"WARNING:root:{line}\n" for line in lines)
+    assert [span.name for span in spans(home)] == ["CREATE", *["SELECT"] * 5]
+    assert [entry.body for entry in logs(home)] == lines
     report = subprocess.run(
         [programs.BIN / "otel-perf", "report"], env=environ, capture_output=True, text=True, check=True
     )

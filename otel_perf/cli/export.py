@@ -19,6 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--signal", choices=SIGNALS, action="append", help="which signal; may be given again (default: all)"
     )
+    parser.add_argument("--refused", action="store_true", help="what a receiver refused, and only that")
     parser.add_argument("--json", action="store_true", help="the only format there is: OTLP JSON lines")
 
 
@@ -27,7 +28,8 @@ def execute(arguments: argparse.Namespace) -> int:
     store = options.open_store(arguments)
     try:
         signals = arguments.signal or SIGNALS
-        for batch in store.batches(signals, since_ns=options.since_ns(arguments)):
+        stored = store.batches(signals, since_ns=options.since_ns(arguments))
+        for batch in store.refused_batches(signals) if arguments.refused else stored:
             sys.stdout.write(to_json(batch) + "\n")
         sys.stdout.flush()
     finally:

@@ -7,9 +7,9 @@ import os
 import time
 from pathlib import Path
 
-from otel_perf.core.home import HOME_VARIABLE, Home
+from otel_perf.core.home import HOME_VARIABLE, STORE_FILE, Home
 from otel_perf.core.settings import parse_duration
-from otel_perf.store.database import FILE, StoreReader
+from otel_perf.store.database import StoreReader
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def home_of(options: argparse.Namespace) -> Home:
 
 def open_store(options: argparse.Namespace) -> StoreReader:
     """The store; raises ``StoreError`` when there is none."""
-    return StoreReader(home_of(options).with_file(FILE))
+    return StoreReader(home_of(options).with_file(STORE_FILE))
 
 
 def since_ns(options: argparse.Namespace) -> int:

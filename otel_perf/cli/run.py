@@ -86,10 +86,11 @@ def _run(command: list[str], environ: dict[str, str]) -> int:
 
 def _last_id(home: Home) -> int:
     from otel_perf.core.errors import StoreError
-    from otel_perf.store.database import FILE, StoreReader
+    from otel_perf.core.home import STORE_FILE
+    from otel_perf.store.database import StoreReader
 
     try:
-        store = StoreReader(home.with_file(FILE))
+        store = StoreReader(home.with_file(STORE_FILE))
     except StoreError:
         return 0
     try:
@@ -102,14 +103,15 @@ def _report(arguments: argparse.Namespace, home: Home, after: int) -> None:
     from otel_perf.analysis.summary import summarize
     from otel_perf.cli import text
     from otel_perf.core.errors import StoreError
-    from otel_perf.store.database import FILE, StoreReader
+    from otel_perf.core.home import STORE_FILE
+    from otel_perf.store.database import StoreReader
 
     off = switched_off()
     if off:
         print(f"otel-perf run: nothing was stored: switched off by {off}", file=sys.stderr)
         return
     try:
-        store = StoreReader(home.with_file(FILE))
+        store = StoreReader(home.with_file(STORE_FILE))
     except StoreError as error:
         print(f"otel-perf run: {error}", file=sys.stderr)
         return

@@ -12,15 +12,15 @@ SIGNALS: Final = ("traces", "metrics", "logs")
 OTLP: Final = frozenset({"otlp", "otlp_proto_grpc", "otlp_proto_http"})
 
 
-def endpoints(environ: Mapping[str, str]) -> list[str]:
-    """The variables that name a place to send to."""
-    general = [f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", *(f"{name.upper()}_" for name in SIGNALS))]
-    return [name for name in general if environ.get(name, "").strip()]
-
-
 def exporter_names(environ: Mapping[str, str], signal: str) -> list[str]:
     """The exporters of ``signal``: ``otlp`` if nothing is set, as with upstream's distribution; none for ``none``."""
     raw = environ.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip() or "otlp"
     if raw.lower() == "none":
         return []
     return [name for name in (part.strip() for part in raw.split(",")) if name]
+
+
+def names_endpoint(environ: Mapping[str, str]) -> bool:
+    """Whether an OTLP endpoint is named, for all signals or for one."""
+    names = ("OTEL_EXPORTER_OTLP_ENDPOINT", *(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT" for signal in SIGNALS))
+    return any(environ.get(name, "").strip() for name in names)

@@ -89,3 +89,9 @@ class Feature(ABC, Generic[SettingsT]):
     @abstractmethod
     def install(self, settings: SettingsT, host: Host, undo: ExitStack) -> None:
         """Turn the feature on; every patch registers its undo."""
+
+    def flush(self) -> None:
+        """The process may end at any moment (a signal, ``os._exit``): make safe what is safe only in memory.
+
+        Called after the providers were flushed, with a bound of about two seconds for everything.
+        """

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HOME_VARIABLE: Final = "OTEL_PERF_HOME"
+STORE_FILE: Final = "telemetry.db"
 DEFAULT_HOME: Final = ".otel-perf"
 
 

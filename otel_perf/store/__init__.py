@@ -6,28 +6,41 @@ spans are still in memory at any moment and do not.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from otel_perf.core.census import Metric
+from otel_perf.core.exporters import names_endpoint
 from otel_perf.core.feature import Feature, Host, Parts
+from otel_perf.core.home import STORE_FILE
 from otel_perf.core.settings import Duration, Size, count, read, variable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import ExitStack
+    from pathlib import Path
 
     from otel_perf.core.census import Reading
+    from otel_perf.store.committer import Owner
+    from otel_perf.store.destination import Destination
+    from otel_perf.store.drain import Drain
     from otel_perf.store.exporter import StoreLogProcessor, StoreMetricExporter, StoreSpanProcessor
     from otel_perf.store.writer import Writer
 
 STORE_DROPPED: Final = Metric(
     "perf.store.dropped", "{item}", "counter", "Items that were lost: the store was full, stuck or could not be written"
 )
-STORE_PENDING: Final = Metric("perf.store.pending", "{item}", "gauge", "Items in memory, waiting to be stored")
+STORE_DELIVERED: Final = Metric("perf.store.delivered", "{item}", "counter", "Items that a receiver took")
+STORE_PENDING: Final = Metric(
+    "perf.store.pending", "{item}", "gauge", "Items that wait: in memory to be stored, or in the store to be sent"
+)
 STORE_SIZE: Final = Metric("perf.store.size", "By", "gauge", "Bytes in use in the store's file")
 
 EXIT_TIMEOUT: Final = 5.0  # seconds a normal exit waits for a slow disk
+
+
+_log = logging.getLogger("otel_perf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +63,13 @@ class StoreSettings:
     batch: Annotated[int, count(1, 65_536)] = field(
         default=512, metadata={"doc": "Items of one stored batch, which is one request when it is sent."}
     )
+    exit: Duration = field(
+        default=0.2, metadata={"doc": "How long the end of the program may wait for sending; the rest waits (s)."}
+    )
+    keep: bool = field(default=False, metadata={"doc": "Keep a local copy of what was delivered."})
+    probe: bool = field(
+        default=True, metadata={"doc": "With no endpoint named, look for a receiver at the default port on localhost."}
+    )
 
 
 class StoreFeature(Feature[StoreSettings]):
@@ -61,17 +81,30 @@ class StoreFeature(Feature[StoreSettings]):
 
     def __init__(self) -> None:
         self.writer: Writer | None = None
+        self.drain: Drain | None = None
+        self._make_drain: Callable[[], Drain] | None = None
+        self._exit = 0.0
         self._parts: list[StoreSpanProcessor | StoreLogProcessor | StoreMetricExporter] = []
 
     def provide(self, settings: StoreSettings, host: Host, parts: Parts) -> None:
         """Add the processors."""
         from otel_perf.core.forks import on_fork
         from otel_perf.store import exporter
+        from otel_perf.store.committer import Owner
         from otel_perf.store.writer import Lane, Writer
 
+        # The exporters that a configuration file declares send by themselves; the store then holds a copy.
+        copies = bool(host.environ.get("OTEL_CONFIG_FILE"))
+        owner = Owner(host.service_name, _mark(host.environ), copies)
         writer = self.writer = Writer(
-            host.home, delay=_delay(host, settings), limit=settings.limit, fsync=settings.fsync, problem=host.problem
+            host.home,
+            delay=_delay(host, settings),
+            limit=settings.limit,
+            fsync=settings.fsync,
+            problem=host.problem,
+            owner=owner,
         )
+        self._exit = settings.exit
 
         def lane(signal: str, prefix: str, encode: object) -> Lane:
             queue = _upstream_count(host, f"OTEL_{prefix}_MAX_QUEUE_SIZE", settings.queue)
@@ -94,22 +127,62 @@ class StoreFeature(Feature[StoreSettings]):
             self._parts.append(metrics)
             on_fork(child=metrics.after_fork_in_child)
         on_fork(before=writer.before_fork, parent=writer.after_fork_in_parent, child=writer.after_fork_in_child)
+        on_fork(before=self._before_fork, parent=self._after_fork_in_parent, child=self._after_fork_in_child)
+        if not copies:
+            self._make_drain = _drain_of(writer, owner, settings, host)
 
     def install(self, settings: StoreSettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""
         writer = self.writer
         if writer is None:
             return
-        undo.callback(writer.close, EXIT_TIMEOUT)
+        undo.callback(self._close)
+        if self._make_drain is not None:
+            writer.committed = self._committed
+            if (host.home.with_file(STORE_FILE) / STORE_FILE).exists():
+                self._committed()  # an earlier run may have left something
         for part in self._parts:
             part.on = True
             undo.callback(setattr, part, "on", False)
         for metric, source in (
+            (STORE_DELIVERED, self._delivered),
             (STORE_DROPPED, self._dropped),
             (STORE_PENDING, self._pending),
             (STORE_SIZE, self._size),
         ):
             undo.callback(host.census.add(metric, source))
+
+    def flush(self) -> None:
+        """Send what can be sent quickly: a container's disk may end with its process."""
+        if self.drain is not None:
+            self.drain.leave(self._exit)
+
+    def _committed(self) -> None:
+        """Something is there to send. The drain is made now: most short programs never need one."""
+        if self.drain is None and self._make_drain is not None:
+            self.drain = self._make_drain()
+        if self.drain is not None:
+            self.drain.poke()
+
+    def _close(self) -> None:
+        if self.writer is not None:
+            self.writer.close(EXIT_TIMEOUT)
+        if self.drain is not None:
+            self.drain.leave(self._exit)
+            self.drain.end()
+            self.drain = None
+
+    def _before_fork(self) -> None:
+        if self.drain is not None:
+            self.drain.before_fork()
+
+    def _after_fork_in_parent(self) -> None:
+        if self.drain is not None:
+            self.drain.after_fork_in_parent()
+
+    def _after_fork_in_child(self) -> None:
+        if self.drain is not None:
+            self.drain.after_fork_in_child()
 
     def _dropped(self) -> Iterable[Reading]:
         lanes = self.writer.lanes if self.writer is not None else []
@@ -117,11 +190,59 @@ class StoreFeature(Feature[StoreSettings]):
 
     def _pending(self) -> Iterable[Reading]:
         lanes = self.writer.lanes if self.writer is not None else []
-        return [(len(lane.items), {"signal": lane.signal}) for lane in lanes]
+        stored = self.drain.waiting if self.drain is not None else {}
+        return [(len(lane.items) + stored.get(lane.signal, 0), {"signal": lane.signal}) for lane in lanes]
+
+    def _delivered(self) -> Iterable[Reading]:
+        lanes = self.writer.lanes if self.writer is not None else []
+        delivered = self.drain.delivered if self.drain is not None else {}
+        return [(delivered.get(lane.signal, 0), {"signal": lane.signal}) for lane in lanes]
 
     def _size(self) -> Iterable[Reading]:
         size = self.writer.size if self.writer is not None else None
         return [] if size is None else [(size, {})]
+
+
+def _mark(environ: Mapping[str, str]) -> str:
+    if not names_endpoint(environ):
+        return ""
+    from otel_perf.store.destination import mark
+
+    return mark(environ)
+
+
+def _drain_of(writer: Writer, owner: Owner, settings: StoreSettings, host: Host) -> Callable[[], Drain] | None:
+    """Makes what sends, if there is, or may come to be, somewhere to send to."""
+    destinations: list[Destination] = []
+    if owner.destination:
+        from otel_perf.store.destination import resolve
+
+        # Now, so that a wrong variable is told when the program starts and not when it first sends.
+        named = [resolve(host.environ, lane.signal, _say_through(host)) for lane in writer.lanes]
+        destinations = [destination for destination in named if destination is not None]
+    if not destinations and (owner.destination or not settings.probe):
+        return None
+
+    def folder() -> Path:
+        return writer.folder or host.home.with_file(STORE_FILE)
+
+    def make() -> Drain:
+        from otel_perf.store.drain import Drain
+        from otel_perf.store.local import LocalReceiver
+
+        options: dict[str, Any] = {
+            "owner": owner, "keep": settings.keep, "fsync": settings.fsync, "problem": host.problem
+        }  # fmt: skip
+        if destinations:
+            return Drain(writer, folder, lambda: destinations, **options)
+        receiver = LocalReceiver(host.environ, lambda url: _log.info("otel-perf: sending to %s, which answers", url))
+        return Drain(writer, folder, lambda: receiver.destinations, find=receiver.find, **options)
+
+    return make
+
+
+def _say_through(host: Host) -> Callable[[str], None]:
+    return lambda line: host.problem(f"otel-perf: {line}")
 
 
 def _delay(host: Host, settings: StoreSettings) -> float:

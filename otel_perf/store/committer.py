@@ -11,10 +11,11 @@ import os
 import sqlite3
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_perf.core.errors import StoreError
-from otel_perf.store.database import FILE, Database, NewBatch, identity_of, is_busy, is_corrupt, set_aside
+from otel_perf.core.home import STORE_FILE
+from otel_perf.store.database import Database, NewBatch, identity_of, is_busy, is_corrupt, set_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,14 @@ MEMORY_LIMIT: Final = 16 * 2**20  # bytes of encoded batches kept while the stor
 RETRY: Final = 5.0  # seconds between attempts to write to a store that failed
 
 _log = logging.getLogger("otel_perf")
+
+
+class Owner(NamedTuple):
+    """Whose batches these are, so that the right process sends them to the right place."""
+
+    service: str = ""
+    destination: str = ""
+    delivered: bool = False  # somebody else sends them: these are copies
 
 
 class Committer:
@@ -41,19 +50,19 @@ class Committer:
         *,
         limit: int,
         fsync: bool,
+        owner: Owner,
         problem: Callable[[str], None],
         dropped: Callable[[str, int], None],
     ) -> None:
         self._home = home
-        self._limit = limit
-        self._fsync = fsync
+        self._options: dict[str, Any] = {"limit": limit, "fsync": fsync, **owner._asdict()}
         self._problem = problem
         self._dropped = dropped  # called with a signal and how many of its items were lost
         self.stored = 0  # items committed by this process
         self.size: int | None = None  # bytes in use in the file after the last commit
         self.held: deque[NewBatch] = deque()  # encoded, not committed
         self.held_bytes = 0
-        self._folder: Path | None = None  # where the store was opened
+        self.folder: Path | None = None  # where the store was opened last
         self._opening: tuple[int, int] | None = None  # identity of the file that was opened last
         self._failed_at: float | None = None
         self._told: set[str] = set()
@@ -102,7 +111,7 @@ class Committer:
             if not (isinstance(error, sqlite3.Error) and is_busy(error)):
                 self.tell(
                     "write",
-                    f"otel-perf: the store in {self._folder or self._home.path} cannot be written ({error});"
+                    f"otel-perf: the store in {self.folder or self._home.path} cannot be written ({error});"
                     f" keeping the newest {MEMORY_LIMIT // 2**20} MB in memory and trying again",
                 )
             self._trim()
@@ -139,21 +148,21 @@ class Committer:
     def _open(self) -> Database:
         try:
             folder = self._home.make()
-            self._opening = identity_of(folder / FILE)
-            database = Database(folder / FILE, limit=self._limit, fsync=self._fsync)
+            self._opening = identity_of(folder / STORE_FILE)
+            database = Database(folder / STORE_FILE, **self._options)
         except (OSError, sqlite3.OperationalError) as error:
             if isinstance(error, sqlite3.Error) and is_busy(error):
                 raise
             folder = self._home.fallback()
-            database = Database(folder / FILE, limit=self._limit, fsync=self._fsync)
+            database = Database(folder / STORE_FILE, **self._options)
             self.tell(
                 "home", f"otel-perf: {self._home.path} cannot be used ({_why(error)}); storing in {folder} instead"
             )
-        self._folder = folder
+        self.folder = folder
         return database
 
     def _set_aside(self, error: sqlite3.Error) -> None:
-        path, identity = self._home.path / FILE, self._opening
+        path, identity = self._home.path / STORE_FILE, self._opening
         if self._database is not None:
             path, identity = self._database.path, self._database.identity
             self.disconnect()

@@ -14,24 +14,30 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from otel_perf.core.errors import StoreError
+from otel_perf.core.home import STORE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-FILE: Final = "telemetry.db"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 BUSY_TIMEOUT: Final = 5.0  # seconds that SQLite waits for another process's commit
 OPEN_TIMEOUT: Final = 10.0  # seconds of retries while many processes open one file at once
 SIGNALS: Final = ("traces", "metrics", "logs")
 
-# Batches that were delivered and kept (OTEL_PERF_STORE_KEEP) go first when the file is full, hence the
-# partial index. AUTOINCREMENT: an id never comes back, so that "newer than id" holds for readers.
+# Batches that were delivered and kept (OTEL_PERF_STORE_KEEP) go first when the file is full, then those that a receiver
+# refused, hence the partial indexes. AUTOINCREMENT: an id never comes back, so that "newer than id" holds for readers.
+# ``destination`` is a mark of the endpoint that a batch was made for (empty: none was named), see store/destination.py.
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS batch (id INTEGER PRIMARY KEY AUTOINCREMENT, signal INTEGER NOT NULL,
-    created INTEGER NOT NULL, items INTEGER NOT NULL, delivered INTEGER NOT NULL DEFAULT 0, body BLOB NOT NULL)""",
+    created INTEGER NOT NULL, items INTEGER NOT NULL, delivered INTEGER NOT NULL DEFAULT 0,
+    service TEXT NOT NULL DEFAULT '', destination TEXT NOT NULL DEFAULT '', body BLOB NOT NULL)""",
     "CREATE INDEX IF NOT EXISTS batch_delivered ON batch(id) WHERE delivered",
+    "CREATE INDEX IF NOT EXISTS batch_pending ON batch(destination, signal, id, items, service) WHERE NOT delivered",
+    """CREATE TABLE IF NOT EXISTS refused (id INTEGER PRIMARY KEY, signal INTEGER NOT NULL, created INTEGER NOT NULL,
+    items INTEGER NOT NULL, reason TEXT NOT NULL, body BLOB NOT NULL)""",
     "CREATE TABLE IF NOT EXISTS dropped (signal INTEGER PRIMARY KEY, batches INTEGER NOT NULL, items INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS delivery (destination TEXT PRIMARY KEY, place TEXT, at INTEGER, error TEXT)",
 )
 _SLICE: Final = 16  # batches deleted at a time when the file is full
 
@@ -54,13 +60,31 @@ class NewBatch(NamedTuple):
     body: bytes
 
 
+class Delivery(NamedTuple):
+    """The last change in how sending to one place goes."""
+
+    place: str
+    at: int  # nanoseconds since the epoch
+    error: str  # empty: it is taking what we send
+
+
 class Database:
     """A connection for writing. Not thread-safe: its owner holds a lock. Never used after a fork."""
 
-    def __init__(self, path: Path, *, limit: int, fsync: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        limit: int,
+        fsync: bool = False,
+        service: str = "",
+        destination: str = "",
+        delivered: bool = False,
+    ) -> None:
         self.path = path
         self._limit = limit
-        self._connection = _open(path, fsync)
+        self._owner = (delivered, service, destination)  # written beside each batch
+        self._connection = open_file(path, fsync=fsync)
         self.identity = identity_of(path)
         self.size = 0  # bytes in use after the last commit
         self._page_size = int(self._connection.execute("PRAGMA page_size").fetchone()[0])
@@ -75,8 +99,9 @@ class Database:
         try:
             for batch in batches:
                 execute(
-                    "INSERT INTO batch(signal, created, items, body) VALUES (?, ?, ?, ?)",
-                    (SIGNALS.index(batch.signal), now_ns, batch.items, batch.body),
+                    "INSERT INTO batch(signal, created, items, delivered, service, destination, body)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (SIGNALS.index(batch.signal), now_ns, batch.items, *self._owner, batch.body),
                 )
             dropped = self._shrink()
             execute("COMMIT")
@@ -101,33 +126,41 @@ class Database:
         self._connection.close()
 
     def _shrink(self) -> list[tuple[str, int]]:
+        """Make room: first what was delivered, then what was refused, then the oldest, which is a loss."""
         dropped: list[tuple[str, int]] = []
         execute = self._connection.execute
         while True:
             self.size = self.used()
             if self.size <= self._limit:
                 break
-            rows = execute(
-                "SELECT id, signal, items FROM batch WHERE delivered ORDER BY id LIMIT ?", (_SLICE,)
-            ).fetchall()
-            delivered = bool(rows)
-            if not delivered:
-                rows = execute("SELECT id, signal, items FROM batch ORDER BY id LIMIT ?", (_SLICE,)).fetchall()
+            if _delete_some(self._connection):
+                continue
+            rows = execute("SELECT id, signal, items FROM batch ORDER BY id LIMIT ?", (_SLICE,)).fetchall()
             if len(rows) <= 1:
                 break  # one batch over the limit by itself: keep it
             for identifier, signal, items in rows:
                 execute("DELETE FROM batch WHERE id = ?", (identifier,))
-                if not delivered:
-                    dropped.append((SIGNALS[signal], items))
-                    execute(
-                        "INSERT INTO dropped VALUES (?, 1, ?) ON CONFLICT (signal)"
-                        " DO UPDATE SET batches = batches + 1, items = items + excluded.items",
-                        (signal, items),
-                    )
+                dropped.append((SIGNALS[signal], items))
+                execute(
+                    "INSERT INTO dropped VALUES (?, 1, ?) ON CONFLICT (signal)"
+                    " DO UPDATE SET batches = batches + 1, items = items + excluded.items",
+                    (signal, items),
+                )
         return dropped
 
 
-def _open(path: Path, fsync: bool) -> sqlite3.Connection:
+def _delete_some(connection: sqlite3.Connection) -> bool:
+    """Delete a few batches that nobody waits for; ``False`` if there are none."""
+    for table, condition in (("batch", "WHERE delivered"), ("refused", "")):
+        deleted = connection.execute(
+            f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} {condition} ORDER BY id LIMIT ?)", (_SLICE,)
+        )
+        if deleted.rowcount:
+            return True
+    return False
+
+
+def open_file(path: Path, *, fsync: bool) -> sqlite3.Connection:
     """Open or create the file. Retries: first opens at the same moment see "locked" despite the timeout."""
     deadline = time.monotonic() + OPEN_TIMEOUT
     while True:
@@ -155,8 +188,9 @@ def _open(path: Path, fsync: bool) -> sqlite3.Connection:
 
 def _prepare(connection: sqlite3.Connection, fsync: bool) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
-        raise StoreError(f"the store has format {version}, this otel-perf knows {SCHEMA_VERSION}: upgrade otel-perf")
+    if version not in {0, SCHEMA_VERSION}:
+        remedy = "upgrade otel-perf" if version > SCHEMA_VERSION else "move it away; format 1 was never released"
+        raise StoreError(f"the store has format {version}, this otel-perf knows {SCHEMA_VERSION}: {remedy}")
     if version == 0:
         connection.execute("PRAGMA page_size = 8192")
     connection.execute("PRAGMA journal_mode = WAL")
@@ -223,7 +257,7 @@ class StoreReader:
     """Reads a store while others write to it. Short transactions, so that the WAL can be reset."""
 
     def __init__(self, home: Path) -> None:
-        path = home / FILE
+        path = home / STORE_FILE
         if not path.exists():
             raise StoreError(f"no store at {path}: run the program under opentelemetry-instrument first")
         try:
@@ -270,6 +304,26 @@ class StoreReader:
         """Batches and items by signal that were dropped because the store was full."""
         rows = self._connection.execute("SELECT signal, batches, items FROM dropped")
         return {SIGNALS[signal]: (batches, items) for signal, batches, items in rows}
+
+    def refused(self) -> list[tuple[str, int, int, str]]:
+        """What a receiver refused, as (signal, batches, items, the latest reason)."""
+        rows = self._connection.execute(
+            "SELECT signal, count(*), sum(items), reason, max(id) FROM refused GROUP BY signal ORDER BY signal"
+        )
+        return [(SIGNALS[signal], batches, items, reason) for signal, batches, items, reason, _ in rows]
+
+    def refused_batches(self, signals: Iterable[str] = SIGNALS) -> Iterator[Batch]:
+        """The batches that a receiver refused, oldest first."""
+        wanted = [SIGNALS.index(signal) for signal in signals]
+        rows = self._connection.execute("SELECT id, signal, created, items, body FROM refused ORDER BY id")
+        for identifier, signal, created, items, body in rows:
+            if signal in wanted:
+                yield Batch(identifier, SIGNALS[signal], created, items, body)
+
+    def deliveries(self) -> list[Delivery]:
+        """How sending went last, by destination."""
+        rows = self._connection.execute("SELECT place, at, error FROM delivery ORDER BY at")
+        return [Delivery(*row) for row in rows]
 
     def size(self) -> int:
         """Bytes of the file and its WAL on disk."""

@@ -14,10 +14,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
-from otel_perf.store.committer import Committer
+from otel_perf.store.committer import Committer, Owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from otel_perf.core.home import Home
 
@@ -50,10 +51,22 @@ class Writer:
     connection and a thread of its own, made when it first has something to store.
     """
 
-    def __init__(self, home: Home, *, delay: float, limit: int, fsync: bool, problem: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        home: Home,
+        *,
+        delay: float,
+        limit: int,
+        fsync: bool,
+        problem: Callable[[str], None],
+        owner: Owner = Owner(),  # noqa: B008 - a constant
+    ) -> None:
         self._delay = min(delay, LONGEST_DELAY)
         self.lanes: list[Lane] = []
-        self._committer = Committer(home, limit=limit, fsync=fsync, problem=problem, dropped=self._count_dropped)
+        self.committed: Callable[[], None] | None = None  # called in the store's thread when something was committed
+        self._committer = Committer(
+            home, limit=limit, fsync=fsync, owner=owner, problem=problem, dropped=self.count_dropped
+        )
         self._forking: dict[int, bool] = {}  # thread that forks → whether it holds the lock
         self._reset_primitives()
 
@@ -116,7 +129,13 @@ class Writer:
         """Bytes in use in the file after the last commit; ``None`` before the first."""
         return self._committer.size
 
-    def _count_dropped(self, signal: str, items: int) -> None:
+    @property
+    def folder(self) -> Path | None:
+        """Where the store was opened; ``None`` before the first commit."""
+        return self._committer.folder
+
+    def count_dropped(self, signal: str, items: int) -> None:
+        """Count ``items`` of ``signal`` as lost."""
         for lane in self.lanes:
             if lane.signal == signal:
                 lane.dropped += items
@@ -241,10 +260,13 @@ class Writer:
 
     def _take_all(self, *, force: bool) -> None:
         self._in_round = True
+        before = self._committer.stored
         try:
             self._take_rounds(force=force)
         finally:
             self._in_round = False
+            if self.committed is not None and self._committer.stored > before:
+                self.committed()
 
     def _take_rounds(self, *, force: bool) -> None:
         self._signalled = False

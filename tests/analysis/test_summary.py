@@ -8,7 +8,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_perf.analysis.summary import _covered, quantile, summarize
-from otel_perf.store.database import FILE, Database, NewBatch, StoreReader
+from otel_perf.core.home import STORE_FILE
+from otel_perf.store.database import Database, NewBatch, StoreReader
 from tests.stored import points
 
 MS = 10**6
@@ -17,7 +18,7 @@ MS = 10**6
 @pytest.fixture
 def store(home):
     home.mkdir()
-    database = Database(home / FILE, limit=10**9)
+    database = Database(home / STORE_FILE, limit=10**9)
     requests = {
         "traces": ExportTraceServiceRequest,
         "logs": ExportLogsServiceRequest,

@@ -14,6 +14,7 @@ from opentelemetry.trace import Status, StatusCode
 from otel_perf import cli
 from otel_perf.cli import doctor, text
 from otel_perf.cli import run as run_command
+from otel_perf.core.home import STORE_FILE
 
 
 @pytest.fixture
@@ -203,7 +204,7 @@ def test_doctor_shows_the_store(filled, capsys, monkeypatch):
         ({"OTEL_TRACES_EXPORTER": "smoke,otlp"}, "'smoke', which is not installed", "pip install"),
         ({"OTEL_PERF_MEMROY": "off"}, "OTEL_PERF_MEMROY is no variable", "did you mean OTEL_PERF_MEMORY?"),
         ({"OTEL_PERF_XYZ_ABC_DEF": "1"}, "is no variable of otel-perf", "docs/configuration.md"),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, "does not send", "otel-perf export"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, "does not take what is sent", "start the receiver"),
         ({"OTEL_PERF_HOME": "/dev/null/home"}, "cannot be written", "OTEL_PERF_HOME"),
     ],
 )
@@ -241,17 +242,18 @@ def test_doctor_finds_other_distributions_and_missing_parts(home, monkeypatch, c
 
 
 def test_doctor_reports_what_was_dropped_and_what_cannot_be_read(filled, capsys, monkeypatch):
-    from otel_perf.store.database import FILE, Database
+    from otel_perf.core.home import STORE_FILE
+    from otel_perf.store.database import Database
 
     monkeypatch.setattr(doctor, "_has", lambda package: package.startswith("opentelemetry"))
-    database = Database(filled / FILE, limit=10**9)
+    database = Database(filled / STORE_FILE, limit=10**9)
     database._connection.execute("INSERT INTO dropped VALUES (0, 3, 900)")
     database.close()
     assert cli.main(["doctor"]) == 1
     assert "raise OTEL_PERF_STORE_LIMIT" in capsys.readouterr().out
     assert cli.main(["report"]) == 0
     assert "900 traces dropped at the size limit" in capsys.readouterr().out
-    (filled / FILE).write_bytes(b"garbage" * 1000)
+    (filled / STORE_FILE).write_bytes(b"garbage" * 1000)
     assert cli.main(["doctor"]) == 1
     assert "a new one is made" in capsys.readouterr().out
 
@@ -312,3 +314,27 @@ def test_long_names_are_clipped_to_one_line():
 
 def test_what_is_stored_is_private(filled):
     assert stat.S_IMODE(filled.stat().st_mode) == 0o700
+
+
+def test_doctor_shows_a_receiver_that_answers_and_what_it_refused(filled, capsys, monkeypatch):
+    from otel_perf.store.outbox import Outbox
+    from tests.store.receiver import Receiver
+
+    monkeypatch.setattr(doctor, "_has", lambda package: package.startswith("opentelemetry"))
+    outbox = Outbox(filled / STORE_FILE, fsync=False)
+    (batch,) = outbox.next("", "traces", after=0, batches=1, size=1)
+    outbox.refuse([batch], "400 Bad Request: too old")
+    outbox.note("/traces", "http://c/v1/traces", "400 Bad Request: too old")
+    outbox.close()
+    receiver = Receiver()
+    with receiver.running():
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        assert cli.main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert f"traces → {receiver.url}/v1/traces (http/protobuf): 200 OK" in out
+    assert "what goes to http://c/v1/traces failed: 400 Bad Request: too old" in out
+    assert "were refused: 400 Bad Request: too old" in out
+    assert "otel-perf export --refused --signal traces" in out
+    assert cli.main(["export", "--refused"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "resourceSpans" in json.loads(line)

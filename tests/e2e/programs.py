@@ -25,7 +25,11 @@ def environment(home, **variables):
     """The machine's environment without its OTEL variables, with our home."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "PYTHON"))}
     # Upstream's threading instrumentor puts a frame of its own into the tracebacks of threads.
-    ours = {"OTEL_PERF_HOME": str(home), "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "threading"}
+    ours = {
+        "OTEL_PERF_HOME": str(home),
+        "OTEL_PERF_STORE_PROBE": "off",
+        "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "threading",
+    }
     return {**kept, **ours, **{name: str(value) for name, value in variables.items()}}
 
 

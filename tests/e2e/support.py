@@ -174,7 +174,8 @@ def environment(env_folder: Path, home: Path, variables: Mapping[str, str] | Non
         if not name.startswith(_FOREIGN) and name not in _FOREIGN_NAMES
     }
     path = f"{env_folder / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    return kept | {"PATH": path, "OTEL_PERF_HOME": str(home), "PYTHONUNBUFFERED": "1"} | dict(variables or {})
+    ours = {"OTEL_PERF_HOME": str(home), "OTEL_PERF_STORE_PROBE": "off", "PYTHONUNBUFFERED": "1"}
+    return kept | {"PATH": path} | ours | dict(variables or {})
 
 
 def plain(

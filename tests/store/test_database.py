@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_perf.core.errors import StoreError
+from otel_perf.core.home import STORE_FILE
 from otel_perf.store.database import (
-    FILE,
     SIGNALS,
     Database,
     NewBatch,
@@ -33,7 +33,7 @@ def folder(home):
 
 
 def open_database(folder, limit=BIG):
-    return Database(folder / FILE, limit=limit)
+    return Database(folder / STORE_FILE, limit=limit)
 
 
 def test_batches_come_back_in_the_order_in_which_they_were_stored(folder):
@@ -101,9 +101,9 @@ def test_a_failed_append_stores_nothing(folder):
 def test_a_replaced_or_deleted_file_is_noticed(folder):
     database = open_database(folder)
     assert database.is_current()
-    (folder / FILE).rename(folder / "other.db")
+    (folder / STORE_FILE).rename(folder / "other.db")
     assert not database.is_current()
-    (folder / FILE).touch()
+    (folder / STORE_FILE).touch()
     assert not database.is_current()
     database.close()
 
@@ -117,7 +117,7 @@ def test_a_store_of_a_newer_version_is_refused(folder):
 
 
 def test_garbage_is_known_as_corrupt_and_set_aside(folder):
-    path = folder / FILE
+    path = folder / STORE_FILE
     path.write_bytes(b"this is not a database, it only looks long enough to be one" * 100)
     with pytest.raises(sqlite3.DatabaseError) as caught:
         open_database(folder)
@@ -137,13 +137,13 @@ def test_reading_what_is_not_there_says_how_to_make_it(home):
 
 
 def test_reading_garbage_names_the_file(folder):
-    (folder / FILE).write_bytes(b"garbage" * 1000)
+    (folder / STORE_FILE).write_bytes(b"garbage" * 1000)
     with pytest.raises(StoreError, match=r"telemetry\.db cannot be read"):
         StoreReader(folder)
 
 
 def test_the_fsync_setting_reaches_sqlite(folder):
-    database = Database(folder / FILE, limit=BIG, fsync=True)
+    database = Database(folder / STORE_FILE, limit=BIG, fsync=True)
     assert database._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
     database.close()
     database = open_database(folder)

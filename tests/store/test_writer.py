@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from otel_perf.core.home import HOME_VARIABLE, Home
+from otel_perf.core.home import HOME_VARIABLE, STORE_FILE, Home
 from otel_perf.store import committer
 from otel_perf.store import writer as module
-from otel_perf.store.database import FILE, Database
+from otel_perf.store.database import Database
 from otel_perf.store.writer import Lane, Writer
 from tests.e2e.support import wait_for
 from tests.stored import batches
@@ -145,7 +145,7 @@ def test_a_home_that_cannot_be_made_is_replaced_by_a_temporary_one(make, home, p
     writer, lane = make()
     writer.offer(lane, 1)
     assert writer.flush(10)
-    assert stored(Home({HOME_VARIABLE: str(home)}).with_file(FILE)) == [1]
+    assert stored(Home({HOME_VARIABLE: str(home)}).with_file(STORE_FILE)) == [1]
     (line,) = problems
     assert str(home) in line
     assert "EEXIST" in line
@@ -193,7 +193,7 @@ def test_a_failed_store_is_tried_again_only_after_a_while(make, monkeypatch, pro
 
 def test_a_corrupt_store_is_set_aside_and_a_new_one_begun(make, home, problems):
     home.mkdir()
-    (home / FILE).write_bytes(b"garbage " * 4096)
+    (home / STORE_FILE).write_bytes(b"garbage " * 4096)
     writer, lane = make()
     writer.offer(lane, 7)
     assert writer.flush(10)
@@ -209,8 +209,8 @@ def test_a_store_that_turns_corrupt_while_open_is_set_aside(make, home, problems
         writer.offer(lane, number)
     assert writer.flush(10)
     writer.close(5)
-    size = (home / FILE).stat().st_size
-    with (home / FILE).open("r+b") as file:
+    size = (home / STORE_FILE).stat().st_size
+    with (home / STORE_FILE).open("r+b") as file:
         file.seek(100)
         file.write(b"\xff" * (size - 100))
     writer.offer(lane, 7)
@@ -223,8 +223,8 @@ def test_another_process_that_set_the_file_aside_first_is_not_undone(make, home,
     writer, lane = make()
     writer.offer(lane, 1)
     assert writer.flush(10)
-    (home / FILE).rename(home / "set-aside.db")
-    fresh = Database(home / FILE, limit=10**9)
+    (home / STORE_FILE).rename(home / "set-aside.db")
+    fresh = Database(home / STORE_FILE, limit=10**9)
     writer._committer._set_aside(sqlite3.DatabaseError("malformed"))
     assert not list(home.glob("telemetry.db.corrupt-*"))
     assert not problems
@@ -274,7 +274,7 @@ def test_a_busy_store_is_not_a_problem_worth_a_line(make, home, problems, monkey
     writer, lane = make()
     writer.offer(lane, 1)
     assert writer.flush(10)
-    blocker = sqlite3.connect(home / FILE, isolation_level=None)
+    blocker = sqlite3.connect(home / STORE_FILE, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     writer.offer(lane, 2)
     assert not writer.flush(10)

@@ -1,0 +1,117 @@
+"""OTLP over gRPC: the stored bytes through a generic unary call of grpcio (extra ``grpc``)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from otel_perf.core.errors import MissingExtraError
+from otel_perf.store.http_sender import authorities
+from otel_perf.store.sender import LONGEST_WAIT, Answer, partial_success, user_agent
+
+if TYPE_CHECKING:
+    from otel_perf.store.destination import Destination
+
+METHODS: Final = {
+    "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+}
+# https://opentelemetry.io/docs/specs/otlp/#failures: what may go through later
+BUSY: Final = frozenset(
+    {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS", "RESOURCE_EXHAUSTED"}
+)
+MISCONFIGURED: Final = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED", "NOT_FOUND"})
+_RETRY_INFO: Final = "type.googleapis.com/google.rpc.RetryInfo"
+
+
+class GrpcSender:
+    """Calls one service over one channel."""
+
+    def __init__(self, destination: Destination) -> None:
+        # Our forks are handled by closing the channel; grpcio's own handling waits for calls and warns on stderr.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+        try:
+            import grpc
+        except ImportError:
+            raise MissingExtraError(f"{destination.place} over gRPC", "grpc") from None
+        self._grpc = grpc
+        self._destination = destination
+        self._metadata = tuple(destination.headers.items())
+        self._channel: Any = None
+        self._call: Any = None
+
+    def send(self, body: bytes, timeout: float) -> Answer:
+        """Call with ``body``."""
+        try:
+            if self._call is None:
+                self._channel = self._open()
+                # No serializers: what is stored is what goes out.
+                self._call = self._channel.unary_unary(METHODS[self._destination.signal])
+            answer = self._call(body, timeout=timeout, metadata=self._metadata)
+        except self._grpc.RpcError as error:
+            return _judge(error)
+        except (OSError, ValueError) as error:
+            return Answer("misconfigured", str(error))
+        rejected, message = partial_success(self._destination.signal, answer) if answer else (0, "")
+        return Answer("accepted", "OK", rejected=rejected, message=message)
+
+    def close(self) -> None:
+        """Close the channel."""
+        channel, self._channel, self._call = self._channel, None, None
+        if channel is not None:
+            channel.close()
+
+    def _open(self) -> Any:
+        grpc, destination = self._grpc, self._destination
+        parts = urlsplit(destination.url)
+        target = parts.netloc.rpartition("@")[2]
+        options = [("grpc.primary_user_agent", user_agent()), ("grpc.max_receive_message_length", 65_536)]
+        compression = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}.get(destination.compression)
+        if parts.scheme == "http":
+            return grpc.insecure_channel(target, options=options, compression=compression)
+        credentials = grpc.ssl_channel_credentials(
+            root_certificates=_content(authorities(destination)),
+            private_key=_content(destination.client_key),
+            certificate_chain=_content(destination.client_certificate),
+        )
+        if parts.port is None:
+            target = f"{target}:443"
+        return grpc.secure_channel(target, credentials, options=options, compression=compression)
+
+
+def _content(path: str | None) -> bytes | None:
+    return None if path is None else Path(path).read_bytes()
+
+
+def _judge(error: Any) -> Answer:
+    """What a failed call means for the request."""
+    name = error.code().name
+    detail = f"{name}: {error.details()}"[:300]
+    if "ssl" in detail.lower() or "certificate" in detail.lower():
+        return Answer("misconfigured", detail)
+    if name == "RESOURCE_EXHAUSTED" and "larger than max" in detail:
+        return Answer("refused", detail)
+    if name in BUSY:
+        return Answer("busy", detail, retry_after=_retry_after(error))
+    return Answer("misconfigured" if name in MISCONFIGURED else "refused", detail)
+
+
+def _retry_after(error: Any) -> float | None:
+    """Seconds that the receiver asks for, in a ``google.rpc.RetryInfo`` of the trailing metadata."""
+    for key, value in error.trailing_metadata() or ():
+        if key != "grpc-status-details-bin":
+            continue
+        try:
+            from google.rpc.error_details_pb2 import RetryInfo
+            from google.rpc.status_pb2 import Status
+
+            for detail in Status.FromString(value).details:
+                if detail.type_url == _RETRY_INFO:
+                    delay = RetryInfo.FromString(detail.value).retry_delay
+                    return float(min(delay.seconds + delay.nanos / 1e9, LONGEST_WAIT))
+        except Exception:  # somebody else's bytes
+            return None
+    return None

@@ -1,0 +1,190 @@
+"""OTLP over HTTP: protobuf bodies, on a kept connection of urllib3."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import math
+import os
+import time
+import zlib
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from otel_perf.store.sender import LONGEST_WAIT, Answer, partial_success, user_agent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from otel_perf.store.destination import Destination
+
+BUSY: Final = frozenset({408, 425, 429, 502, 503, 504})
+MISCONFIGURED: Final = frozenset({401, 402, 403, 404, 405, 406, 407, 410, 415, 421, 426, 511})
+BODY_LIMIT: Final = 64 * 1024  # bytes of an answer that are read
+_SHOWN: Final = 200  # characters of an answer that a line quotes
+
+
+class HttpSender:
+    """Posts to one URL; proxies and authorities as the environment names them (``HTTPS_PROXY``, ``NO_PROXY``)."""
+
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
+        self._headers = headers(destination)
+        self._pool: Any = None
+
+    def send(self, body: bytes, timeout: float) -> Answer:
+        """Post ``body``."""
+        import urllib3
+
+        deadline = time.monotonic() + timeout
+        try:
+            if self._pool is None:
+                self._pool = _pool(self._destination)
+            response = self._pool.request(
+                "POST",
+                self._destination.url,
+                body=compressed(body, self._destination.compression),
+                headers=self._headers,
+                timeout=urllib3.Timeout(total=timeout),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            return failed(error)
+        try:
+            content = _read(response, deadline)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            response.close()
+            return failed(error)
+        response.release_conn()
+        return judge(self._destination.signal, response.status, response.reason or "", response.headers, content)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._pool is not None:
+            with contextlib.suppress(Exception):
+                self._pool.clear()
+            self._pool = None
+
+
+def headers(destination: Destination) -> dict[str, str]:
+    """The request's headers: the protocol's own, then the user's, which win."""
+    own = {"content-type": "application/x-protobuf", "user-agent": user_agent()}
+    if destination.compression != "none":
+        own["content-encoding"] = destination.compression
+    return own | dict(destination.headers)
+
+
+def compressed(body: bytes, compression: str) -> bytes:
+    """``body`` as the destination wants it."""
+    if compression == "gzip":
+        return gzip.compress(body, compresslevel=6, mtime=0)
+    return zlib.compress(body) if compression == "deflate" else body
+
+
+def authorities(destination: Destination) -> str | None:
+    """The file of certificates to trust, as requests (which upstream sends with) finds it."""
+    for path in (destination.certificate, os.environ.get("REQUESTS_CA_BUNDLE"), os.environ.get("CURL_CA_BUNDLE")):
+        if path:
+            return path
+    try:
+        import certifi
+    except ImportError:
+        return None  # the system's
+    return certifi.where()
+
+
+def judge(signal: str, status: int, reason: str, received: Mapping[str, str], content: bytes) -> Answer:
+    """What an HTTP answer means for the request."""
+    said = f"{status} {reason}".strip()
+    kind = received.get("content-type", "")
+    if 200 <= status < 300:
+        if kind.startswith("text/html"):
+            return Answer("misconfigured", f"{said} with a web page: no OTLP receiver")
+        rejected, message = partial_success(signal, content) if content and "json" not in kind else (0, "")
+        return Answer("accepted", said, rejected=rejected, message=message)
+    explanation = _explanation(kind, content)
+    detail = f"{said}: {explanation}" if explanation else said
+    if status in BUSY:
+        return Answer("busy", detail, retry_after=_retry_after(received.get("retry-after")))
+    if status in MISCONFIGURED or status < 400:
+        return Answer("misconfigured", detail)
+    return Answer("refused", detail)
+
+
+def failed(error: Exception) -> Answer:
+    """What it means that no answer came."""
+    reason = getattr(error, "reason", None)
+    shown = str(reason if isinstance(reason, Exception) else error) or repr(error)
+    shown = shown.rpartition(">: ")[2]  # urllib3 puts its connection's repr first
+    if "certificate" in shown.lower() or "SSL" in shown:
+        return Answer("misconfigured", shown)
+    return Answer("busy", shown)
+
+
+def _pool(destination: Destination) -> Any:
+    import urllib3
+
+    parts = urlsplit(destination.url)
+    options: dict[str, Any] = {"num_pools": 1, "maxsize": 1, "retries": False}
+    if parts.scheme == "https":
+        options |= {"ca_certs": authorities(destination), "cert_reqs": "CERT_REQUIRED"}
+        options |= {"cert_file": destination.client_certificate, "key_file": destination.client_key}
+    host = parts.hostname or ""
+    proxies = getproxies()
+    proxy = None if proxy_bypass(host) else proxies.get(parts.scheme) or proxies.get("all")
+    if proxy is None:
+        return urllib3.PoolManager(**options)
+    address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    credentials = {}
+    if address.username:
+        credentials = urllib3.make_headers(proxy_basic_auth=f"{address.username}:{address.password or ''}")
+    return urllib3.ProxyManager(address.geturl(), proxy_headers=credentials, **options)
+
+
+def _read(response: Any, deadline: float) -> bytes:
+    """The answer's body, within the deadline and the limit."""
+    content = b""
+    while len(content) < BODY_LIMIT:
+        piece = response.read1(4096)  # what is there: read() would wait for all of it
+        if not piece:
+            break
+        content += piece
+        if time.monotonic() > deadline:
+            raise TimeoutError("the answer did not end in time")
+    return content
+
+
+def _explanation(kind: str, content: bytes) -> str:
+    """The receiver's words: a google.rpc.Status in protobuf, or text."""
+    if kind.startswith("application/x-protobuf"):
+        from google.protobuf.message import DecodeError
+
+        try:
+            from google.rpc.status_pb2 import Status
+
+            text = Status.FromString(content).message
+        except (DecodeError, ImportError):
+            return ""
+    elif kind.startswith("text/html"):
+        return ""
+    else:
+        text = content.decode("utf-8", "replace")
+    return " ".join(text.split())[:_SHOWN]
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds that ``Retry-After`` asks for, be it a number or a date; at most ``LONGEST_WAIT``."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (TypeError, ValueError):
+            return None
+    return min(max(seconds, 0.0), LONGEST_WAIT) if math.isfinite(seconds) else None

@@ -1,0 +1,167 @@
+"""From the store to the real Collector, through what goes wrong in between: nothing is lost."""
+
+import signal
+import sys
+import time
+
+import pytest
+
+from tests.e2e import programs
+from tests.e2e.collector import Collector
+from tests.e2e.support import Running, wait_for
+from tests.stored import batches, spans
+
+SPANS = """
+import logging, sys
+from opentelemetry import metrics, trace
+tracer = trace.get_tracer("t")
+for number in range(int(sys.argv[1])):
+    with tracer.start_as_current_span("work"):
+        logging.getLogger("app").warning("line %d", number)
+metrics.get_meter("m").create_counter("made").add(int(sys.argv[1]))
+"""
+STEADY = """
+import sys, time
+from pathlib import Path
+from opentelemetry import trace
+tracer = trace.get_tracer("t")
+made = Path(sys.argv[1]).open("a", buffering=1)
+while True:
+    span = tracer.start_span("work"); span.end()
+    context = span.get_span_context()
+    made.write(f"{context.trace_id:032x} {context.span_id:016x}\\n")
+    time.sleep(0.002)
+"""
+
+
+@pytest.fixture
+def collector(tmp_path):
+    return Collector(tmp_path)
+
+
+def pending(home):
+    """Stored ids of spans."""
+    return {(span.trace_id, span.span_id) for span in spans(home)}
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_all_three_signals_arrive(protocol, compression, collector, home):
+    with collector.running():
+        done = programs.run(
+            SPANS, home, "300", OTEL_PERF_STORE_EXIT="20s", OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.url(protocol), OTEL_EXPORTER_OTLP_COMPRESSION=compression,
+        )  # fmt: skip
+        assert (done.status, done.err.count("WARNING")) == (0, 0), done.err
+        ids = collector.wait_for_spans(300)
+        wait_for(lambda: len(collector.received("logs")) >= 300, what="the log records arrive")
+        wait_for(lambda: "made" in {metric["name"] for metric in collector.received("metrics")}, what="metrics")
+    assert len(ids) == len(collector.spans()) == 300
+    assert batches(home) == []
+
+
+def test_a_receiver_on_localhost_is_found_without_an_endpoint(collector, home):
+    collector.http = 4318
+    with collector.running():
+        programs.run(SPANS, home, "5", OTEL_PERF_STORE_EXIT="20s", OTEL_PERF_STORE_PROBE="on")
+        assert len(collector.wait_for_spans(5)) == 5
+
+
+def test_what_was_stored_while_nobody_listened_goes_out_at_the_next_start(collector, home):
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url(), "OTEL_PERF_STORE_EXIT": "20s"}
+    began = time.monotonic()
+    programs.run(SPANS, home, "40", **endpoint)
+    assert time.monotonic() - began < 15  # refused at once: the twenty seconds are not used
+    made = pending(home)
+    assert len(made) == 40
+    with collector.running():
+        programs.run(SPANS, home, "1", **endpoint)
+        assert made < collector.wait_for_spans(41)
+
+
+def test_an_endpoint_that_was_mended_gets_what_was_stored_for_the_wrong_one(collector, home):
+    service = {"OTEL_SERVICE_NAME": "shop", "OTEL_PERF_STORE_EXIT": "20s"}
+    programs.run(SPANS, home, "7", OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", **service)
+    programs.run(
+        SPANS, home, "3", OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", **service | {"OTEL_SERVICE_NAME": "other"}
+    )
+    with collector.running():
+        programs.run(SPANS, home, "1", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url(), **service)
+        assert len(collector.wait_for_spans(8)) == 8  # the other service's wait for that service
+    assert len(pending(home)) == 3
+
+
+def worker(home, folder, number, **variables):
+    command = programs.command(STEADY, str(folder / f"made-{number}"))
+    environ = programs.environment(home, OTEL_PERF_STORE_DELAY="50ms", **variables)
+    return Running(command, environ, folder, folder / f"worker-{number}.log")
+
+
+def made_by(folder, number):
+    file = folder / f"made-{number}"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {tuple(line.split()) for line in lines if len(line) == 49}
+
+
+def test_a_killed_app_and_a_killed_collector_lose_nothing_that_was_committed(collector, home, tmp_path):
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url()}
+    with collector.running() as receiver, worker(home, tmp_path, 1, **endpoint) as app:
+        collector.wait_for_spans(200)
+        receiver.send(signal.SIGKILL)
+        before = len(pending(home))
+        wait_for(lambda: len(pending(home)) > before + 200, what="a backlog grows")
+        app.send(signal.SIGKILL)
+        app.wait()
+    committed = pending(home)
+    arrived = set(collector.spans())
+    with collector.running(), worker(home, tmp_path, 2, **endpoint):
+        wait_for(lambda: committed <= arrived | set(collector.spans()), 30, "what was committed arrives")
+        assert len(made_by(tmp_path, 1) - set(collector.spans()) - arrived) < 100  # at most the last delay's
+
+
+def test_the_lease_moves_when_the_sender_is_killed(collector, home, tmp_path):
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url()}
+    with collector.running(), worker(home, tmp_path, 0, **endpoint) as first:
+        collector.wait_for_spans(20)
+        with worker(home, tmp_path, 1, **endpoint):
+            wait_for(lambda: len(made_by(tmp_path, 1)) > 100, what="the second works")
+            first.send(signal.SIGKILL)
+            first.wait()
+            wait_for(lambda: len(made_by(tmp_path, 1) & set(collector.spans())) > 200, 30, "the second one sends")
+    assert len(collector.spans()) - len(set(collector.spans())) <= 512
+
+
+def test_the_exit_does_not_wait_for_a_receiver_that_hangs(home):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        endpoint = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        program = (
+            "import time\nfrom opentelemetry import trace\ntrace.get_tracer('t').start_span('x').end()\n"
+            "import atexit, sys\nbegan = time.monotonic()\n"
+            "import threading; from otel_perf.distro import pipeline\npipeline().shutdown()\n"
+            "print(time.monotonic() - began)"
+        )
+        done = programs.run(program, home, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
+    assert float(done.out) < 2.0
+    assert len(spans(home)) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_forked_child_sends_when_its_parent_is_gone(collector, home):
+    program = """
+import os, sys, time
+from opentelemetry import trace
+tracer = trace.get_tracer("t")
+tracer.start_span("parent").end()
+trace.get_tracer_provider().force_flush()
+time.sleep(2)
+if os.fork():
+    os._exit(0)
+for _ in range(300):
+    tracer.start_span("child").end()
+    time.sleep(0.01)
+"""
+    with collector.running():
+        programs.run(program, home, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url(), timeout=60)
+        collector.wait_for_spans(301)

@@ -1,0 +1,111 @@
+"""OTEL_EXPORTER_OTLP_* variables: where a signal goes, and one line for each that cannot be used."""
+
+import pytest
+
+from otel_perf.store.destination import mark, resolve
+
+
+def told(environ, signal="traces", **more):
+    lines = []
+    variables = {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in environ.items()} | more
+    return resolve(variables, signal, lines.append), lines
+
+
+@pytest.mark.parametrize(
+    ("environ", "protocol", "url"),
+    [
+        ({"ENDPOINT": "http://c:4318"}, "http/protobuf", "http://c:4318/v1/traces"),
+        ({"ENDPOINT": "https://c/base/"}, "http/protobuf", "https://c/base/v1/traces"),
+        ({"ENDPOINT": "http://c:4317"}, "grpc", "http://c:4317"),
+        ({"ENDPOINT": "c:4317"}, "grpc", "https://c:4317"),
+        ({"ENDPOINT": "c:4317", "INSECURE": "true"}, "grpc", "http://c:4317"),
+        ({"ENDPOINT": "http://c:4317", "PROTOCOL": "http/protobuf"}, "http/protobuf", "http://c:4317/v1/traces"),
+        ({"ENDPOINT": "http://c:1", "TRACES_PROTOCOL": "grpc"}, "grpc", "http://c:1"),
+        ({"TRACES_ENDPOINT": "http://c/own", "ENDPOINT": "http://other"}, "http/protobuf", "http://c/own"),
+    ],
+)
+def test_the_endpoint_and_its_protocol(environ, protocol, url):
+    found, lines = told(environ)
+    assert (found.protocol, found.url, lines) == (protocol, url, [])
+
+
+def test_the_exporters_name_decides_the_protocol():
+    environ = {"ENDPOINT": "http://c:4317"}
+    assert told(environ, OTEL_TRACES_EXPORTER="otlp_proto_http")[0].protocol == "http/protobuf"
+    assert told({"ENDPOINT": "http://c:1"}, OTEL_TRACES_EXPORTER="otlp_proto_grpc")[0].protocol == "grpc"
+
+
+def test_nothing_named_is_nowhere():
+    assert told({}) == (None, [])
+    assert told({"METRICS_ENDPOINT": "http://c"}) == (None, [])
+    assert resolve({}, "logs", print, local="http://localhost:4318").url == "http://localhost:4318/v1/logs"
+
+
+@pytest.mark.parametrize(
+    ("environ", "line"),
+    [
+        ({"ENDPOINT": "ftp://c"}, "OTEL_EXPORTER_OTLP_ENDPOINT='ftp://c' is no endpoint; allowed: http://host:port"),
+        ({"ENDPOINT": "http://c:port"}, "is no endpoint"),
+        ({"ENDPOINT": "http://"}, "is no endpoint"),
+        (
+            {"ENDPOINT": "http://c", "CERTIFICATE": "/none/such"},
+            "OTEL_EXPORTER_OTLP_CERTIFICATE='/none/such' cannot be",
+        ),
+        ({"ENDPOINT": "http://c", "TRACES_CLIENT_KEY": "/none/such"}, "TRACES_CLIENT_KEY='/none/such' cannot be read"),
+    ],
+)
+def test_what_cannot_be_used_is_not_sent_to(environ, line):
+    found, lines = told(environ)
+    assert found is None
+    assert line in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("environ", "attribute", "used", "line"),
+    [
+        ({"TIMEOUT": "soon"}, "timeout", 10.0, "TIMEOUT='soon' is not a timeout"),
+        ({"TIMEOUT": "-1"}, "timeout", 10.0, "is not a timeout"),
+        ({"TRACES_TIMEOUT": "2.5", "TIMEOUT": "3"}, "timeout", 2.5, None),
+        ({"TIMEOUT": "10000"}, "timeout", 10.0, None),
+        ({"COMPRESSION": "brotli"}, "compression", "none", "COMPRESSION='brotli' is not a compression"),
+        ({"COMPRESSION": "GZIP"}, "compression", "gzip", None),
+        ({"PROTOCOL": "http/json"}, "protocol", "http/protobuf", "PROTOCOL='http/json' is not supported"),
+        ({"HEADERS": "api-key=a%20b, x=y=z"}, "headers", {"api-key": "a b", "x": "y=z"}, None),
+        ({"HEADERS": "secret,a=1"}, "headers", {"a": "1"}, "OTEL_EXPORTER_OTLP_HEADERS: entry 1 is malformed"),
+        ({"HEADERS": "a=1%0d%0aevil: 1"}, "headers", {}, "entry 1 is malformed"),
+    ],
+)
+def test_a_wrong_value_is_one_line_and_the_default(environ, attribute, used, line):
+    found, lines = told({"ENDPOINT": "http://c", **environ})
+    assert getattr(found, attribute) == used
+    assert ([line in text for text in lines] or [line is None]) == [True]
+    assert not any("secret" in text for text in lines)
+
+
+def test_an_http_endpoint_without_a_scheme_is_mended():
+    found, lines = told({"ENDPOINT": "collector:4318"})
+    assert found.url == "http://collector:4318/v1/traces"
+    assert "has no scheme" in lines[0]
+
+
+def test_no_password_is_shown(tmp_path):
+    found, _ = told({"ENDPOINT": "http://user:pass@c:1", "HEADERS": "api-key=hidden"})
+    assert found.place == "http://c:1/v1/traces"
+    assert "hidden" not in repr(found)
+
+
+def test_the_mark_changes_with_what_decides_where_it_goes():
+    base = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"}
+    assert mark({}) == ""
+    assert mark({"OTEL_EXPORTER_OTLP_HEADERS": "a=1"}) == ""
+    assert mark(base) == mark(base | {"OTEL_EXPORTER_OTLP_TIMEOUT": "3", "HOME": "/x"})
+    assert (
+        len(
+            {
+                mark(base),
+                mark(base | {"OTEL_EXPORTER_OTLP_HEADERS": "a=1"}),
+                mark({**base, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://d"}),
+            }
+        )
+        == 3
+    )

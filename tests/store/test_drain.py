@@ -1,0 +1,316 @@
+"""Sending what is stored: in order, once it was taken it is gone, and nothing that happens there loses it."""
+
+import logging
+import os
+import time
+from collections import Counter
+
+import pytest
+
+from otel_perf.core.home import HOME_VARIABLE, STORE_FILE, Home
+from otel_perf.store import drain as module
+from otel_perf.store import route as route_module
+from otel_perf.store.committer import Owner
+from otel_perf.store.database import StoreReader
+from otel_perf.store.destination import Destination
+from otel_perf.store.drain import Drain
+from otel_perf.store.lease import Lease
+from otel_perf.store.writer import Lane, Writer
+from tests.e2e.support import wait_for
+from tests.store.receiver import Receiver
+from tests.stored import batches
+
+OWNER = Owner("shop", "d1")
+
+
+def encode(items):
+    return b",".join(b"%d" % item for item in items) + b","
+
+
+@pytest.fixture
+def receiver():
+    receiver = Receiver()
+    with receiver.running():
+        yield receiver
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    for name in ("START", "IDLE", "LEASE_RETRY"):
+        monkeypatch.setattr(module, name, 0.02)
+    monkeypatch.setattr(route_module, "FIRST_BACKOFF", 0.05)
+
+
+@pytest.fixture
+def make(home, receiver):
+    drains = []
+
+    def make(signals=("traces",), keep=False, url=None, owner=OWNER, timeout=10.0, find=None):
+        problems = []
+        writer = Writer(
+            Home({HOME_VARIABLE: str(home)}), delay=0.01, limit=10**9, fsync=False, problem=problems.append, owner=owner
+        )
+        writer.lanes += [Lane(signal, encode, limit=4096, batch=10) for signal in signals]
+        destinations = [
+            Destination(signal, "http/protobuf", f"{url or receiver.url}/v1/{signal}", timeout=timeout)
+            for signal in signals
+        ]
+        drain = Drain(
+            writer, lambda: home, lambda: destinations, owner=owner, keep=keep, fsync=False, problem=problems.append,
+            find=find,
+        )  # fmt: skip
+        writer.committed = drain.poke
+        drain.problems = problems
+        drains.append((writer, drain))
+        return writer, drain
+
+    yield make
+    for writer, drain in drains:
+        writer.close(5)
+        drain.end()
+
+
+def offer(writer, numbers, lane=0):
+    for number in numbers:
+        writer.offer(writer.lanes[lane], number)
+    assert writer.flush(10)
+
+
+def numbers(requests, path="/v1/traces"):
+    return [int(item) for where, _, body in requests if where == path for item in body.split(b",") if item]
+
+
+def empty(home):
+    return lambda: not batches(home)
+
+
+def test_it_arrives_in_order_and_is_gone(make, receiver, home):
+    writer, drain = make(("traces", "logs"))
+    offer(writer, range(95))
+    offer(writer, range(5), lane=1)
+    wait_for(empty(home), what="all is sent")
+    assert numbers(receiver.requests) == list(range(95))
+    assert numbers(receiver.requests, "/v1/logs") == list(range(5))
+    wait_for(lambda: drain.delivered == {"traces": 95, "logs": 5})
+    assert receiver.requests[0][1]["content-type"] == "application/x-protobuf"
+    assert drain.problems == []
+
+
+def test_a_kept_copy_is_marked_as_delivered(make, receiver, home):
+    writer, drain = make(keep=True)
+    offer(writer, range(20))
+    wait_for(lambda: drain.delivered["traces"] == 20)
+    reader = StoreReader(home)
+    wait_for(lambda: reader.pending() == {})
+    reader.close()
+    assert sum(batch.items for batch in batches(home)) == 20
+
+
+@pytest.mark.parametrize("status", [429, 503, 408, 502, 401, 404])
+def test_what_is_not_taken_now_is_sent_later_in_order(status, make, receiver, home):
+    answers = [(status, {"retry-after": "0"}, b"not now")] * 2
+    receiver.answer = lambda *_: answers.pop() if answers else (200, {}, b"")
+    writer, drain = make()
+    offer(writer, range(30))
+    wait_for(empty(home), what="all is sent")
+    assert numbers(receiver.requests) == list(range(30))
+    (line,) = drain.problems
+    assert f"does not take what is sent ({status}" in line
+    assert "not now" in line
+
+
+def test_retry_after_is_honoured(make, receiver, home):
+    times = []
+
+    def answer(*_):
+        times.append(time.monotonic())
+        return (503, {"retry-after": "1"}, b"") if len(times) == 1 else (200, {}, b"")
+
+    receiver.answer = answer
+    writer, _ = make()
+    offer(writer, [1])
+    wait_for(empty(home), what="all is sent")
+    assert times[1] - times[0] >= 1.0
+
+
+@pytest.mark.parametrize("status", [400, 413, 500])
+def test_one_refused_batch_is_set_aside_and_the_rest_goes_on(status, make, receiver, home):
+    receiver.answer = lambda _path, _headers, body: (status, {}, b"bad") if b",13," in b"," + body else (200, {}, b"")
+    writer, drain = make()
+    offer(writer, range(50))
+    wait_for(empty(home), what="the rest is sent")
+    assert numbers(receiver.requests) == [number for number in range(50) if not 10 <= number < 20]
+    reader = StoreReader(home)
+    ((signal, count, items, reason),) = reader.refused()
+    assert (signal, count, items) == ("traces", 1, 10)
+    assert reason.startswith(str(status))
+    assert reason.endswith(": bad")
+    (refused,) = reader.refused_batches(["traces"])
+    reader.close()
+    assert refused.body == encode(range(10, 20))
+    assert "otel-perf export --refused" in drain.problems[0]
+
+
+def test_a_receiver_that_refuses_everything_loses_nothing(make, receiver, home):
+    receiver.answer = lambda *_: (400, {}, b"no")
+    writer, drain = make()
+    offer(writer, range(300))
+    wait_for(lambda: drain.problems, what="it is told")
+    assert sum(batch.items for batch in batches(home)) == 300
+    reader = StoreReader(home)
+    assert reader.refused() == []
+    assert reader.deliveries()[0].error == "400 Bad Request: no"
+    reader.close()
+    receiver.answer = lambda *_: (200, {}, b"")
+    wait_for(empty(home), what="all is sent")
+    assert numbers(receiver.requests) == list(range(300))
+
+
+def test_partial_success_is_counted_and_told(make, receiver, home):
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+    response = ExportTraceServiceResponse()
+    response.partial_success.rejected_spans = 3
+    response.partial_success.error_message = "too old"
+    receiver.answer = lambda *_: (200, {"content-type": "application/x-protobuf"}, response.SerializeToString())
+    writer, drain = make()
+    offer(writer, range(10))
+    wait_for(empty(home), what="all is sent")
+    wait_for(lambda: drain.delivered["traces"] == 7)
+    assert writer.lanes[0].dropped == 3
+    assert "did not take 3 of 10 traces items: too old" in drain.problems[0]
+
+
+def test_leaving_sends_what_is_there_and_gives_up_at_once_when_nobody_listens(make, home, monkeypatch):
+    monkeypatch.setattr(module, "START", 3600.0)
+    writer, drain = make()
+    offer(writer, range(25))
+    drain.leave(10)
+    assert batches(home) == []
+    writer, drain = make(url="http://127.0.0.1:1")
+    offer(writer, range(5))
+    began = time.monotonic()
+    drain.leave(10)
+    assert time.monotonic() - began < 5
+    assert len(batches(home)) == 1
+    drain.leave(0)  # no budget: no wait
+
+
+def test_only_the_holder_of_the_lease_sends(make, receiver, home):
+    home.mkdir()
+    holder = Lease(home, "d1")
+    assert holder.take()
+    assert holder.take()
+    assert not Lease(home, "d1").take()
+    assert Lease(home, "d2").take()
+    writer, _ = make()
+    offer(writer, range(5))
+    time.sleep(0.2)
+    assert receiver.seen == []
+    holder.release()
+    wait_for(empty(home), what="the lease moves")
+
+
+def test_a_lease_whose_file_was_deleted_is_taken_anew(home):
+    home.mkdir()
+    first, second = Lease(home, "d"), Lease(home, "d")
+    assert first.take()
+    (home / "drain-d.lock").unlink()
+    assert second.take()
+    assert not first.take()
+    assert not first.held
+
+
+def test_batches_for_another_destination_wait_unless_it_is_our_service_and_nobody_sends_them(make, receiver, home):
+    old, stopped = make(owner=Owner("shop", "old"), url="http://127.0.0.1:1")
+    offer(old, [1])
+    wait_for(lambda: stopped.problems, what="the wrong endpoint is told")
+    living, _ = make(owner=Owner("shop", "alive"), url="http://127.0.0.1:1")
+    offer(living, [2])
+    other, _ = make(owner=Owner("billing", "theirs"), url="http://127.0.0.1:1")
+    offer(other, [3])
+    wait_for(lambda: (home / "drain-alive.lock").exists(), what="that one sends")
+    stopped.end()
+    new, _ = make(owner=Owner("shop", "new"))
+    offer(new, [4])
+    wait_for(lambda: len(numbers(receiver.requests)) == 2, what="ours are sent")
+    assert numbers(receiver.requests) == [1, 4]
+    assert sorted(int(batch.body[:-1]) for batch in batches(home)) == [2, 3]
+
+
+def test_it_waits_until_a_receiver_is_found(make, receiver, home):
+    found = []
+    writer, _ = make(find=lambda: bool(found), owner=Owner("shop", ""))
+    offer(writer, [1])
+    time.sleep(0.1)
+    assert receiver.seen == []
+    found.append(True)
+    wait_for(empty(home), what="it is sent")
+
+
+def test_what_waits_is_counted(make, home, monkeypatch):
+    monkeypatch.setattr(module, "COUNT_EVERY", 0.0)
+    writer, drain = make(url="http://127.0.0.1:1")
+    offer(writer, range(25))
+    wait_for(lambda: drain.waiting == Counter(traces=25))
+
+
+def test_a_deleted_store_is_found_again(make, receiver, home):
+    writer, drain = make()
+    offer(writer, [1])
+    wait_for(lambda: drain.delivered["traces"] == 1)
+    for file in home.glob(f"{STORE_FILE}*"):
+        file.unlink()
+    offer(writer, [2])
+    wait_for(lambda: drain.delivered["traces"] == 2)
+
+
+def test_a_missing_extra_is_one_line(make, monkeypatch, home):
+    from otel_perf.core.errors import MissingExtraError
+
+    def connect(_):
+        raise MissingExtraError("x over gRPC", "grpc")
+
+    monkeypatch.setattr(route_module, "connect", connect)
+    writer, drain = make()
+    offer(writer, [1])
+    wait_for(lambda: drain.problems)
+    assert "pip install 'otel-perf[grpc]'" in drain.problems[0]
+    assert len(batches(home)) == 1
+
+
+def test_an_error_of_ours_is_told_once_and_tried_again(make, monkeypatch, home, caplog):
+    calls = []
+    real = route_module.Route.send
+
+    def send(self, *arguments):
+        calls.append(1)
+        if len(calls) < 3:
+            raise RuntimeError("ours")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(route_module.Route, "send", send)
+    writer, drain = make()
+    with caplog.at_level(logging.CRITICAL):
+        offer(writer, [1])
+        wait_for(empty(home), what="it is sent")
+    assert len(drain.problems) == 1
+
+
+def test_a_child_leaves_the_sending_to_its_parent(make, receiver, home):
+    writer, drain = make()
+    offer(writer, [1])
+    wait_for(lambda: drain.delivered["traces"] == 1)
+    writer.before_fork()
+    drain.before_fork()
+    pid = os.fork()
+    if pid == 0:
+        drain.after_fork_in_child()
+        writer.after_fork_in_child()
+        os._exit(0 if drain._lease is None and not drain.delivered and not drain._running else 1)
+    drain.after_fork_in_parent()
+    writer.after_fork_in_parent()
+    assert os.waitpid(pid, 0)[1] == 0
+    assert drain._lease.held
+    offer(writer, [2])
+    wait_for(lambda: drain.delivered["traces"] == 2)
