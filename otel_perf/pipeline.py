@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import otel_perf
-from otel_perf.core import exits
+from otel_perf.core import executors, exits
 from otel_perf.core.census import SCOPE, Census, Metric
 from otel_perf.core.events import Event
 from otel_perf.core.exporters import OTLP, exporter_names
@@ -143,6 +143,7 @@ class Pipeline:
         self._set_providers(resource, parts, configure_from_file=configure_from_file)
         # Before the features: atexit runs what was registered last first, and theirs may still emit.
         exits.install(self.flush, self.shutdown, self._undo)
+        executors.install(self._undo)
         for state in self.features.values():
             self._apply(state)
         if self.rollout.path is not None:
@@ -198,6 +199,8 @@ class Pipeline:
         self._watch_forks(self.providers, parts)
 
     def _watch_forks(self, providers: Providers, parts: Parts) -> None:
+        from otel_perf.providers import forget_totals
+
         inherited: list[Any] = []
         tracer, meter = providers.tracer, providers.meter
 
@@ -207,6 +210,7 @@ class Pipeline:
         def child() -> None:
             self._lock = threading.RLock()
             reset_locks(meter, "opentelemetry.sdk")
+            forget_totals(meter)
             for processor in parts.span_processors:
                 if hasattr(processor, "disown") and inherited[0] is not None:
                     processor.disown(inherited[0])

@@ -146,6 +146,20 @@ def add_late(providers: Providers, parts: Parts) -> Providers:
     return replace(providers, late_readers=late)
 
 
+def forget_totals(meter: Any) -> None:
+    """In a forked child: begin every count anew. What the parent counted, the parent reports.
+
+    The SDK has no way to say so; where its insides look different, totals are inherited as they are upstream.
+    """
+    try:
+        for storage in meter._measurement_consumer._reader_storages.values():
+            for matches in storage._instrument_view_instrument_matches.values():
+                for match in matches:
+                    match._attributes_aggregation.clear()
+    except AttributeError:
+        _log.debug("otel-perf: a child keeps its parent's totals", exc_info=True)
+
+
 def _load(group: str, name: str) -> Any:
     for entry_point in entry_points(group=group, name=name):
         return entry_point.load()

@@ -93,6 +93,24 @@ if pid: os.waitpid(pid, 0)
     assert memory[process["child"]] > memory[process["parent"]] + 60_000_000
 
 
+def test_a_child_counts_its_own(home):
+    """Upstream's child goes on from its parent's totals, so that what happened before the fork counts twice."""
+    program = """
+import os
+from opentelemetry import metrics
+counter = metrics.get_meter("m").create_counter("orders")
+counter.add(5)
+pid = os.fork()
+if pid:
+    os.waitpid(pid, 0)
+    counter.add(1)
+else:
+    counter.add(2)
+"""
+    assert programs.run(program, home).status == 0
+    assert sorted(point.value for point in points(home) if point.name == "orders") == [2, 6]
+
+
 def test_children_that_outlive_their_parent_keep_their_spans(home):
     """SQLite's locks are per process and inode: the parent's end must not take the WAL from under its children."""
     program = """
