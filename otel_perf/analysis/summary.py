@@ -83,12 +83,13 @@ class Logs(BaseModel):
 
 
 class Store(BaseModel):
-    """The store itself. ``pending`` and ``dropped`` are items by signal."""
+    """The store itself. ``pending`` (not delivered) and ``dropped`` are items by signal."""
 
     path: str
     size: int
     pending: dict[str, int]
     dropped: dict[str, int]
+    sent_to: list[str]
 
 
 class Report(BaseModel):
@@ -146,6 +147,7 @@ def summarize(store: StoreReader, *, after: int = 0, since_ns: int = 0, service:
             size=store.size(),
             pending={signal: items for signal, (_, items) in store.pending().items()},
             dropped={signal: items for signal, (_, items) in store.dropped().items()},
+            sent_to=[delivery.place for delivery in store.deliveries() if not delivery.error],
         ),
     )
 

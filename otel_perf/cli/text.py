@@ -68,6 +68,9 @@ def render(report: Report, *, asked: str = "") -> str:
 def _heading(report: Report, asked: str) -> list[str]:
     if not report.spans and asked:
         return [f"No spans with {asked}; without it you see all that is stored.", ""]
+    if not report.spans and report.store.sent_to:
+        places = ", ".join(report.store.sent_to)
+        return [f"No spans here: they were sent to {places}. OTEL_PERF_STORE_KEEP=on keeps a copy.", ""]
     if not report.spans:
         why = "no instrumentor made one (opentelemetry-bootstrap names those that your libraries need)"
         return [f"No spans: {why}, or the program was killed within OTEL_PERF_STORE_DELAY of making them.", ""]

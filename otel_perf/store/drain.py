@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_perf.core.home import STORE_FILE
-from otel_perf.core.threads import allocate_lock, start_new_thread
+from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
 from otel_perf.store.database import is_busy, is_corrupt
 from otel_perf.store.lease import Lease
 from otel_perf.store.outbox import Outbox
@@ -76,7 +76,7 @@ class Drain:
         self._outbox: Outbox | None = None
         self._lease: Lease | None = None
         self._routes: list[Route] = []
-        self._locked_for_fork = False
+        self._forking: dict[int, bool] = {}  # thread that forks → whether it holds the lock
         self._reset()
 
     def _reset(self) -> None:
@@ -141,22 +141,21 @@ class Drain:
 
     def before_fork(self) -> None:
         """Close the connection, and hold the lock over the fork; see ``Writer.before_fork``."""
-        self._locked_for_fork = self._lock.acquire(timeout=1.0)
-        if self._locked_for_fork:
+        locked = self._forking[get_ident()] = self._lock.acquire(timeout=1.0)
+        if locked:
             self._close_outbox()
 
     def after_fork_in_parent(self) -> None:
         """Let the thread go on."""
-        if self._locked_for_fork:
-            self._locked_for_fork = False
+        if self._forking.pop(get_ident(), False):
             self._lock.release()
 
     def after_fork_in_child(self) -> None:
         """The parent goes on sending; this process sends when the lease becomes free."""
-        if not self._locked_for_fork and self._outbox is not None:
+        if not self._forking.pop(get_ident(), False) and self._outbox is not None:
             self._inherited.append(self._outbox)
             self._outbox, self._unusable = None, True
-        self._locked_for_fork = False
+        self._forking.clear()
         if self._lease is not None:
             self._lease.release()
             self._lease = None

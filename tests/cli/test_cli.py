@@ -338,3 +338,27 @@ def test_doctor_shows_a_receiver_that_answers_and_what_it_refused(filled, capsys
     assert cli.main(["export", "--refused"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert "resourceSpans" in json.loads(line)
+
+
+def test_a_report_on_what_was_sent_says_where_it_is(start, home, capsys):
+    from tests.store.receiver import Receiver
+
+    receiver = Receiver()
+    with receiver.running():
+        pipeline = start(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_PERF_STORE_EXIT="20s")
+        trace.get_tracer("t").start_span("x").end()
+        pipeline.flush()
+        assert {path for path, _, _ in receiver.requests} == {"/v1/traces", "/v1/metrics"}
+        pipeline.shutdown()
+    assert cli.main(["report"]) == 0
+    out = capsys.readouterr().out
+    assert f"they were sent to {receiver.url}/v1/" in out
+    assert "OTEL_PERF_STORE_KEEP=on" in out
+
+
+def test_no_spans_at_all_says_why(start, capsys):
+    pipeline = start()
+    logging.getLogger("app").warning("only a line")
+    pipeline.shutdown()
+    assert cli.main(["report"]) == 0
+    assert "No spans: no instrumentor made one" in capsys.readouterr().out

@@ -314,3 +314,19 @@ def test_a_child_leaves_the_sending_to_its_parent(make, receiver, home):
     assert drain._lease.held
     offer(writer, [2])
     wait_for(lambda: drain.delivered["traces"] == 2)
+
+
+def test_threads_that_fork_at_once_leave_the_lock_free(make, receiver):
+    """Each parent handler releases what its own before handler took, whichever comes first."""
+    import threading
+
+    writer, drain = make()
+    offer(writer, [1])
+    wait_for(lambda: drain.delivered["traces"] == 1)
+    drain.before_fork()
+    other = threading.Thread(target=lambda: (drain.before_fork(), drain.after_fork_in_parent()))
+    other.start()
+    other.join(10)
+    drain.after_fork_in_parent()
+    offer(writer, [2])
+    wait_for(lambda: drain.delivered["traces"] == 2)
