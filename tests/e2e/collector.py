@@ -1,10 +1,15 @@
-"""The real Collector as a process, and what it received."""
+"""The real Collector, as a process or in a container, and what it received."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import shutil
 import sys
+import tempfile
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,11 +22,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+CONFIG: Final = ROOT / "collector" / "config.yaml"
+_TLS: Final = Path(__file__).with_name("tls.yaml")
 _GROUPS: Final = {
     "traces": ("resourceSpans", "scopeSpans", "spans"),
     "logs": ("resourceLogs", "scopeLogs", "logRecords"),
     "metrics": ("resourceMetrics", "scopeMetrics", "metrics"),
 }
+
+
+def items(lines: str, signal: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Resource and item of every span, log record or metric in lines of OTLP JSON.
+
+    What a kill cut short is left out; what was appended to that line later is not.
+    """
+    of_resource, of_scope, of_items = _GROUPS[signal]
+    found = []
+    for part in re.split(r'\n|(?<=.)(?=\{"resource(?:Spans|Logs|Metrics)":)', lines):
+        try:
+            document = json.loads(part)
+        except ValueError:
+            continue
+        for resource in document.get(of_resource, ()):
+            for scope in resource[of_scope]:
+                found += [(resource["resource"], item) for item in scope[of_items]]
+    return found
 
 
 def binary() -> Path:
@@ -34,21 +59,53 @@ def binary() -> Path:
     try:
         return collector.ensure()
     except RuntimeError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(error))
+        return _missing(str(error))
+
+
+def _missing(what: str) -> Any:
+    """Skip, saying what this machine lacks; where everything has to be there, fail."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+class Certificates:
+    """An authority, the Collector's certificate and a client's, as files."""
+
+    def __init__(self, folder: Path) -> None:
+        import trustme
+
+        folder.mkdir()
+        authority = trustme.CA()
+        server, client = authority.issue_cert("localhost", "127.0.0.1"), authority.issue_cert("client@example.org")
+        self.authority, self.certificate, self.key = folder / "ca.pem", folder / "server.pem", folder / "server.key"
+        self.client_certificate, self.client_key = folder / "client.pem", folder / "client.key"
+        authority.cert_pem.write_to_path(self.authority)
+        server.cert_chain_pems[0].write_to_path(self.certificate)
+        server.private_key_pem.write_to_path(self.key)
+        client.cert_chain_pems[0].write_to_path(self.client_certificate)
+        client.private_key_pem.write_to_path(self.client_key)
+
+    def variables(self) -> dict[str, str]:
+        """What an exporter needs to trust the Collector and to be trusted."""
+        return {
+            "OTEL_EXPORTER_OTLP_CERTIFICATE": str(self.authority),
+            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(self.client_certificate),
+            "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(self.client_key),
+        }
 
 
 class Collector:
     """A Collector's addresses, which stay the same when it is killed and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certificates: Certificates | None = None) -> None:
         self.folder = folder
         self.file = folder / "received.json"
+        self.certificates = certificates
         self.http, self.grpc, self.health = free_port(), free_port(), free_port()
 
     @contextmanager
-    def running(self, config: Path = ROOT / "collector" / "config.yaml") -> Iterator[Running]:
+    def running(self) -> Iterator[Any]:
         """The process, ready to receive."""
         environ = {
             **os.environ,
@@ -57,31 +114,42 @@ class Collector:
             "OTELCOL_GRPC": f"127.0.0.1:{self.grpc}",
             "OTELCOL_HEALTH": f"127.0.0.1:{self.health}",
         }
-        command = [str(binary()), "--config", str(config)]
+        command = [str(binary()), "--config", str(CONFIG)]
+        if self.certificates is not None:
+            command += ["--config", str(_TLS)]
+            environ |= {
+                "OTELCOL_CERTIFICATE": str(self.certificates.certificate),
+                "OTELCOL_KEY": str(self.certificates.key),
+                "OTELCOL_CLIENT_CA": str(self.certificates.authority),
+            }
         with Running(command, environ, self.folder, self.folder / "collector.log") as process:
-            for port in (self.http, self.grpc):
-                process.wait_until_listening(port)
+            process.wait_until_listening(self.health)
+            wait_for(self.is_healthy, what="the Collector is healthy")
             yield process
+
+    def is_healthy(self) -> bool:
+        """Whether its health check answers 200."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.health}", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
     def url(self, protocol: str = "http/protobuf") -> str:
         """The endpoint for ``protocol``."""
-        return f"http://127.0.0.1:{self.grpc if protocol == 'grpc' else self.http}"
+        scheme = "http" if self.certificates is None else "https"
+        return f"{scheme}://127.0.0.1:{self.grpc if protocol == 'grpc' else self.http}"
+
+    def variables(self, protocol: str = "http/protobuf") -> dict[str, str]:
+        """What makes a program send to it."""
+        found = {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url(protocol), "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+        return found | (self.certificates.variables() if self.certificates is not None else {})
 
     def received(self, signal: str) -> list[dict[str, Any]]:
-        """The spans, log records or metrics that its file exporter has written; a line cut short is left out."""
+        """The spans, log records or metrics that its file exporter has written."""
         if not self.file.exists():
             return []
-        of_resource, of_scope, items = _GROUPS[signal]
-        found = []
-        for line in self.file.read_text().splitlines():
-            try:
-                document = json.loads(line)
-            except ValueError:
-                continue
-            for resource in document.get(of_resource, ()):
-                for scope in resource[of_scope]:
-                    found += scope[items]
-        return found
+        return [item for _, item in items(self.file.read_text(), signal)]
 
     def spans(self) -> list[tuple[str, str]]:
         """Trace and span id of every span received."""
@@ -91,3 +159,72 @@ class Collector:
         """The distinct ids, once there are ``count``."""
         wait_for(lambda: len(set(self.spans())) >= count, timeout, f"{count} spans arrive")
         return set(self.spans())
+
+
+class ContainerCollector(Collector):
+    """The same from collector/Dockerfile: ``FROM scratch``, an unprivileged user, a read-only root."""
+
+    @contextmanager
+    def running(self) -> Iterator[Any]:
+        """The container, ready to receive. Without an engine the test is skipped, in CI it fails."""
+        client = _engine()
+        data = self.folder / "data"
+        data.mkdir(exist_ok=True)
+        data.chmod(0o777)  # the container's user is none of this machine's
+        self.file = data / self.file.name
+        environ = {
+            "OTELCOL_FILE": f"/data/{self.file.name}",
+            "OTELCOL_HTTP": "0.0.0.0:4318",
+            "OTELCOL_GRPC": "0.0.0.0:4317",
+            "OTELCOL_HEALTH": "0.0.0.0:13133",
+        }
+        command, mounts = ["--config", "/etc/otelcol/config.yaml"], {str(data): {"bind": "/data", "mode": "rw"}}
+        if self.certificates is not None:
+            certificates = data / "tls"
+            shutil.copytree(self.certificates.certificate.parent, certificates, dirs_exist_ok=True)
+            shutil.copy(_TLS, certificates)
+            for file in certificates.iterdir():
+                file.chmod(0o644)
+            command += ["--config", f"/data/tls/{_TLS.name}"]
+            environ |= {
+                "OTELCOL_CERTIFICATE": f"/data/tls/{self.certificates.certificate.name}",
+                "OTELCOL_KEY": f"/data/tls/{self.certificates.key.name}",
+                "OTELCOL_CLIENT_CA": f"/data/tls/{self.certificates.authority.name}",
+            }
+        ports = {"4318/tcp": self.http, "4317/tcp": self.grpc, "13133/tcp": self.health}
+        container = client.containers.run(
+            _image(client), command, detach=True, environment=environ, volumes=mounts, read_only=True,
+            ports={inside: ("127.0.0.1", outside) for inside, outside in ports.items()},
+        )  # fmt: skip
+        try:
+            wait_for(self.is_healthy, what="the Collector is healthy")
+            yield container
+        except BaseException as error:
+            with contextlib.suppress(Exception):
+                error.add_note(container.logs().decode(errors="replace")[-4000:])
+            raise
+        finally:
+            container.remove(force=True)
+            client.close()
+
+
+def _engine() -> Any:
+    import docker
+
+    try:
+        client = docker.from_env(timeout=120)
+        client.ping()
+    except docker.errors.DockerException as error:
+        _missing(f"no container engine answers (python tools/engine.py make test starts one): {error}")
+    return client
+
+
+def _image(client: Any) -> str:
+    """The image of collector/Dockerfile, built as a user would, with the binary beside it."""
+    made = binary()
+    tag = f"otel-perf/{made.name}"
+    with tempfile.TemporaryDirectory(prefix="otelcol-image-") as context:
+        for source, name in ((made, "otelcol"), (CONFIG, CONFIG.name), (CONFIG.with_name("Dockerfile"), "Dockerfile")):
+            shutil.copy(source, Path(context) / name)
+        client.images.build(path=context, tag=tag, rm=True)
+    return tag
