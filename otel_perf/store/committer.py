@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MEMORY_LIMIT: Final = 16 * 2**20  # bytes of encoded batches kept while the store cannot be written
 RETRY: Final = 5.0  # seconds between attempts to write to a store that failed
+CLOCK_STEP: Final = 60  # seconds that the clock may be set back without a word
 
 _log = logging.getLogger("otel_perf")
 
@@ -65,6 +66,7 @@ class Committer:
         self.folder: Path | None = None  # where the store was opened last
         self._opening: tuple[int, int] | None = None  # identity of the file that was opened last
         self._failed_at: float | None = None
+        self._started_ns = time.time_ns() - time.monotonic_ns()  # what the clock said when the machine started
         self._told: set[str] = set()
         self._lines: deque[str] = deque()
         self._database: Database | None = None
@@ -121,7 +123,7 @@ class Committer:
             try:
                 database = self._connected()
                 batches = list(self.held)
-                dropped = database.append(batches, time.time_ns())
+                dropped = database.append(batches, self._now_ns())
                 self.size = database.size
                 break
             except sqlite3.DatabaseError as error:
@@ -135,6 +137,26 @@ class Committer:
         self.stored += sum(batch.items for batch in batches)
         for signal, items in dropped:
             self._dropped(signal, items)
+        if dropped and self._options["destination"]:
+            self.tell(
+                "full",
+                f"otel-perf: the store in {self.folder} is full: the oldest of what waits to be sent is dropped"
+                f" and counted; raise OTEL_PERF_STORE_LIMIT (now {self._options['limit'] / 1e6:g}MB)",
+            )
+
+    def _now_ns(self) -> int:
+        """The time, and a line when it went back: ids keep the order of what is stored, but spans look odd."""
+        now = time.time_ns()
+        started = now - time.monotonic_ns()
+        back = (self._started_ns - started) // 1_000_000_000
+        self._started_ns = started
+        if back > CLOCK_STEP:
+            self.tell(
+                "clock",
+                f"otel-perf: the clock was set back by {back} s: spans that were open then seem to end before they"
+                " began; everything is stored and sent in its order",
+            )
+        return now
 
     def _connected(self) -> Database:
         if self._unusable:
@@ -193,7 +215,7 @@ class Committer:
 
     def give_up(self, timeout: float) -> None:
         """Say at the end that something could not be stored, unless the trouble is known already."""
-        if not self._told:
+        if self._told.isdisjoint({"home", "write", "corrupt"}):
             self.tell(
                 "exit",
                 f"otel-perf: the store in {self._home.path} did not answer in {timeout:g} s; the last items are lost",

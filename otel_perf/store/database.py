@@ -40,6 +40,7 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS delivery (destination TEXT PRIMARY KEY, place TEXT, at INTEGER, error TEXT)",
 )
 _SLICE: Final = 16  # batches deleted at a time when the file is full
+_SLICES: Final = 64  # at most in one commit: a file far above its limit gets there over several, and delays none
 
 
 class Batch(NamedTuple):
@@ -129,7 +130,7 @@ class Database:
         """Make room: first what was delivered, then what was refused, then the oldest, which is a loss."""
         dropped: list[tuple[str, int]] = []
         execute = self._connection.execute
-        while True:
+        for _ in range(_SLICES):
             self.size = self.used()
             if self.size <= self._limit:
                 break
@@ -146,6 +147,8 @@ class Database:
                     " DO UPDATE SET batches = batches + 1, items = items + excluded.items",
                     (signal, items),
                 )
+        else:
+            self.size = self.used()
         return dropped
 
 
@@ -196,6 +199,8 @@ def _prepare(connection: sqlite3.Connection, fsync: bool) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
     connection.execute("PRAGMA journal_size_limit = 8388608")
+    # Debian's SQLite overwrites what is deleted with zeros: every delivered batch would be written once more.
+    connection.execute("PRAGMA secure_delete = OFF")
     if version == 0:
         connection.execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA:

@@ -21,6 +21,7 @@ from otel_perf.store.database import is_busy, is_corrupt
 from otel_perf.store.lease import Lease
 from otel_perf.store.outbox import Outbox
 from otel_perf.store.route import Route
+from otel_perf.store.sender import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from otel_perf.store.committer import Owner
     from otel_perf.store.database import Batch
     from otel_perf.store.destination import Destination
-    from otel_perf.store.sender import Answer
     from otel_perf.store.writer import Writer
 
 START: Final = 1.0  # seconds after which a process looks for what to send: most short programs have ended
@@ -37,7 +37,7 @@ IDLE: Final = 1.0  # seconds between looks for what other processes stored
 LEASE_RETRY: Final = 2.0  # seconds between tries to become the one that sends, ±50 %
 COUNT_EVERY: Final = 5.0  # seconds between counts of what waits
 SPEAK_AGAIN: Final = 600.0  # seconds after which the same trouble is told again
-DUTY: Final = 0.25  # share of its time that the thread uses the interpreter
+DUTY: Final = 0.1  # share of its time that the thread uses the interpreter
 SHORTEST_REST: Final = 0.002  # seconds
 T = TypeVar("T")
 
@@ -224,6 +224,8 @@ class Drain:
         """Send one request of ``route``; ``False`` if there was nothing to send, or it has to wait."""
         began = time.thread_time()
         batches = self._with_outbox(route.next)
+        if not batches and route.until > time.monotonic():  # all that is left was refused
+            self._failed(route, Answer("refused", route.error))
         if not batches or self._is_over() or self._stopped:
             return False
         budget = self._budget()
@@ -261,7 +263,7 @@ class Drain:
     def _failed(self, route: Route, answer: Answer) -> None:
         if self._noted.get(route.signal) != answer.detail:
             self._note(route, answer.detail)
-        remedy = "; see otel-perf doctor" if answer.verdict == "misconfigured" else ""
+        remedy = "" if answer.verdict == "busy" else "; see otel-perf doctor"
         self._say(
             "failed",
             f"{route.destination.place} does not take what is sent ({answer.detail});"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -31,8 +32,10 @@ class GrpcSender:
     """Calls one service over one channel."""
 
     def __init__(self, destination: Destination) -> None:
-        # Our forks are handled by closing the channel; grpcio's own handling waits for calls and warns on stderr.
-        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+        if "grpc" not in sys.modules:  # else the app uses it, and decides
+            # Our forks are handled by closing the channel; grpcio's own handling waits for calls and warns on stderr.
+            os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+            os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core tells stderr what we tell in one line
         try:
             import grpc
         except ImportError:

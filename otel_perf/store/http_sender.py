@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import math
 import os
+import ssl
 import time
 import zlib
 from email.utils import parsedate_to_datetime
@@ -58,7 +59,9 @@ class HttpSender:
             content = _read(response, deadline)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             response.close()
-            return failed(error)
+            if response.status < 300:
+                return failed(error)
+            content = b""  # it refuses and hangs up: its status says enough
         response.release_conn()
         return judge(self._destination.signal, response.status, response.reason or "", response.headers, content)
 
@@ -120,7 +123,10 @@ def failed(error: Exception) -> Answer:
     reason = getattr(error, "reason", None)
     shown = str(reason if isinstance(reason, Exception) else error) or repr(error)
     shown = shown.rpartition(">: ")[2]  # urllib3 puts its connection's repr first
-    if "certificate" in shown.lower() or "SSL" in shown:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None or "certificate" in shown.lower():
         return Answer("misconfigured", shown)
     return Answer("busy", shown)
 

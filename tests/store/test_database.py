@@ -82,6 +82,20 @@ def test_delivered_copies_are_dropped_first_and_are_no_loss(folder):
     database.close()
 
 
+def test_a_file_far_above_its_limit_gets_there_over_several_commits(folder):
+    """A limit that was lowered must not hold up one commit for as long as half a gigabyte takes to delete."""
+    database = open_database(folder)
+    database.append([NewBatch("traces", 1, b"x" * 10_000)] * 3000, 1)
+    database.close()
+    database = open_database(folder, 1_000_000)
+    dropped = [sum(items for _, items in database.append([NewBatch("traces", 1, b"y")], 1)) for _ in range(4)]
+    assert dropped[0] == dropped[1] == 1024
+    assert dropped[-1] == 0
+    assert database.size <= 1_000_000
+    assert batches(folder)[-1].body == b"y"
+    database.close()
+
+
 def test_a_batch_over_the_limit_by_itself_is_kept(folder):
     database = open_database(folder, 100_000)
     database.append([NewBatch("traces", 1, b"x" * 200_000)], 1)

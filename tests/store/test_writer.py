@@ -11,10 +11,13 @@ import pytest
 from otel_perf.core.home import HOME_VARIABLE, STORE_FILE, Home
 from otel_perf.store import committer
 from otel_perf.store import writer as module
+from otel_perf.store.committer import Owner
 from otel_perf.store.database import Database
 from otel_perf.store.writer import Lane, Writer
 from tests.e2e.support import wait_for
 from tests.stored import batches
+
+NOBODY = Owner()
 
 
 def encode(items):
@@ -34,9 +37,14 @@ def problems():
 def make(home, problems):
     made = []
 
-    def make(delay=0.01, limit=10**9, queue=4096, batch=512, encode=encode):
+    def make(delay=0.01, limit=10**9, queue=4096, batch=512, encode=encode, owner=NOBODY):
         writer = Writer(
-            Home({HOME_VARIABLE: str(home)}), delay=delay, limit=limit, fsync=False, problem=problems.append
+            Home({HOME_VARIABLE: str(home)}),
+            delay=delay,
+            limit=limit,
+            fsync=False,
+            problem=problems.append,
+            owner=owner,
         )
         lane = Lane("traces", encode, limit=queue, batch=batch)
         writer.lanes.append(lane)
@@ -352,3 +360,30 @@ def test_two_threads_may_fork_at_once(make):
     assert writer._lock.locked()
     writer._lock.release()
     assert writer.flush(10)
+
+
+def test_a_clock_that_is_set_back_is_one_line_and_the_order_stays(make, problems, home, monkeypatch):
+    writer, lane = make()
+    writer.offer(lane, 1)
+    assert writer.flush(10)
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() - 3600 * 10**9)
+    for number in (2, 3):
+        writer.offer(lane, number)
+        assert writer.flush(10)
+    assert len(problems) == 1
+    assert "the clock was set back by 3600 s" in problems[0] or "by 3599 s" in problems[0]
+    assert stored(home) == [1, 2, 3]
+    made = [batch.created for batch in batches(home)]
+    assert made[0] > made[1] < made[2]
+
+
+@pytest.mark.parametrize("destination", ["", "somewhere"])
+def test_a_full_store_is_one_line_if_what_it_drops_waited_to_be_sent(destination, make, problems, home):
+    writer, lane = make(limit=200_000, encode=lambda _items: b"x" * 50_000, owner=Owner("shop", destination))
+    for number in range(10):
+        writer.offer(lane, number)
+        assert writer.flush(10)
+    assert lane.dropped > 0
+    assert len(problems) == bool(destination)
+    assert all("raise OTEL_PERF_STORE_LIMIT (now 0.2MB)" in line for line in problems)
