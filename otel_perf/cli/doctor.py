@@ -7,16 +7,15 @@ import importlib.util
 import os
 import platform
 import sys
-from datetime import datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel
-
 import otel_perf
-from otel_perf.cli import BAD, GOOD, options, text
-from otel_perf.core.errors import OtelPerfError, StoreError
-from otel_perf.core.exporters import OTLP, SIGNALS, exporter_names, names_endpoint
+from otel_perf.cli import BAD, GOOD, options
+from otel_perf.cli.diagnosis import Diagnosis, FeatureState, Finding, render
+from otel_perf.cli.receivers import sendings
+from otel_perf.core.errors import StoreError
+from otel_perf.core.exporters import OTLP, SIGNALS, exporter_names
 from otel_perf.core.rollout import Rollout
 from otel_perf.core.settings import PREFIX, load
 from otel_perf.distro import NAME, switched_off
@@ -29,60 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from otel_perf.core.home import Home
-    from otel_perf.store.destination import Destination
 
 # Libraries that are here because we need them, whatever the app uses.
 _OURS: Final = frozenset({"psutil", "pydantic", "requests", "urllib3"})
-_ITEMS: Final = {"traces": "spans", "metrics": "collections of metrics", "logs": "log records"}
-
-
-_PATIENCE: Final = 3.0  # seconds that a receiver has to answer here
-_REMEDIES: Final = {
-    "401": "set OTEL_EXPORTER_OTLP_HEADERS to what the receiver wants, like api-key=…",
-    "403": "set OTEL_EXPORTER_OTLP_HEADERS to what the receiver wants, like api-key=…",
-    "404": "correct the path: OTEL_EXPORTER_OTLP_ENDPOINT gets /v1/traces and so on appended, a signal's own does not",
-}
-
-
-class Finding(BaseModel):
-    """Something that needs mending, and how."""
-
-    problem: str
-    remedy: str
-
-
-class FeatureState(BaseModel):
-    """One feature: ``on``, ``off`` or a percentage, and what decided."""
-
-    name: str
-    state: str
-    because: str
-
-
-class Sending(BaseModel):
-    """One signal's receiver, and what it answered to an empty request."""
-
-    signal: str
-    place: str
-    protocol: str
-    answer: str
-    taken: bool
-
-
-class Diagnosis(BaseModel):
-    """All that ``otel-perf doctor`` shows; the schema of its ``--json``."""
-
-    versions: dict[str, str]
-    distro: list[str]
-    configurator: list[str]
-    features: list[FeatureState]
-    exporters: dict[str, list[str]]
-    sending: list[Sending]
-    home: str
-    store: dict[str, Any]
-    instrumentors: list[str]
-    missing_here: list[str]
-    findings: list[Finding]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +62,7 @@ def diagnose(environ: Mapping[str, str], home: Home) -> Diagnosis:
         configurator=_choice("opentelemetry_configurator", "OTEL_PYTHON_CONFIGURATOR", environ, findings),
         features=_features(environ, findings),
         exporters={signal: _exporters(environ, signal, findings) for signal in SIGNALS},
-        sending=_destinations(environ, findings),
+        sending=sendings(environ, findings),
         home=str(home.path),
         store=_store(home, findings),
         instrumentors=_instrumentors(findings),
@@ -141,56 +89,6 @@ def _variables(environ: Mapping[str, str], findings: list[Finding]) -> None:
             near = difflib.get_close_matches(name, known, 1, cutoff=0.8)
             remedy = f"did you mean {near[0]}?" if near else "see docs/configuration.md for the names"
             findings.append(Finding(problem=f"{name} is no variable of otel-perf", remedy=remedy))
-
-
-def _destinations(environ: Mapping[str, str], findings: list[Finding]) -> list[Sending]:
-    """Where stored telemetry goes from here, and whether somebody takes it there now."""
-    from otel_perf.store.destination import resolve
-    from otel_perf.store.local import LocalReceiver
-
-    def say(line: str) -> None:
-        findings.append(Finding(problem=line, remedy="correct it; see otel-perf's docs/configuration.md"))
-
-    through_store = [signal for signal in SIGNALS if not OTLP.isdisjoint(exporter_names(environ, signal))]
-    if environ.get("OTEL_CONFIG_FILE") or not through_store:
-        return []
-    if not names_endpoint(environ):
-        receiver = LocalReceiver(environ, lambda _url: None)
-        if not receiver.find():
-            return []
-        found = [destination for destination in receiver.destinations if destination.signal in through_store]
-    else:
-        resolved = [resolve(environ, signal, say) for signal in through_store]
-        found = [destination for destination in resolved if destination is not None]
-    sendings = [_try(destination) for destination in found]
-    troubles: dict[str, list[Sending]] = {}
-    for sending in sendings:
-        if not sending.taken:
-            troubles.setdefault(sending.answer, []).append(sending)
-    for answer, failed in troubles.items():
-        remedy = _REMEDIES.get(answer[:3], "start the receiver, or correct OTEL_EXPORTER_OTLP_ENDPOINT")
-        if "extra" in answer:
-            remedy = "pip install 'otel-perf[grpc]', or export OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
-        places = ", ".join(dict.fromkeys(sending.place for sending in failed))
-        findings.append(Finding(problem=f"{places} does not take what is sent: {answer}", remedy=remedy))
-    return sendings
-
-
-def _try(destination: Destination) -> Sending:
-    from otel_perf.store.sender import connect
-
-    try:
-        sender = connect(destination)
-        try:
-            answer = sender.send(b"", min(destination.timeout, _PATIENCE))
-        finally:
-            sender.close()
-        detail, taken = answer.detail, answer.verdict == "accepted"
-    except OtelPerfError as error:
-        detail, taken = str(error), False
-    return Sending(
-        signal=destination.signal, place=destination.place, protocol=destination.protocol, answer=detail, taken=taken
-    )
 
 
 def _choice(group: str, variable: str, environ: Mapping[str, str], findings: list[Finding]) -> list[str]:
@@ -346,44 +244,3 @@ def _missing_on_this_platform() -> list[str]:
     if importlib.util.find_spec("sqlite3") is None:
         missing.append("no sqlite3: nothing can be stored")
     return missing
-
-
-def render(diagnosis: Diagnosis) -> str:
-    """The diagnosis as text."""
-    lines = [", ".join(f"{name} {version}" for name, version in diagnosis.versions.items()), ""]
-    lines += [f"Distro        {', '.join(diagnosis.distro) or 'none'}"]
-    lines += [f"Configurator  {', '.join(diagnosis.configurator) or 'none'}"]
-    lines += [f"Instrumentors {', '.join(diagnosis.instrumentors) or 'none'}"]
-    sent = ", ".join(f"{signal} → {' + '.join(names) or 'nowhere'}" for signal, names in diagnosis.exporters.items())
-    lines += [f"Exporters     {sent}"]
-    lines += [f"Store         {diagnosis.store.get('folder', diagnosis.home)}: {_store_line(diagnosis.store)}"]
-    lines += [f"Sending       {line}" for line in _sending_lines(diagnosis)]
-    lines += [f"Missing here  {item}" for item in diagnosis.missing_here]
-    lines += ["", "Features"]
-    lines += text.table(
-        ["NAME", "STATE", "BECAUSE OF"], [[f.name, f.state, f.because] for f in diagnosis.features], left=(0, 1, 2)
-    )
-    if not diagnosis.findings:
-        return "\n".join([*lines, "", "All is well."])
-    lines += ["", f"To mend: {len(diagnosis.findings)}"]
-    for finding in diagnosis.findings:
-        lines += [f"  ✗ {finding.problem}", f"    {finding.remedy}"]
-    return "\n".join(lines)
-
-
-def _store_line(store: dict[str, Any]) -> str:
-    if store["state"] != "ready":
-        return str(store["state"])
-    pending = ", ".join(f"{items:,} {_ITEMS[signal]}" for signal, items in store["pending"].items())
-    return f"{text.size(store['size'])}, {f'{pending} to send' if pending else 'empty'}"
-
-
-def _sending_lines(diagnosis: Diagnosis) -> list[str]:
-    lines = [
-        f"{sending.signal} → {sending.place} ({sending.protocol}): {sending.answer}" for sending in diagnosis.sending
-    ]
-    for delivery in diagnosis.store.get("deliveries", ()):
-        when = datetime.fromtimestamp(delivery["at"] / 1e9)
-        went = f"failed: {delivery['error']}" if delivery["error"] else "was taken"
-        lines.append(f"since {when:%Y-%m-%d %H:%M:%S} what goes to {delivery['place']} {went}")
-    return lines or ["nowhere: no endpoint is named, and no receiver answers on localhost"]

@@ -1,0 +1,85 @@
+"""Where stored telemetry goes from here, and whether somebody takes it there now: a part of ``otel-perf doctor``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from otel_perf.cli.diagnosis import Finding, Sending
+from otel_perf.core.errors import OtelPerfError
+from otel_perf.core.exporters import OTLP, SIGNALS, exporter_names, names_endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from otel_perf.store.destination import Destination
+
+_PATIENCE: Final = 3.0  # seconds that a receiver has to answer here
+_HEADERS: Final = "set OTEL_EXPORTER_OTLP_HEADERS to what the receiver wants, like api-key=…"
+_CLIENT: Final = "set OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY: the receiver wants both"
+# What an answer contains (a status: begins with), and what mends it; the first that fits.
+_REMEDIES: Final = {
+    "401": _HEADERS,
+    "403": _HEADERS,
+    "UNAUTHENTICATED": _HEADERS,
+    "PERMISSION_DENIED": _HEADERS,
+    "404": "correct the path: OTEL_EXPORTER_OTLP_ENDPOINT gets /v1/traces and so on appended, a signal's own does not",
+    "needs an extra": "pip install 'otel-perf[grpc]', or export OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+    "VERIFY_FAILED": "set OTEL_EXPORTER_OTLP_CERTIFICATE to the file of the authority that signed its certificate",
+    "certificate required": _CLIENT,
+    "CERTIFICATE_REQUIRED": _CLIENT,
+    "WRONG_VERSION_NUMBER": "write http:// in OTEL_EXPORTER_OTLP_ENDPOINT: what listens there speaks no TLS",
+    "HTTP request to an HTTPS server": "write https:// in OTEL_EXPORTER_OTLP_ENDPOINT: what listens there speaks TLS",
+}
+
+
+def sendings(environ: Mapping[str, str], findings: list[Finding]) -> list[Sending]:
+    """Each signal's receiver and its answer to an empty request."""
+    from otel_perf.store.destination import resolve
+    from otel_perf.store.local import LocalReceiver
+
+    def say(line: str) -> None:
+        findings.append(Finding(problem=line, remedy="correct it; see otel-perf's docs/configuration.md"))
+
+    through_store = [signal for signal in SIGNALS if not OTLP.isdisjoint(exporter_names(environ, signal))]
+    if environ.get("OTEL_CONFIG_FILE") or not through_store:
+        return []
+    if not names_endpoint(environ):
+        receiver = LocalReceiver(environ, lambda _url: None)
+        if not receiver.find():
+            return []
+        found = [destination for destination in receiver.destinations if destination.signal in through_store]
+    else:
+        resolved = [resolve(environ, signal, say) for signal in through_store]
+        found = [destination for destination in resolved if destination is not None]
+    tried = [_try(destination) for destination in found]
+    troubles: dict[str, list[Sending]] = {}
+    for sending in tried:
+        if not sending.taken:
+            troubles.setdefault(sending.answer, []).append(sending)
+    for answer, failed in troubles.items():
+        usual = "start the receiver, or correct OTEL_EXPORTER_OTLP_ENDPOINT"
+        remedy = next((remedy for part, remedy in _REMEDIES.items() if _fits(part, answer)), usual)
+        places = ", ".join(dict.fromkeys(sending.place for sending in failed))
+        findings.append(Finding(problem=f"{places} does not take what is sent: {answer}", remedy=remedy))
+    return tried
+
+
+def _fits(part: str, answer: str) -> bool:
+    return answer.startswith(part) if part.isdigit() else part in answer
+
+
+def _try(destination: Destination) -> Sending:
+    from otel_perf.store.sender import connect
+
+    try:
+        sender = connect(destination)
+        try:
+            answer = sender.send(b"", min(destination.timeout, _PATIENCE))
+        finally:
+            sender.close()
+        detail, taken = answer.detail, answer.verdict == "accepted"
+    except OtelPerfError as error:
+        detail, taken = str(error), False
+    return Sending(
+        signal=destination.signal, place=destination.place, protocol=destination.protocol, answer=detail, taken=taken
+    )
