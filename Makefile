@@ -7,7 +7,7 @@ PYTHON ?= python3
 ENVIRONMENT = $(PYTHON) tools/environments.py
 DEV = $$($(ENVIRONMENT) dev)/bin
 
-.PHONY: help demo test test-all check fix docs bench clean collector
+.PHONY: help demo test test-all check fix docs bench soak clean collector
 
 help:
 	@grep -E '^#   make' Makefile | sed 's/^#   //'
@@ -48,6 +48,10 @@ bench:
 	$(DEV)/python benchmarks/startup.py
 	$(DEV)/python benchmarks/requests.py
 	$(DEV)/python benchmarks/store.py
+
+# What takes minutes and gigabytes.
+soak:
+	$(DEV)/python -m pytest -m soak tests/soak
 
 clean:
 	rm -rf .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

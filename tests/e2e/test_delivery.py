@@ -8,7 +8,8 @@ import pytest
 
 from tests.e2e import programs
 from tests.e2e.collector import Collector
-from tests.e2e.support import Running, wait_for
+from tests.e2e.steady import made_by, made_in_order, worker
+from tests.e2e.support import wait_for
 from tests.stored import batches, spans
 
 SPANS = """
@@ -19,18 +20,6 @@ for number in range(int(sys.argv[1])):
     with tracer.start_as_current_span("work"):
         logging.getLogger("app").warning("line %d", number)
 metrics.get_meter("m").create_counter("made").add(int(sys.argv[1]))
-"""
-STEADY = """
-import sys, time
-from pathlib import Path
-from opentelemetry import trace
-tracer = trace.get_tracer("t")
-made = Path(sys.argv[1]).open("a", buffering=1)
-while True:
-    span = tracer.start_span("work"); span.end()
-    context = span.get_span_context()
-    made.write(f"{context.trace_id:032x} {context.span_id:016x}\\n")
-    time.sleep(0.002)
 """
 
 
@@ -91,18 +80,6 @@ def test_an_endpoint_that_was_mended_gets_what_was_stored_for_the_wrong_one(coll
     assert len(pending(home)) == 3
 
 
-def worker(home, folder, number, **variables):
-    command = programs.command(STEADY, str(folder / f"made-{number}"))
-    environ = programs.environment(home, OTEL_PERF_STORE_DELAY="50ms", **variables)
-    return Running(command, environ, folder, folder / f"worker-{number}.log")
-
-
-def made_by(folder, number):
-    file = folder / f"made-{number}"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return {tuple(line.split()) for line in lines if len(line) == 49}
-
-
 def test_a_killed_app_and_a_killed_collector_lose_nothing_that_was_committed(collector, home, tmp_path):
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url()}
     with collector.running() as receiver, worker(home, tmp_path, 1, **endpoint) as app:
@@ -113,10 +90,13 @@ def test_a_killed_app_and_a_killed_collector_lose_nothing_that_was_committed(col
         app.send(signal.SIGKILL)
         app.wait()
     committed = pending(home)
-    arrived = set(collector.spans())
     with collector.running(), worker(home, tmp_path, 2, **endpoint):
-        wait_for(lambda: committed <= arrived | set(collector.spans()), 30, "what was committed arrives")
-        assert len(made_by(tmp_path, 1) - set(collector.spans()) - arrived) < 100  # at most the last delay's
+        wait_for(lambda: committed <= set(collector.spans()), 30, "what was committed arrives")
+        assert len(made_by(tmp_path, 1) - set(collector.spans())) < 100  # at most the last delay's
+        arrived = collector.spans()
+    made = [span for span in made_in_order(tmp_path, 1) if span in set(arrived)]
+    assert [span for span in dict.fromkeys(arrived) if span in set(made)] == made, "in the order of their making"
+    assert len(arrived) - len(set(arrived)) <= 1024, "twice comes only what was unanswered"
 
 
 def test_the_lease_moves_when_the_sender_is_killed(collector, home, tmp_path):
@@ -165,3 +145,39 @@ for _ in range(300):
     with collector.running():
         programs.run(program, home, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url(), timeout=60)
         collector.wait_for_spans(301)
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_forks_while_it_sends_lose_nothing_and_hang_nobody(protocol, collector, home):
+    """Neither urllib3's connections nor grpcio's threads survive a fork; children and parent make their own."""
+    program = """
+import os, threading, time
+from opentelemetry import trace
+tracer = trace.get_tracer("t")
+stop = threading.Event()
+made = [0, 0]
+def load(number):
+    while not stop.is_set():
+        tracer.start_span("parent").end()
+        made[number] += 1
+        time.sleep(0.001)
+threads = [threading.Thread(target=load, args=(number,)) for number in (0, 1)]
+for thread in threads: thread.start()
+time.sleep(2)  # by now it sends
+for number in range(40):
+    child = os.fork()
+    if child == 0:
+        for _ in range(5): tracer.start_span("child").end()
+        raise SystemExit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    time.sleep(0.02)
+stop.set()
+for thread in threads: thread.join()
+print(sum(made) + 40 * 5)
+"""
+    with collector.running():
+        variables = collector.variables(protocol) | {"OTEL_PERF_STORE_DELAY": "20ms", "OTEL_PERF_STORE_EXIT": "20s"}
+        done = programs.run(program, home, timeout=90, **variables)
+        assert (done.status, done.err) == (0, "")
+        collector.wait_for_spans(int(done.out))
+    assert len(collector.spans()) == int(done.out)
