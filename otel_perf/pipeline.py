@@ -150,13 +150,15 @@ class Pipeline:
             self._watch_flags()
 
     def flush(self, timeout: float = exits.BUDGET) -> None:
-        """Make everything durable that was finished before this call."""
-        if self.providers is not None:
-            self.providers.flush(timeout)
+        """Make everything durable that was finished before this call; ours first, since an exporter may hang."""
+        providers = self.providers
+        if providers is not None:
+            providers.flush_own(timeout)
             for state in self.features.values():
                 if state.on:
                     with self.guard(state.feature.name):
                         state.feature.flush()
+            providers.flush_others(timeout)
 
     def shutdown(self) -> None:
         """Stop the providers, undo the features in reverse order. Idempotent."""

@@ -68,13 +68,19 @@ class Providers:
     tracer: Any
     meter: Any
     logger: Any
+    own: tuple[Any, ...] = ()  # our processors and readers
+    others: tuple[Any, ...] = ()  # what flushes everybody else's; not our reader, which would collect twice
     late_readers: tuple[Any, ...] = ()  # added to a finished provider, which does not flush or stop them
 
-    def flush(self, timeout: float) -> None:
-        """Force every processor and reader to export; each failure leaves the others alone."""
-        millis = int(timeout * 1000)
-        for provider in (self.tracer, self.logger, self.meter, *self.late_readers):
-            _quietly(provider, "force_flush", millis)
+    def flush_own(self, timeout: float) -> None:
+        """Make safe what our own parts hold."""
+        for part in self.own:
+            _quietly(part, "force_flush", int(timeout * 1000))
+
+    def flush_others(self, timeout: float) -> None:
+        """Have everybody else's export too: one of theirs may hang. Each failure leaves the others alone."""
+        for other in self.others:
+            _quietly(other, "force_flush", int(timeout * 1000))
 
     def shutdown(self) -> None:
         """Stop traces, then metrics (whose last counters include them), then logs."""
@@ -108,7 +114,8 @@ def build(resource: Resource, parts: Parts, environ: Mapping[str, str], say: Say
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
         tracer.add_span_processor(BatchSpanProcessor(exporter))
-    readers = [*parts.metric_readers, *map(_reader, _other_exporters("metrics", environ, say))]
+    other_readers = [_reader(exporter) for exporter in _other_exporters("metrics", environ, say)]
+    readers = [*parts.metric_readers, *other_readers]
     meter = MeterProvider(
         metric_readers=readers, resource=resource, shutdown_on_exit=False, **_configurator("meter", environ, say)
     )
@@ -119,15 +126,15 @@ def build(resource: Resource, parts: Parts, environ: Mapping[str, str], say: Say
         from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 
         logger.add_log_record_processor(BatchLogRecordProcessor(exporter))
-    return Providers(tracer, meter, logger)
+    return Providers(tracer, meter, logger, own=_own(parts), others=(tracer, logger, *other_readers))
 
 
 def adopt(parts: Parts) -> Providers:
     """The global providers that ``OTEL_CONFIG_FILE`` made, with ``parts`` added."""
     from opentelemetry import _logs, metrics, trace
 
-    providers = Providers(trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider())
-    return add_late(providers, parts)
+    tracer, meter, logger = trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider()
+    return add_late(Providers(tracer, meter, logger, others=(tracer, meter, logger)), parts)
 
 
 def add_late(providers: Providers, parts: Parts) -> Providers:
@@ -143,7 +150,11 @@ def add_late(providers: Providers, parts: Parts) -> Providers:
         for reader in parts.metric_readers:
             providers.meter.add_metric_reader(reader)
         late = (*late, *parts.metric_readers)
-    return replace(providers, late_readers=late)
+    return replace(providers, late_readers=late, own=(*providers.own, *_own(parts)))
+
+
+def _own(parts: Parts) -> tuple[Any, ...]:
+    return (*parts.span_processors, *parts.log_processors, *parts.metric_readers)
 
 
 def forget_totals(meter: Any) -> None:

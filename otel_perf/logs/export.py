@@ -64,6 +64,8 @@ def translate(record: logging.LogRecord, *, with_code: bool = False) -> LogRecor
         attributes[exception_attributes.EXCEPTION_MESSAGE] = _text(error)
         trace = "".join(traceback.format_exception(*record.exc_info))
         attributes[exception_attributes.EXCEPTION_STACKTRACE] = encodable(trace)
+    names = [attributes.pop(key, None) for key in ("otel.event.name", "event.name")]  # as upstream's handler reads them
+    event_name = next((name for name in names if isinstance(name, str) and name), None)
     return LogRecord(
         timestamp=int(record.created * 1e9),
         observed_timestamp=time_ns(),
@@ -72,6 +74,7 @@ def translate(record: logging.LogRecord, *, with_code: bool = False) -> LogRecor
         severity_number=std_to_otel(record.levelno),
         body=_body(record),
         attributes=attributes,
+        event_name=event_name,
     )
 
 

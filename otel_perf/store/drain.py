@@ -36,6 +36,7 @@ START: Final = 1.0  # seconds after which a process looks for what to send: most
 IDLE: Final = 1.0  # seconds between looks for what other processes stored
 LEASE_RETRY: Final = 2.0  # seconds between tries to become the one that sends, ±50 %
 COUNT_EVERY: Final = 5.0  # seconds between counts of what waits
+ADOPT_EVERY: Final = 30.0  # seconds between looks for what nobody sends any more
 SPEAK_AGAIN: Final = 600.0  # seconds after which the same trouble is told again
 DUTY: Final = 0.1  # share of its time that the thread uses the interpreter
 SHORTEST_REST: Final = 0.002  # seconds
@@ -87,7 +88,7 @@ class Drain:
         self._poked = False
         self._leave_by: float | None = None  # by the monotonic clock: send what can be sent until then
         self._left: list[Any] = []  # locks of those who wait for that
-        self._counted = 0.0
+        self._counted = self._adopted = 0.0  # when that was done last, by the monotonic clock
         self._idle = False  # the thread waits for something to send, not for a receiver
         self._noted: dict[str, str] = {}  # by signal, what the store's file says about how sending goes
 
@@ -118,7 +119,13 @@ class Drain:
 
         Safe in a signal handler: waits for the thread, with a bound.
         """
-        if not self._running or self._stopped or budget <= 0:
+        if self._stopped or budget <= 0:
+            return
+        if not self._running:
+            if self._poked:  # Python 3.12 starts no thread once its end has begun: it is done here
+                self._leave_by = time.monotonic() + budget
+                self._turn_in_context()
+                self._leave_by = None
             return
         gone = allocate_lock()
         gone.acquire()
@@ -169,24 +176,30 @@ class Drain:
     # --- the thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
-
-        attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
         pause = START
         while True:
             self._sleep(pause)
             if self._stopped:
                 break
             self._poked = False
-            try:
-                pause = self._turn()
-            except Exception as error:  # whatever it is, the next turn may do better
-                pause = IDLE
-                self._trouble(error)
+            pause = self._turn_in_context()
             self._tell_those_who_wait()
         self._tell_those_who_wait()
         with self._lock:
             self._disconnect()  # once more: a turn under way may have connected again
+
+    def _turn_in_context(self) -> float:
+        """A turn that nobody traces, and that never raises."""
+        from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
+
+        token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+        try:
+            return self._turn()
+        except Exception as error:  # whatever it is, the next turn may do better
+            self._trouble(error)
+            return IDLE
+        finally:
+            detach(token)
 
     def _sleep(self, pause: float) -> None:
         """Until the pause is over or somebody leaves; a poke ends it only where there was nothing to do."""
@@ -286,12 +299,13 @@ class Drain:
         had = self._lease.held
         if not self._lease.take():
             return False
-        if not had:
+        if not had or time.monotonic() - self._adopted > ADOPT_EVERY:
             self._adopt(folder)
         return True
 
     def _adopt(self, folder: Path) -> None:
         """Take over what our service stored for an endpoint that nobody sends to any more: it was mended."""
+        self._adopted = time.monotonic()
         service, destination = self._owner.service, self._owner.destination
         for old in self._with_outbox(lambda outbox: outbox.other_destinations(service, destination)):
             lease = Lease(folder, old)

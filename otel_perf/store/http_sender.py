@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import math
@@ -11,7 +12,7 @@ import time
 import zlib
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from otel_perf.store.sender import LONGEST_WAIT, Answer, partial_success, user_agent
@@ -78,7 +79,16 @@ def headers(destination: Destination) -> dict[str, str]:
     own = {"content-type": "application/x-protobuf", "user-agent": user_agent()}
     if destination.compression != "none":
         own["content-encoding"] = destination.compression
+    parts = urlsplit(destination.url)
+    if parts.username and "authorization" not in destination.headers:
+        own |= basic_auth(unquote(parts.username), unquote(parts.password or ""))
     return own | dict(destination.headers)
+
+
+def basic_auth(name: str, password: str, header: str = "authorization") -> dict[str, str]:
+    """The header that an address of the form ``http://name:password@host`` asks for."""
+    credentials = base64.b64encode(f"{name}:{password}".encode()).decode()
+    return {header: f"Basic {credentials}"}
 
 
 def compressed(body: bytes, compression: str) -> bytes:
@@ -145,9 +155,10 @@ def _pool(destination: Destination) -> Any:
     if proxy is None:
         return urllib3.PoolManager(**options)
     address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    credentials = {}
+    credentials: dict[str, str] = {}
     if address.username:
-        credentials = urllib3.make_headers(proxy_basic_auth=f"{address.username}:{address.password or ''}")
+        name, password = unquote(address.username), unquote(address.password or "")
+        credentials = basic_auth(name, password, "proxy-authorization")
     return urllib3.ProxyManager(address.geturl(), proxy_headers=credentials, **options)
 
 

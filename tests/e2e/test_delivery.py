@@ -151,7 +151,8 @@ for _ in range(300):
 def test_forks_while_it_sends_lose_nothing_and_hang_nobody(protocol, collector, home):
     """Neither urllib3's connections nor grpcio's threads survive a fork; children and parent make their own."""
     program = """
-import os, threading, time
+import os, threading, time, warnings
+warnings.simplefilter("ignore")  # of a fork with threads, which the program means
 from opentelemetry import trace
 tracer = trace.get_tracer("t")
 stop = threading.Event()

@@ -64,6 +64,19 @@ def test_finished_spans_are_stored_and_the_status_is_the_same(home, ending):
         assert [entry.event_name for entry in logs(home)] == ["perf.uncaught_error"]
 
 
+@pytest.mark.parametrize("ending", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)"])
+def test_somebody_elses_exporter_that_hangs_costs_us_nothing(home, ending):
+    program = """
+from opentelemetry.sdk.trace import SpanProcessor
+class Hanging(SpanProcessor):
+    def force_flush(self, timeout_millis=30000): time.sleep(30)
+trace.get_tracer_provider().add_span_processor(Hanging())
+"""
+    programs.run(HEAD + program + ending, home)
+    assert len(spans(home)) == 5
+    assert {point.value for point in points(home) if point.name == "made"} == {5}
+
+
 def test_spans_of_an_exit_handler_are_stored(home):
     program = HEAD + "atexit.register(lambda: tracer.start_span('last').end())"
     assert programs.run(program, home).status == 0

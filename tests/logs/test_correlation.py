@@ -115,6 +115,16 @@ def test_levels_texts_extras_and_exceptions_are_exported(start, home):
     assert (second.severity_text, second.body) == ("WARN", "wrong arguments %d ('x',)")
 
 
+@pytest.mark.parametrize("key", ["otel.event.name", "event.name"])
+def test_an_extra_names_the_event_as_upstreams_handler_reads_it(key, start, home):
+    pipeline = start()
+    logging.getLogger("shop").warning("placed", extra={key: "order.placed", "order": 7})
+    pipeline.shutdown()
+    (entry,) = logs(home)
+    assert entry.event_name == "order.placed"
+    assert entry.attributes == {"order": 7}
+
+
 def test_an_extra_whose_repr_fails_costs_nothing_else(start, home):
     class Odd:
         def __repr__(self):

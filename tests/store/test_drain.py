@@ -196,6 +196,21 @@ def test_leaving_sends_what_is_there_and_gives_up_at_once_when_nobody_listens(ma
     drain.leave(0)  # no budget: no wait
 
 
+def test_leaving_sends_where_no_thread_can_be_started_any_more(make, receiver, home, monkeypatch):
+    """Python 3.12 starts none once its end has begun; a short program's drain is made only then."""
+
+    def no_thread(*_):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(module, "start_new_thread", no_thread)
+    writer, drain = make(("traces", "logs"))
+    offer(writer, range(25))
+    offer(writer, range(3), lane=1)
+    drain.leave(10)
+    assert batches(home) == []
+    assert numbers(receiver.requests) == list(range(25))
+
+
 def test_only_the_holder_of_the_lease_sends(make, receiver, home):
     home.mkdir()
     holder = Lease(home, "d1")
@@ -225,17 +240,40 @@ def test_batches_for_another_destination_wait_unless_it_is_our_service_and_nobod
     old, stopped = make(owner=Owner("shop", "old"), url="http://127.0.0.1:1")
     offer(old, [1])
     wait_for(lambda: stopped.problems, what="the wrong endpoint is told")
-    living, _ = make(owner=Owner("shop", "alive"), url="http://127.0.0.1:1")
+    living, alive = make(owner=Owner("shop", "alive"), url="http://127.0.0.1:1")
     offer(living, [2])
     other, _ = make(owner=Owner("billing", "theirs"), url="http://127.0.0.1:1")
     offer(other, [3])
-    wait_for(lambda: (home / "drain-alive.lock").exists(), what="that one sends")
+    wait_for(lambda: alive.problems, what="that one sends, and looked for what it could take over")
     stopped.end()
+    wait_for(lambda: is_free(Lease(home, "old")), what="its thread has ended")
     new, _ = make(owner=Owner("shop", "new"))
     offer(new, [4])
     wait_for(lambda: len(numbers(receiver.requests)) == 2, what="ours are sent")
     assert numbers(receiver.requests) == [1, 4]
     assert sorted(int(batch.body[:-1]) for batch in batches(home)) == [2, 3]
+
+
+def is_free(lease):
+    taken = lease.take()
+    lease.release()
+    return taken
+
+
+def test_what_an_older_process_of_the_service_leaves_behind_is_taken_over_when_it_ends(
+    make, receiver, home, monkeypatch
+):
+    monkeypatch.setattr(module, "ADOPT_EVERY", 0.02)
+    old, _ = make(owner=Owner("shop", "old"), url="http://127.0.0.1:1")
+    old.committed = None  # it stores, and another process of it sends
+    lease = Lease(home, "old")
+    offer(old, [1])
+    assert lease.take()
+    new, _ = make(owner=Owner("shop", "new"))
+    offer(new, [2])
+    wait_for(lambda: numbers(receiver.requests) == [2])
+    lease.release()
+    wait_for(lambda: numbers(receiver.requests) == [2, 1], what="what was left is sent")
 
 
 def test_it_waits_until_a_receiver_is_found(make, receiver, home):

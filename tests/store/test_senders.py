@@ -47,6 +47,14 @@ def test_headers_and_compression(compression, decompress, receiver):
 
 
 @pytest.mark.parametrize(
+    ("headers", "sent"), [({}, "Basic dXNlcjpwYUBzcw=="), ({"authorization": "Bearer mine"}, "Bearer mine")]
+)
+def test_a_password_in_the_address_is_sent_unless_the_user_names_another(headers, sent, receiver):
+    assert send(receiver.url.replace("//", "//user:pa%40ss@"), headers=headers).verdict == "accepted"
+    assert receiver.requests[0][1]["authorization"] == sent
+
+
+@pytest.mark.parametrize(
     ("status", "headers", "body", "verdict"),
     [
         (200, {"content-type": "application/json"}, b"{}", "accepted"),
