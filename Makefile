@@ -48,6 +48,8 @@ bench:
 	$(DEV)/python benchmarks/startup.py
 	$(DEV)/python benchmarks/requests.py
 	$(DEV)/python benchmarks/store.py
+	$(DEV)/python benchmarks/backlog.py
+	$(DEV)/python benchmarks/delivery.py
 
 # What takes minutes and gigabytes.
 soak:

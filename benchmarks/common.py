@@ -30,7 +30,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 PROGRAMS: Final = Path(__file__).resolve().parent / "programs"
 EXPORTERS_NONE: Final = {f"OTEL_{kind}_EXPORTER": "none" for kind in ("TRACES", "METRICS", "LOGS")}
 NO_DISTRO: Final = {"OTEL_PYTHON_DISTRO": "none-such", "OTEL_PYTHON_CONFIGURATOR": "none-such"}
-CHILD_TIMEOUT: Final = 60.0  # seconds after which a child is killed and the benchmark fails
+CHILD_TIMEOUT: Final = 60.0  # seconds after which a child is killed and the benchmark fails, unless it may take longer
 T = TypeVar("T")
 
 
@@ -43,6 +43,17 @@ def ensure(name: str, *, pinned: bool = True) -> Path:
         sys.path.pop(0)
     folder: Path = environments.ensure(name) if pinned else environments.ensure(name, constraints=None)
     return folder
+
+
+def collector() -> Path:
+    """The real Collector; built if it is missing, which needs Go."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        import collector as tool
+    finally:
+        sys.path.pop(0)
+    binary: Path = tool.ensure()
+    return binary
 
 
 def environ(folder: Path, *extra: Mapping[str, str]) -> dict[str, str]:
@@ -66,19 +77,21 @@ class Usage:
     cpu: float  # seconds, user and system, through every exec
     rss: int  # peak bytes of the largest of them
     wall: float  # seconds
+    ended: float  # by the monotonic clock, which all processes share
 
 
-def run(command: Sequence[str], env: Mapping[str, str], cwd: Path) -> Usage:
+def run(command: Sequence[str], env: Mapping[str, str], cwd: Path, timeout: float = CHILD_TIMEOUT) -> Usage:
     """Run ``command`` to its end. Raises ``RuntimeError`` with its output for any status but 0."""
     with (cwd / "output.txt").open("w+b") as output:
         start = time.perf_counter()
         process = subprocess.Popen(
             command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
-        killer = threading.Timer(CHILD_TIMEOUT, os.kill, (process.pid, signal.SIGKILL))
+        killer = threading.Timer(timeout, os.kill, (process.pid, signal.SIGKILL))
         killer.start()
         try:
             _, status, usage = os.wait4(process.pid, 0)
+            ended = time.monotonic()
         finally:
             killer.cancel()
         wall = time.perf_counter() - start
@@ -87,7 +100,7 @@ def run(command: Sequence[str], env: Mapping[str, str], cwd: Path) -> Usage:
             output.seek(0)
             text = output.read().decode(errors="replace")[-2000:]
             raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{text}")
-    return Usage(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, wall)
+    return Usage(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, wall, ended)
 
 
 def cpu_of(pid: int) -> float:
@@ -128,9 +141,9 @@ class Sink:
 
 
 @contextlib.contextmanager
-def sink(folder: Path) -> Iterator[Sink]:
+def sink(folder: Path, *options: str) -> Iterator[Sink]:
     """A running :class:`Sink`, with the Python of ``folder``, which must know the OTLP messages."""
-    command = [str(folder / "bin" / "python"), str(PROGRAMS / "sink.py")]
+    command = [str(folder / "bin" / "python"), str(PROGRAMS / "sink.py"), *options]
     with subprocess.Popen(command, env=environ(folder), stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

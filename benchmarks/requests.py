@@ -9,24 +9,20 @@ a log line, half a log line and a query. Both have the same instrumentors.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import os
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import common
+from service import Variant, ask, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
 PLAIN: Final = "no OpenTelemetry"
 UPSTREAM: Final = "opentelemetry-distro"
@@ -34,17 +30,6 @@ OURS: Final = "otel-perf"
 SENDING: Final = "otel-perf, sending"
 WARM_UP: Final = 300
 CONNECTIONS: Final = 4
-START_TIMEOUT: Final = 30.0  # seconds
-STOP_TIMEOUT: Final = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """How the service is started."""
-
-    folder: Path
-    env: Mapping[str, str]
-    instrumented: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,38 +40,6 @@ class Result:
     counts: Mapping[str, int]  # what arrived in the sink or the store
 
 
-@contextlib.contextmanager
-def serving(variant: Variant, work: Path) -> Iterator[tuple[int, int]]:
-    """The service's process id and port, until SIGTERM."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    server = ["uvicorn", "--app-dir", str(common.PROGRAMS), "--port", str(port), "--no-access-log", "web:app"]
-    command = ["opentelemetry-instrument", *server] if variant.instrumented else server
-    settings = {"OTEL_PYTHON_FASTAPI_EXCLUDED_URLS": "flush", "OTEL_PERF_HOME": str(work / "home")}
-    env = common.environ(variant.folder, settings, variant.env)
-    command[0] = str(variant.folder / "bin" / command[0])
-    with (work / "output.txt").open("wb") as output:
-        process = subprocess.Popen(command, env=env, cwd=work, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            _wait_until_open(process, port, work)
-            yield process.pid, port
-            process.send_signal(signal.SIGTERM)
-            process.wait(STOP_TIMEOUT)
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _wait_until_open(process: subprocess.Popen[bytes], port: int, work: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.05)
-    raise RuntimeError(f"the service did not start:\n{(work / 'output.txt').read_text()[-2000:]}")
-
-
 async def load(port: int, count: int) -> None:
     """Send ``count`` requests over a few kept connections. Raises ``RuntimeError`` for any status but 200."""
     numbers = iter(range(count))
@@ -94,7 +47,7 @@ async def load(port: int, count: int) -> None:
     async def connection() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for number in numbers:
-            await _ask(reader, writer, "GET", f"/items/{number}" if number % 2 else "/hello")
+            await ask(reader, writer, "GET", f"/items/{number}" if number % 2 else "/hello")
         writer.close()
 
     await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
@@ -103,16 +56,8 @@ async def load(port: int, count: int) -> None:
 async def flush(port: int) -> None:
     """Have the service flush what it recorded."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    await _ask(reader, writer, "POST", "/flush")
+    await ask(reader, writer, "POST", "/flush")
     writer.close()
-
-
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str, path: str) -> None:
-    writer.write(f"{method} {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: 0\r\n\r\n".encode())
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    if not head.startswith(b"http/1.1 200"):
-        raise RuntimeError(f"{method} {path}: {head!r}")
-    await reader.readexactly(int(head.partition(b"content-length:")[2].split()[0]))
 
 
 def measure(variant: Variant, sink: common.Sink, work: Path, requests: int) -> Result:

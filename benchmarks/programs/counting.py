@@ -1,4 +1,4 @@
-"""Counts what is in serialized OTLP export requests."""
+"""What is in serialized OTLP export requests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 def count(bodies: Iterable[tuple[str, bytes]]) -> dict[str, int]:
@@ -29,3 +29,13 @@ def count(bodies: Iterable[tuple[str, bytes]]) -> dict[str, int]:
             for part in ExportMetricsServiceRequest.FromString(body).resource_metrics:
                 found["metrics"] += sum(len(scope.metrics) for scope in part.scope_metrics)
     return found
+
+
+def span_ids(bodies: Iterable[tuple[str, bytes]]) -> Iterator[bytes]:
+    """Trace and span id, 24 bytes together, of every span in ``bodies``, which are as for :func:`count`."""
+    for signal, body in bodies:
+        if signal == "traces":
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                for scope in resource.scope_spans:
+                    for span in scope.spans:
+                        yield span.trace_id + span.span_id
