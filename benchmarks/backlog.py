@@ -87,10 +87,10 @@ def waiting(variant: Variant, home: Path) -> int:
 
 def main() -> int:
     """Run, print and judge."""
-    parser = common.arguments(__doc__, rounds=10)
+    parser = common.arguments(__doc__, rounds=12)
     parser.add_argument("--megabytes", type=int, default=500, help="of backlog (default 500)")
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second (default 100)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each round (default 8)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each round (default 5)")
     options = parser.parse_args()
     folder = common.ensure("bench-web-perf")
     with tempfile.TemporaryDirectory(prefix="otel-perf-bench-") as name, common.sink(folder, "--discard") as sink:

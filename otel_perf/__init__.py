@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from otel_perf.calls.decorators import monitored as monitored
     from otel_perf.distro import setup as setup
     from otel_perf.distro import shutdown as shutdown
 
 _HOME_OF = {
+    "monitored": "otel_perf.calls.decorators",
     "setup": "otel_perf.distro",
     "shutdown": "otel_perf.distro",
 }
 
-__all__ = ["__version__", "setup", "shutdown"]
+__all__ = ["__version__", "monitored", "setup", "shutdown"]
 
 
 def __getattr__(name: str) -> object:

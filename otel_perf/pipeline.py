@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import otel_perf
 from otel_perf.core import executors, exits
 from otel_perf.core.census import SCOPE, Census, Metric
-from otel_perf.core.events import Event
+from otel_perf.core.events import FEATURE_CHANGED, Event
 from otel_perf.core.exporters import OTLP, exporter_names
 from otel_perf.core.feature import Parts
 from otel_perf.core.forks import on_fork, reset_locks
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from otel_perf.providers import Providers
 
 INTERNAL_ERRORS: Final = Metric("perf.internal_errors", "{error}", "counter", "Errors of otel-perf itself, by feature")
-FEATURE_CHANGED: Final = Event("perf.feature.changed", "A feature was turned on or off while the program ran")
 FLAG_EVALUATION: Final = Event("feature_flag.evaluation", "The decision on a feature changed, and why")
 FLAG_POLL: Final = 1.0  # seconds between looks at the flag file
 

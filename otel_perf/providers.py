@@ -20,7 +20,7 @@ from opentelemetry.util._importlib_metadata import entry_points
 from otel_perf.core.exporters import OTLP, exporter_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from otel_perf.core.feature import Parts
 
@@ -116,8 +116,14 @@ def build(resource: Resource, parts: Parts, environ: Mapping[str, str], say: Say
         tracer.add_span_processor(BatchSpanProcessor(exporter))
     other_readers = [_reader(exporter) for exporter in _other_exporters("metrics", environ, say)]
     readers = [*parts.metric_readers, *other_readers]
+    for reader in readers:
+        produce_into(reader, parts.metric_producers)
     meter = MeterProvider(
-        metric_readers=readers, resource=resource, shutdown_on_exit=False, **_configurator("meter", environ, say)
+        metric_readers=readers,
+        resource=resource,
+        exemplar_filter=_exemplar_filter(parts, environ, say),
+        shutdown_on_exit=False,
+        **_configurator("meter", environ, say),
     )
     logger = LoggerProvider(resource=resource, shutdown_on_exit=False, **_configurator("logger", environ, say))
     for processor in parts.log_processors:
@@ -148,6 +154,7 @@ def add_late(providers: Providers, parts: Parts) -> Providers:
     late = providers.late_readers
     if isinstance(providers.meter, MeterProvider):
         for reader in parts.metric_readers:
+            produce_into(reader, parts.metric_producers)
             providers.meter.add_metric_reader(reader)
         late = (*late, *parts.metric_readers)
     return replace(providers, late_readers=late, own=(*providers.own, *_own(parts)))
@@ -155,6 +162,52 @@ def add_late(providers: Providers, parts: Parts) -> Providers:
 
 def _own(parts: Parts) -> tuple[Any, ...]:
     return (*parts.span_processors, *parts.log_processors, *parts.metric_readers)
+
+
+def produce_into(reader: Any, producers: Sequence[Any]) -> None:
+    """Add what ``producers`` have to all that ``reader`` collects.
+
+    The specification's MetricProducer, which the SDK lacks: the one method that a reader has to define is wrapped.
+    """
+    if not producers:
+        return
+    receive = reader._receive_metrics
+
+    def receive_all(metrics_data: Any, timeout_millis: float = 10_000, **kwargs: Any) -> None:
+        for producer in producers:
+            try:
+                scope = producer.produce(reader)
+            except Exception:
+                _log.warning("otel-perf: a metric producer failed", exc_info=True)
+                continue
+            if scope is not None and metrics_data.resource_metrics:
+                first, *others = metrics_data.resource_metrics
+                first = replace(first, scope_metrics=[*first.scope_metrics, scope])
+                metrics_data = replace(metrics_data, resource_metrics=[first, *others])
+        receive(metrics_data, timeout_millis=timeout_millis, **kwargs)
+
+    reader._receive_metrics = receive_all
+
+
+def _exemplar_filter(parts: Parts, environ: Mapping[str, str], say: Say) -> Any:
+    """``OTEL_METRICS_EXEMPLAR_FILTER``, as the features want it."""
+    from opentelemetry.sdk import metrics
+
+    kinds: dict[str, Any] = {
+        "trace_based": metrics.TraceBasedExemplarFilter,
+        "always_on": metrics.AlwaysOnExemplarFilter,
+        "always_off": metrics.AlwaysOffExemplarFilter,
+    }
+    name = environ.get("OTEL_METRICS_EXEMPLAR_FILTER", "").strip().lower() or "trace_based"
+    if name not in kinds:
+        say(
+            f"otel-perf: OTEL_METRICS_EXEMPLAR_FILTER={name!r} is not known; allowed: {', '.join(kinds)};"
+            " using trace_based"
+        )
+    found: Any = kinds.get(name, metrics.TraceBasedExemplarFilter)()
+    for wrap in parts.exemplar_filters:
+        found = wrap(found)
+    return found
 
 
 def forget_totals(meter: Any) -> None:

@@ -70,7 +70,7 @@ def telemetry() -> str:
         "",
         "| metric | unit | instrument | |",
         "|---|---|---|---|",
-        *(f"| `{m.name}` | `{m.unit}` | observable {m.kind} | {m.description}. |" for m in metrics),
+        *(f"| `{m.name}` | `{m.unit}` | {instrument(m)} | {m.description}. |" for m in metrics),
         "",
         "| event (log record with `event_name`) | |",
         "|---|---|",
@@ -79,6 +79,11 @@ def telemetry() -> str:
         "Log records of the standard library carry `otelTraceID`, `otelSpanID`, `otelTraceSampled` and `otelServiceName`.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def instrument(metric: Metric) -> str:
+    """What kind of instrument it is."""
+    return "exponential histogram" if metric.kind == "histogram" else f"observable {metric.kind}"
 
 
 def declared() -> tuple[list[Metric], list[Event]]:

@@ -24,6 +24,7 @@ _REQUESTS: dict[str, Any] = {
 _ID_FIELDS = frozenset({"traceId", "spanId", "parentSpanId"})
 KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 ERROR_STATUS = 2
+DELTA = 1  # AGGREGATION_TEMPORALITY_DELTA
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,15 @@ class LogEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Buckets:
+    """Those of an exponential histogram: bucket ``first + i`` ends at 2 ** ((first + i + 1) / 2 ** scale)."""
+
+    scale: int
+    first: int
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """One data point: a number, or the count and sum of a histogram."""
 
@@ -78,6 +88,8 @@ class Point:
     attributes: dict[str, Any]
     scope: str
     resource: dict[str, Any]
+    delta: bool = False  # since the point before; else since the start
+    buckets: Buckets | None = None
 
 
 def value_of(value: AnyValue) -> Any:
@@ -162,7 +174,13 @@ def points(batches: Iterable[Batch]) -> Iterator[Point]:
                             attributes_of(point.attributes),
                             of_scope.scope.name,
                             resource,
+                            getattr(data, "aggregation_temporality", 0) == DELTA,
+                            _buckets(point) if metric.HasField("exponential_histogram") else None,
                         )
+
+
+def _buckets(point: Any) -> Buckets:
+    return Buckets(point.scale, point.positive.offset, tuple(point.positive.bucket_counts))
 
 
 def to_json(batch: Batch) -> str:

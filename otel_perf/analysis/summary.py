@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import BaseModel
 
 from otel_perf.analysis import otlp
+from otel_perf.analysis.functions import FunctionRow, Functions
 from otel_perf.core.events import UNCAUGHT_ERROR
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Report(BaseModel):
     spans: int
     slowest_traces: list[Trace]
     operations: list[Operation]
+    functions: list[FunctionRow]
     errors: list[ErrorGroup]
     processes: list[Process]
     logs: Logs
@@ -125,11 +127,9 @@ def summarize(store: StoreReader, *, after: int = 0, since_ns: int = 0, service:
             _count_log(logs, entry)
             errors.add_log(entry)
             spans.add_log(entry)
-    processes = _processes(
-        point
-        for point in otlp.points(store.batches(["metrics"], after=after, since_ns=since_ns))
-        if _of(point.resource, service)
-    )
+    functions = Functions()
+    points = otlp.points(store.batches(["metrics"], after=after, since_ns=since_ns))
+    processes = _processes(functions.watching(point for point in points if _of(point.resource, service)))
     traces = spans.traces()
     return Report(
         first_ns=spans.first or 0,
@@ -139,6 +139,7 @@ def summarize(store: StoreReader, *, after: int = 0, since_ns: int = 0, service:
         spans=spans.count,
         slowest_traces=sorted(traces, key=lambda trace: -trace.duration)[:top],
         operations=sorted(spans.operations(), key=lambda operation: -operation.self_time)[:top],
+        functions=functions.rows()[:top],
         errors=errors.groups()[:top],
         processes=processes[:top],
         logs=logs,

@@ -57,6 +57,7 @@ def render(report: Report, *, asked: str = "") -> str:
     """The whole report; ``asked`` are the options that chose a part of the store."""
     lines = _heading(report, asked)
     lines += _operations(report)
+    lines += _functions(report)
     lines += _traces(report)
     lines += _errors(report)
     lines += _processes(report)
@@ -99,6 +100,25 @@ def _operations(report: Report) -> list[str]:
     ]
     headings = ["OPERATION", "KIND", "CALLS", "ERRORS", "SELF", "P50", "P99", "SLOWEST", "IN TRACE"]
     return ["Slowest operations, by their own time", *table(headings, rows, left=(0, 1, 8)), ""]
+
+
+def _functions(report: Report) -> list[str]:
+    if not report.functions:
+        return []
+    rows = [
+        [
+            clip(function.name, 60),
+            f"{function.calls:,}",
+            f"{function.errors:,}" if function.errors else "",
+            seconds(function.total),
+            seconds(function.self_time),
+            seconds(function.p50) if function.p50 else "",
+            seconds(function.p99) if function.p99 else "",
+        ]
+        for function in report.functions
+    ]
+    headings = ["FUNCTION", "CALLS", "ERRORS", "TOTAL", "SELF", "P50", "P99"]
+    return ["Functions, by their own time", *table(headings, rows), ""]
 
 
 def _traces(report: Report) -> list[str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Source = Callable[[], Iterable[Reading]]
 
 SCOPE: Final = "otel_perf"  # instrumentation scope of our own metrics and events
-Kind = Literal["counter", "gauge", "updowncounter"]
+Kind = Literal["counter", "gauge", "updowncounter", "histogram"]  # a histogram comes from a producer, not from here
 _log = logging.getLogger("otel_perf")
 
 

@@ -36,6 +36,8 @@ class Parts:
     span_processors: list[Any] = field(default_factory=list)
     log_processors: list[Any] = field(default_factory=list)
     metric_readers: list[Any] = field(default_factory=list)
+    metric_producers: list[Any] = field(default_factory=list)  # ``produce(reader)`` adds to what a reader collects
+    exemplar_filters: list[Any] = field(default_factory=list)  # each makes a filter of the one before it
 
 
 class Host(Protocol):
