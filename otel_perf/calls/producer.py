@@ -105,10 +105,11 @@ def attributes_of(counts: Counts) -> dict[str, Any]:
 
 
 def _temporality(reader: Any) -> AggregationTemporality:
-    chosen: AggregationTemporality = reader._instrument_class_temporality.get(
-        Histogram, AggregationTemporality.CUMULATIVE
-    )
-    return chosen
+    """What the reader wants histograms to be; it keeps that by the SDK's own subclass of ``Histogram``."""
+    for kind, temporality in reader._instrument_class_temporality.items():
+        if issubclass(kind, Histogram) and isinstance(temporality, AggregationTemporality):
+            return temporality
+    return AggregationTemporality.CUMULATIVE
 
 
 def _exponential(
