@@ -10,13 +10,15 @@ The sampler decides when the span becomes real, as it would have at its start: i
 from __future__ import annotations
 
 from importlib.metadata import version
-from time import perf_counter, time_ns
+from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, Status, StatusCode
 
-from otel_perf.calls.call import Call, attach, detach
+from otel_perf.calls import pure
+from otel_perf.calls.call import Call
+from otel_perf.calls.pure import attach, detach
 from otel_perf.core.guard import Guard
 from otel_perf.core.threads import allocate_lock
 
@@ -273,9 +275,9 @@ def _offset() -> int:
     """Nanoseconds from the performance counter to the epoch, read without an interruption in between if it can be."""
     best, offset = float("inf"), 0
     for _ in range(TRIES):
-        before = perf_counter()
+        before = pure.perf_counter()
         now = time_ns()
-        took = perf_counter() - before
+        took = pure.perf_counter() - before
         if took < best:
             best, offset = took, now - round((before + took / 2) * 1e9)
         if took < INTERRUPTED:

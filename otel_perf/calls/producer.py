@@ -23,8 +23,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_perf.calls import CALL_DURATION, CALL_ERRORS, CALL_SELF_TIME, CALL_UNTIMED
 from otel_perf.calls.function import OVERFLOW
+from otel_perf.calls.keys import BUCKETS_PER_DOUBLING, OFFSET, SCALE
 from otel_perf.calls.lazy_span import SCOPE
-from otel_perf.calls.statistics import BUCKETS_PER_DOUBLING, OFFSET, SCALE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

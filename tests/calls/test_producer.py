@@ -8,6 +8,7 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMet
 import otel_perf as perf
 from otel_perf.calls import call as module
 from otel_perf.calls.function import FUNCTIONS
+from otel_perf.calls.lazy_span import LazySpan
 from otel_perf.calls.producer import BOUNDS, CallsProducer, sources
 from otel_perf.providers import produce_into
 from otel_perf.testing import FixedClock
@@ -16,16 +17,17 @@ DELTA = {Histogram: AggregationTemporality.DELTA}
 
 
 @pytest.fixture
-def take(calls, monkeypatch):
+def take(calls):
     """Make calls that take so many seconds."""
     clock = FixedClock()
-    monkeypatch.setattr(module, "perf_counter", clock.monotonic)
+    module.set_clock(clock.monotonic)
 
     @perf.monitored(name="work")
     def work(seconds):
         clock.advance(seconds)
 
-    return lambda *durations: [work(seconds) for seconds in durations]
+    yield lambda *durations: [work(seconds) for seconds in durations]
+    module.set_clock(None)
 
 
 @pytest.fixture
@@ -120,8 +122,9 @@ def test_all_that_goes_over_the_limit_is_one_series(calls, producer, monkeypatch
     functions = Functions()
     functions.limit = 1
     for number in range(3):
-        functions.add(f"f{number}", "auto", {}).counts.count = 1
-        functions._counts[f"f{number}" if number == 0 else "otel.metric.overflow"].buckets[300] = 1
+        function = functions.add(f"f{number}", "auto", {})
+        function.on = True
+        LazySpan(function).finish()
     scope = CallsProducer(functions).produce(InMemoryMetricReader())
     assert [dict(point.attributes) for point in scope.metrics[0].data.data_points] == [
         {"code.function.name": "f0"},

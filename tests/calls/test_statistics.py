@@ -13,18 +13,19 @@ from hypothesis import strategies as st
 import otel_perf as perf
 from otel_perf.calls import call as module
 from otel_perf.calls.function import FUNCTIONS
-from otel_perf.calls.statistics import BUCKETS, OFFSET
+from otel_perf.calls.keys import BUCKETS, OFFSET
 from otel_perf.testing import FixedClock
 from tests.calls.conftest import counts_of
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock():
     """A clock that only the test moves."""
     clock = FixedClock()
     clock.advance(5.0)
-    monkeypatch.setattr(module, "perf_counter", clock.monotonic)
-    return clock
+    module.set_clock(clock.monotonic)
+    yield clock
+    module.set_clock(None)
 
 
 def test_threads_that_change_every_microsecond_lose_no_call(calls):

@@ -1,0 +1,54 @@
+"""Compiles otel_perf/calls/_fast.c into the wheel, where that can be done.
+
+It takes Linux, CPython with a GIL, a C compiler and Python's headers. Without one of them the wheel is a pure one, and
+calls cost 1.3 µs instead of 0.5; nothing else changes, so that no failure here stops an installation.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+SOURCE = Path("otel_perf/calls/_fast.c")
+FLAGS = ("-O2", "-fPIC", "-shared", "-fno-strict-aliasing")
+
+
+class CompiledHook(BuildHookInterface[Any]):
+    """Runs before a wheel is made, an editable one too."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, and put the result into the wheel."""
+        if self.target_name != "wheel":
+            return
+        target = SOURCE.with_suffix(str(sysconfig.get_config_var("EXT_SUFFIX")))
+        problem = compile_to(Path(self.root) / SOURCE, Path(self.root) / target)
+        if problem:
+            self.app.display_warning(f"otel-perf: the pure-Python path is installed: {problem}")
+            return
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+        build_data["artifacts"].append(str(target))
+
+
+def compile_to(source: Path, target: Path) -> str:
+    """Compile ``source``; why it could not be, or an empty text."""
+    if not sys.platform.startswith("linux") or sys.implementation.name != "cpython":
+        return "it is compiled on Linux, for CPython"
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return "this Python has no GIL"
+    compiler = shlex.split(str(sysconfig.get_config_var("CC") or "cc"))
+    include = sysconfig.get_path("include")
+    command = [*compiler, *FLAGS, f"-I{include}", str(source), "-o", str(target), "-lm"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        return str(error)
+    return done.stderr[-500:] if done.returncode else ""
