@@ -46,6 +46,7 @@ test-all:
 
 bench:
 	$(DEV)/python benchmarks/startup.py
+	$(DEV)/python benchmarks/calls.py
 	$(DEV)/python benchmarks/requests.py
 	$(DEV)/python benchmarks/store.py
 	$(DEV)/python benchmarks/backlog.py

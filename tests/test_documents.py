@@ -1,5 +1,6 @@
 """The examples in the documents work as they stand there."""
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -56,12 +57,27 @@ def test_the_names_that_a_run_emits_are_the_documented_ones(start, home):
     import logging
 
     logging.getLogger("app").warning("x")  # metrics of a short life are stored once something else is
+    call_every_way()
     pipeline.shutdown()
     metrics, _ = declared()
-    emitted = {point.name for point in points(home) if point.scope == SCOPE}
+    emitted = {point.name for point in points(home) if point.scope.partition(".")[0] == SCOPE}
     assert emitted == {metric.name for metric in metrics} - {"perf.store.size"} | (emitted & {"perf.store.size"})
     units = {point.name: point.unit for point in points(home)}
     assert all(units[metric.name] == metric.unit for metric in metrics if metric.name in units)
+
+
+def call_every_way():
+    """A monitored function that returns, raises, and is only counted."""
+    from otel_perf import monitored
+    from otel_perf.calls.decorators import MARK
+    from otel_perf.calls.function import FUNCTIONS
+
+    work = monitored(name="work")(lambda text="1": int(text))
+    work()
+    with contextlib.suppress(ValueError):
+        work("x")
+    FUNCTIONS.step_down(getattr(work, MARK))
+    work()
 
 
 def pipeline_event():

@@ -34,6 +34,10 @@ class CallsSettings:
     functions: Annotated[int, count(1, 100_000)] = field(
         default=2_000, metadata={"doc": "Functions with counts of their own; the others share one."}
     )
+    pure: bool = field(
+        default=False,
+        metadata={"doc": "Leave the compiled path alone where there is one; read when a function is first monitored."},
+    )
 
 
 class CallsFeature(Feature[CallsSettings]):
@@ -45,10 +49,9 @@ class CallsFeature(Feature[CallsSettings]):
 
     def provide(self, settings: CallsSettings, host: Host, parts: Parts) -> None:
         """Add what sends the counts, and keeps a measurement from making spans real."""
-        from otel_perf.calls.exemplars import LazyAwareFilter
         from otel_perf.calls.function import FUNCTIONS
         from otel_perf.calls.lazy_span import before_fork
-        from otel_perf.calls.producer import CallsProducer
+        from otel_perf.calls.statistics import CallsProducer, LazyAwareFilter
         from otel_perf.core.forks import on_fork
 
         FUNCTIONS.limit = settings.functions
@@ -62,7 +65,7 @@ class CallsFeature(Feature[CallsSettings]):
         """Turn it on."""
         from otel_perf.calls.function import FUNCTIONS
         from otel_perf.calls.lazy_span import RECORDER
-        from otel_perf.calls.producer import sources
+        from otel_perf.calls.statistics import sources
 
         RECORDER.guard = host.guard(self.name)
         for metric, source in sources(FUNCTIONS).items():

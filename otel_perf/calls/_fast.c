@@ -10,8 +10,8 @@
 #include <structmember.h>
 #include <time.h>
 
-#define OFFSET 240  /* as statistics.OFFSET */
-#define BUCKETS 400 /* as statistics.BUCKETS */
+#define OFFSET 240  /* as keys.OFFSET */
+#define BUCKETS 400 /* as keys.BUCKETS */
 
 static PyObject *variable;     /* the ContextVar of the current context */
 static PyObject *context_type; /* opentelemetry.context.Context */

@@ -28,7 +28,8 @@ else:
     COMPILED = False
     CallBase, CountsBase = pure.CallBase, pure.CountsBase
     with suppress(ImportError):
-        if pure._variable is None or os.environ.get("OTEL_PERF_CALLS_PURE"):
+        asked = os.environ.get("OTEL_PERF_CALLS_PURE", "").strip().lower()
+        if pure._variable is None or asked in {"1", "on", "true", "yes"}:
             raise ImportError
         from otel_perf.calls import _fast
 

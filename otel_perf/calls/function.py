@@ -6,8 +6,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Literal
 from weakref import WeakSet
 
+from otel_perf.calls.counts import Counts
 from otel_perf.calls.keys import NEVER
-from otel_perf.calls.statistics import Counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,7 +4,7 @@
 
 The counts are lossless under threads without a lock: between reading a field and writing it back there is no call, no
 loop and no allocation that runs Python code, and only at these does CPython (3.11–3.13, with the GIL) change threads.
-``tests/calls/test_statistics.py`` tries it with threads that change every microsecond.
+``tests/calls/test_counts.py`` tries it with threads that change every microsecond.
 """
 
 from __future__ import annotations

@@ -215,8 +215,8 @@ def _look_out(watch: Watch, stop: threading.Event) -> None:
 
 def cost_of_a_call() -> float:
     """CPU seconds that measuring one call costs on this machine."""
+    from otel_perf.calls.counts import Counts
     from otel_perf.calls.function import Function
-    from otel_perf.calls.statistics import Counts
 
     def nothing() -> None:
         pass

@@ -20,9 +20,9 @@ from opentelemetry.trace import Span, SpanContext, Status, StatusCode, TraceFlag
 
 import otel_perf as perf
 from otel_perf.calls import lazy_span
-from otel_perf.calls.exemplars import LazyAwareFilter
 from otel_perf.calls.function import FUNCTIONS
 from otel_perf.calls.lazy_span import LazySpan
+from otel_perf.calls.statistics import LazyAwareFilter
 from otel_perf.core import guard
 from tests.calls.conftest import counts_of
 

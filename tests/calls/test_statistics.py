@@ -1,206 +1,153 @@
-"""Every call is counted, exactly, whatever runs beside it."""
-
-import asyncio
-import math
-import sys
-import threading
-from contextlib import suppress
+"""The counts as metrics: cumulative and delta, each reader for itself, and a Prometheus page that does not break."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from opentelemetry.metrics import Observation
+from opentelemetry.sdk.metrics import Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 
 import otel_perf as perf
 from otel_perf.calls import call as module
 from otel_perf.calls.function import FUNCTIONS
-from otel_perf.calls.keys import BUCKETS, OFFSET
+from otel_perf.calls.lazy_span import LazySpan
+from otel_perf.calls.statistics import BOUNDS, CallsProducer, sources
+from otel_perf.providers import produce_into
 from otel_perf.testing import FixedClock
-from tests.calls.conftest import counts_of
+
+DELTA = {Histogram: AggregationTemporality.DELTA}
 
 
 @pytest.fixture
-def clock():
-    """A clock that only the test moves."""
+def take(calls):
+    """Make calls that take so many seconds."""
     clock = FixedClock()
-    clock.advance(5.0)
     module.set_clock(clock.monotonic)
-    yield clock
+
+    @perf.monitored(name="work")
+    def work(seconds):
+        clock.advance(seconds)
+
+    yield lambda *durations: [work(seconds) for seconds in durations]
     module.set_clock(None)
 
 
-def test_threads_that_change_every_microsecond_lose_no_call(calls):
-    @perf.monitored
-    def work(number):
-        if number % 10 == 0:
-            raise ValueError
-
-    def load():
-        for number in range(20_000):
-            with suppress(ValueError):
-                work(number)
-
-    FUNCTIONS.turn(True, slow=3600.0)
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=load) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    counts = counts_of("work")
-    assert counts.count == sum(counts.buckets) == 80_000
-    assert counts.errors == 8_000
-    assert 0 < counts.minimum <= counts.total / counts.count <= counts.maximum
-    assert counts.self_total == pytest.approx(counts.total)
+@pytest.fixture
+def producer():
+    return CallsProducer(FUNCTIONS)
 
 
-@given(st.floats(1e-9, 1e6))
-def test_a_duration_falls_into_the_bucket_of_an_exponential_histogram(duration):
-    """scale 3: bucket i is from 2 ** (i / 8) to 2 ** ((i + 1) / 8)."""
-    index = int(8 * math.log2(duration) + OFFSET)
-    assert 0 <= index < BUCKETS
-    assert 2.0 ** ((index - OFFSET) / 8) <= duration * (1 + 1e-12)
-    assert duration <= 2.0 ** ((index + 1 - OFFSET) / 8) * (1 + 1e-12)
+def reading(producer, reader):
+    """Collect by ``reader``; the histogram's points."""
+    produce_into(reader, [producer])
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    provider.get_meter("m").create_observable_gauge("always", [lambda _: [Observation(1)]])
+
+    def collect():
+        data = reader.get_metrics_data()
+        found = [
+            metric
+            for scope in data.resource_metrics[0].scope_metrics
+            for metric in scope.metrics
+            if metric.name == "perf.call.duration"
+        ]
+        return found[0].data.data_points if found else []
+
+    return collect
 
 
-def test_sums_are_exact_and_self_time_leaves_out_what_is_beneath(calls, clock):
-    @perf.monitored
-    def inner(seconds):
-        clock.advance(seconds)
-
-    @perf.monitored
-    def outer():
-        clock.advance(1.0)
-        inner(2.0)
-        clock.advance(0.5)
-        inner(4.0)
-
-    outer()
-    found = counts_of("outer"), counts_of("inner")
-    assert [(counts.count, counts.total, counts.self_total) for counts in found] == [(1, 7.5, 1.5), (2, 6.0, 6.0)]
-    assert (found[1].minimum, found[1].maximum) == (2.0, 4.0)
+def test_cumulative_points_count_from_the_start(take, producer):
+    collect = reading(producer, InMemoryMetricReader())
+    assert collect() == []
+    take(1.0, 3.0)
+    (first,) = collect()
+    take(0.5)
+    (second,) = collect()
+    assert (first.count, first.sum, first.min, first.max) == (2, 4.0, 1.0, 3.0)
+    assert (second.count, second.sum, second.min, second.max) == (3, 4.5, 0.5, 3.0)
+    assert first.start_time_unix_nano == second.start_time_unix_nano < second.time_unix_nano
+    assert first.attributes == {"code.function.name": "work"}
+    assert (first.scale, first.zero_count) == (3, 0)
+    assert first.positive.offset == 0
+    assert first.positive.bucket_counts == [1, *[0] * 11, 1]  # 3 is in 2 ** (12/8) … 2 ** (13/8)
 
 
-def test_a_call_that_takes_no_time_at_all_is_counted(calls, clock):
-    perf.monitored(name="work")(lambda: None)()
-    counts = counts_of("work")
-    assert (counts.count, counts.total, sum(counts.buckets)) == (1, 0.0, 1)
+def test_delta_points_count_from_the_one_before_and_readers_do_not_disturb_each_other(take, producer):
+    delta = reading(producer, InMemoryMetricReader(preferred_temporality=DELTA))
+    other = reading(producer, InMemoryMetricReader(preferred_temporality=DELTA))
+    take(1.0, 1.0)
+    (first,) = delta()
+    assert delta() == []
+    take(4.0)
+    (second,) = delta()
+    (whole,) = other()
+    assert (first.count, first.sum, second.count, second.sum) == (2, 2.0, 1, 4.0)
+    assert (whole.count, whole.sum) == (3, 6.0)
+    assert second.start_time_unix_nano >= first.time_unix_nano
+    assert second.min <= 4.0 <= second.max
+    assert second.max - second.min < 0.5
 
 
-def test_a_plain_span_in_between_changes_nothing(calls, clock):
-    from opentelemetry import trace
-
-    @perf.monitored
-    def inner():
-        clock.advance(2.0)
-
-    @perf.monitored
-    def outer():
-        with trace.get_tracer("t").start_as_current_span("between"):
-            inner()
-
-    outer()
-    assert counts_of("outer").self_total == 0.0
+def test_a_real_span_is_the_exemplar(calls, producer):
+    collect = reading(producer, InMemoryMetricReader())
+    perf.monitored(name="work", span="always")(lambda: None)()
+    (point,) = collect()
+    assert [exemplar.span_id for exemplar in point.exemplars] == [calls.spans[0].context.span_id]
+    assert point.exemplars[0].value == point.sum
 
 
-def test_children_at_the_same_time_count_once(calls, clock):
-    """From 1 to 4 s the first one runs, from 2 to 3 the second: three seconds are not the parent's own."""
-
-    async def main():
-        gates = {name: asyncio.Event() for name in ("first", "second")}
-
-        @perf.monitored
-        async def child(name):
-            await gates[name].wait()
-
-        @perf.monitored
-        async def parent():
-            clock.advance(1.0)
-            first = asyncio.create_task(child("first"))
-            await asyncio.sleep(0)
-            clock.advance(1.0)
-            second = asyncio.create_task(child("second"))
-            await asyncio.sleep(0)
-            clock.advance(1.0)
-            gates["second"].set()
-            await second
-            clock.advance(1.0)
-            gates["first"].set()
-            await first
-            clock.advance(1.0)
-
-        await parent()
-
-    asyncio.run(main())
-    parent, child = counts_of("parent"), counts_of("child")
-    assert (parent.total, parent.self_total) == (5.0, 2.0)
-    assert (child.total, child.self_total) == (4.0, 4.0)
+def test_self_time_errors_and_untimed_calls_are_counters(take):
+    take(2.0)
+    readings = {metric.name: list(source()) for metric, source in sources(FUNCTIONS).items()}
+    assert readings["perf.call.self_time"] == [(2.0, {"code.function.name": "work"})]
+    assert readings["perf.call.errors"] == readings["perf.call.untimed"] == []
 
 
-def test_a_task_that_outlives_its_parent_is_no_part_of_it(calls, clock):
-    async def main():
-        @perf.monitored
-        async def child():
-            await asyncio.sleep(0)
-            clock.advance(10.0)
+def test_a_reader_of_prometheus_gets_explicit_buckets(take, producer):
+    class Pull(InMemoryMetricReader):
+        pass
 
-        @perf.monitored
-        async def parent():
-            task = asyncio.create_task(child())
-            await asyncio.sleep(0)
-            clock.advance(2.0)
-            return task
-
-        await (await parent())
-
-    asyncio.run(main())
-    assert (counts_of("parent").total, counts_of("parent").self_total) == (2.0, 0.0)
-    assert counts_of("child").total == 12.0
+    Pull.__module__ = "opentelemetry.exporter.prometheus"
+    collect = reading(producer, Pull())
+    take(0.3, 0.4, 1e-7, 1000.0)
+    (point,) = collect()
+    assert len(BOUNDS) <= 12
+    assert point.explicit_bounds == BOUNDS
+    assert sum(point.bucket_counts) == point.count == 4
+    assert (point.bucket_counts[0], point.bucket_counts[-1]) == (1, 1)
+    assert point.bucket_counts[BOUNDS.index(0.5)] == 2
 
 
-def test_what_a_generators_consumer_does_is_not_its_own_time(calls, clock):
-    @perf.monitored
-    def steps():
-        clock.advance(1.0)
-        yield
-        clock.advance(2.0)
+def test_all_that_goes_over_the_limit_is_one_series(calls, producer, monkeypatch):
+    from otel_perf.calls.function import Functions
 
-    @perf.monitored
-    def consumer():
-        for _ in steps():
-            clock.advance(5.0)
-
-    consumer()
-    assert (counts_of("steps").total, counts_of("steps").self_total) == (8.0, 3.0)
-    assert (counts_of("consumer").total, counts_of("consumer").self_total) == (8.0, 5.0)
-
-
-def test_a_function_that_is_stepped_down_is_only_counted(calls):
-    @perf.monitored
-    def work():
-        return 1
-
-    @perf.monitored
-    def each():
-        yield 1
-
-    from otel_perf.calls.decorators import MARK
-
-    for function in (work, each):
-        FUNCTIONS.step_down(getattr(function, MARK))
-    FUNCTIONS.turn(True, slow=3600.0)
-    assert [work() for _ in range(7)] == [1] * 7
-    assert list(each()) == [1]
-    assert (counts_of("work").count, counts_of("work").untimed, counts_of("each").untimed) == (0, 7, 1)
+    functions = Functions()
+    functions.limit = 1
+    for number in range(3):
+        function = functions.add(f"f{number}", "auto", {})
+        function.on = True
+        LazySpan(function).finish()
+    scope = CallsProducer(functions).produce(InMemoryMetricReader())
+    assert [dict(point.attributes) for point in scope.metrics[0].data.data_points] == [
+        {"code.function.name": "f0"},
+        {"otel.metric.overflow": True},
+    ]
 
 
-def test_a_decorated_closure_is_forgotten_with_its_maker(calls):
-    import gc
+def test_a_producer_that_fails_costs_the_others_nothing(calls, caplog):
+    class Failing:
+        def produce(self, reader):
+            raise RuntimeError
 
-    for _ in range(100):
-        perf.monitored(name="closure")(lambda: None)()
-    gc.collect()
-    assert counts_of("closure").count == 100
+    collect = reading(Failing(), InMemoryMetricReader())
+    assert collect() == []
+    assert "a metric producer failed" in caplog.text
+
+
+def test_a_forked_child_begins_anew(take, producer):
+    reader = InMemoryMetricReader(preferred_temporality=DELTA)
+    collect = reading(producer, reader)
+    take(1.0)
+    collect()
+    FUNCTIONS.after_fork_in_child()
+    producer.after_fork_in_child()
+    take(1.0)
+    assert [point.count for point in collect()] == [1]
