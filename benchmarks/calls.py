@@ -64,8 +64,8 @@ VARIANTS: Final = {  # named as in programs/calls.py
     "off": Variant("@monitored, off", OURS),
     "real": Variant('@monitored(span="always")', OURS),
     "otel": Variant("@tracer.start_as_current_span", OURS),
-    "otel-code": Variant("the same with code.* attributes", OURS),
-    "aws": Variant("ServiceEvents", "bench-calls-aws", pinned=False),
+    "otel-code": Variant("@tracer.start_as_current_span, code.* attributes", OURS),
+    "aws": Variant("ServiceEvents, import hook", "bench-calls-aws", pinned=False),
     "ddtrace": Variant(
         "@tracer.wrap",
         "bench-calls-ddtrace",
@@ -74,7 +74,7 @@ VARIANTS: Final = {  # named as in programs/calls.py
             "DD_CRASHTRACKING_ENABLED": "false",
             "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
             "DD_REMOTE_CONFIGURATION_ENABLED": "false",
-            "DD_TRACE_AGENT_URL": "http://127.0.0.1:9",
+            "DD_TRACE_AGENT_URL": "unix:///nonexistent/agent.socket",
             "DD_TRACE_STARTUP_LOGS": "false",
         },
     ),
@@ -189,7 +189,9 @@ def measure(names: Sequence[str], rounds: int, work: Path) -> Results:
         for name in names:
             try:
                 results.children[name] = stack.enter_context(child(name, work))
-            except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+            except subprocess.CalledProcessError:  # pip has said why
+                results.failed[name] = f"does not run here: {VARIANTS[name].environment} cannot be made"
+            except (RuntimeError, OSError) as error:
                 results.failed[name] = f"does not run here: {error}"
         calls: dict[str, Callable[[], dict[str, float]]] = {
             f"{name} {kind}": functools.partial(one.slice, kind)
@@ -224,7 +226,7 @@ def bounds(results: Results, kind: str) -> list[common.Bound]:
     found: list[common.Bound] = []
     quiet = results.of("quiet", kind)
     if quiet:
-        found.append(common.Bound(f"{kind}: quiet, ns", statistics.median(quiet), 1200))
+        found.append(common.Bound(f"{kind}: {VARIANTS['quiet'].title}, ns", statistics.median(quiet), 1200))
     limits: list[tuple[str, str, float, bool]] = [
         ("quiet", "floor", 6.0, False),
         *((name, "quiet", limit, True) for name, limit in DEARER.items()),
@@ -233,7 +235,7 @@ def bounds(results: Results, kind: str) -> list[common.Bound]:
     for name, to, limit, at_least in limits:
         value = results.ratio(name, to, kind)
         if value is not None:
-            found.append(common.Bound(f"{kind}: {name} × {to}", value, limit, at_least))
+            found.append(common.Bound(f"{kind}: {VARIANTS[name].title} × {to}", value, limit, at_least))
     return found
 
 
@@ -251,7 +253,8 @@ def main() -> int:
     for name in ONE_BY_ONE:
         part = results.recorded.get(name)
         if part is not None:
-            report.bounds.append(common.Bound(f"{name}: part of the calls not counted", abs(1 - part), 0))
+            title = f"{VARIANTS[name].title}: part of the calls not counted"
+            report.bounds.append(common.Bound(title, abs(1 - part), 0))
     return report.finish(as_json=options.json) or int(bool(results.failed))
 
 

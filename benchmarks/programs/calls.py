@@ -1,9 +1,9 @@
 """Measures calls of a decorated trivial function whenever it is asked to. Argument: SUBJECT, one of SUBJECTS.
 
-Says ``{"made": …}``, package and version, when it is ready, and then for each line that it reads, which is ``sync`` or ``async``, what a call
-took in a slice of some milliseconds. At ``end`` it says how many of all its calls were recorded. What spans belong to,
-a root span or a transaction, is part of the slice, one for every :data:`CHILDREN` calls. Nothing is sent anywhere:
-exporters discard, and no socket of Python's connects.
+Says ``{"made": …}``, package and version, when it is ready. Then, for each line that it reads, which is ``sync`` or
+``async``, it says what a call took in a slice of some milliseconds; at ``end``, which part of all its calls was
+recorded. What spans belong to, a root span or a transaction, is part of the slice, one for every :data:`CHILDREN`
+calls. Nothing is sent anywhere: exporters discard, and no socket of Python's connects or looks a name up.
 """
 
 from __future__ import annotations
@@ -319,7 +319,7 @@ def sentry() -> Subject:
 
 def newrelic() -> Subject:
     """New Relic's decorator in a background transaction, the agent in its developer mode, which sends nothing."""
-    import newrelic.agent as agent
+    from newrelic import agent
     from newrelic.core.application import Application
 
     record = Application.record_transaction
@@ -425,7 +425,7 @@ class Measurement:
 
 
 def refuse(*_: object) -> int:
-    """Stands in for a socket's ``connect``."""
+    """Stands in for what a socket connects with."""
     raise OSError(errno.ENETUNREACH, "benchmarks/calls.py sends nothing")
 
 
@@ -434,6 +434,7 @@ def main(name: str) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     socket.socket.connect = socket.socket.connect_ex = refuse  # type: ignore[assignment,method-assign]
+    socket.getaddrinfo = refuse  # type: ignore[assignment]
     sys.path.append(str(Path(__file__).resolve().parent))  # last: no name in this folder hides a package
     measurement = Measurement(SUBJECTS[name]())
     print(json.dumps({"made": made_of(measurement.subject.package)}), file=answers)

@@ -1,16 +1,20 @@
-"""Which functions ``OTEL_PERF_CALLS_WATCH`` names: ``shop.*,db.repo:Repo.*,!shop.hot:*``.
+"""Which functions ``OTEL_PERF_CALLS_WATCH`` names: ``shop.*,db.repo:Repo,!shop.hot:*``.
 
 An entry is a module, or a module and a qualified name within it, either with ``*``. ``shop.*`` is the package ``shop``
-and all below it. One that begins with ``!`` leaves out what the others name.
+and all below it, ``db.repo:Repo`` a function or all of a class. One that begins with ``!`` leaves out what the others
+name. An entry that begins with ``*`` does not mean the standard library, which has to be named.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-_NAME = re.compile(r"[\w.*?\[\]-]+")
+VARIABLE: Final = "OTEL_PERF_CALLS_WATCH"
+_PART: Final = r"[\w*?\[\]-]+"
+_NAME: Final = re.compile(rf"{_PART}(\.{_PART})*")
 
 
 class Pattern(NamedTuple):
@@ -22,12 +26,21 @@ class Pattern(NamedTuple):
 
     def is_for_module(self, name: str) -> bool:
         """Whether functions of the module may be meant."""
+        if self.module[0] in "*?[" and name.partition(".")[0] in sys.stdlib_module_names and not self.excludes:
+            return False
         package = self.module.removesuffix(".*")
         return fnmatchcase(name, self.module) or (self.module != package and fnmatchcase(name, package))
 
     def is_for(self, module: str, function: str) -> bool:
         """Whether the function is meant."""
-        return self.is_for_module(module) and (not self.function or fnmatchcase(function, self.function))
+        if not self.is_for_module(module):
+            return False
+        return not self.function or _is_within(function, self.function)
+
+
+def _is_within(name: str, pattern: str) -> bool:
+    """Whether ``name`` or a class that it is part of matches."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
 class Patterns:
@@ -36,6 +49,8 @@ class Patterns:
     def __init__(self, text: str) -> None:
         self.problems: list[str] = []
         self._all = [pattern for part in text.split(",") if (pattern := self._parse(part.strip())) is not None]
+        if self._all and not self:
+            self.problems.append(f"{VARIABLE}: {text!r} says only what to leave out; nothing is watched")
 
     def is_for_module(self, name: str) -> bool:
         """Whether the module may hold a function that is meant."""
@@ -54,10 +69,10 @@ class Patterns:
     def _parse(self, part: str) -> Pattern | None:
         if not part:
             return None
-        module, _, function = part.removeprefix("!").partition(":")
-        if not _NAME.fullmatch(module) or (function and not _NAME.fullmatch(function)):
+        module, colon, function = part.removeprefix("!").partition(":")
+        if not _NAME.fullmatch(module) or (colon and not _NAME.fullmatch(function)):
             self.problems.append(
-                f"OTEL_PERF_CALLS_WATCH: {part!r} names no functions;"
+                f"{VARIABLE}: {part!r} names no functions;"
                 " allowed: module, module:name, both with *, and ! before what to leave out; left out"
             )
             return None
