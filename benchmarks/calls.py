@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 KINDS: Final = {"sync": "A function", "async": "A coroutine"}
+AGAINST: Final = ("floor", "quiet", "otel")
 COLUMNS: Final = (
     "CPU ns a call",
     "measured",
@@ -36,8 +37,7 @@ COLUMNS: Final = (
     "min",
     "max",
     "whole process",
-    "× floor",
-    "× quiet",
+    *(f"× {name}" for name in AGAINST),
     "recorded",
 )
 START_TIMEOUT: Final = 120.0  # seconds, imports and warm-up included
@@ -212,7 +212,7 @@ def table(results: Results, names: Sequence[str], kind: str, rounds: int) -> com
             made.rows.append([title, *[""] * (len(COLUMNS) - 2), results.failed[name]])
             continue
         values, whole = results.of(name, kind), results.of(name, kind, "process")
-        ratios = [results.ratio(name, to, kind) for to in ("floor", "quiet")]
+        ratios = [results.ratio(name, to, kind) for to in AGAINST]
         optional = [*ratios, results.recorded[name]]
         figures = [statistics.median(values), min(values), max(values), statistics.median(whole)]
         made.rows.append(

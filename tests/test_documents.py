@@ -1,6 +1,7 @@
 """The examples in the documents work as they stand there."""
 
 import contextlib
+import json
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ def examples(name):
 
 
 def test_the_readmes_app_gives_the_report_that_it_promises(home, tmp_path):
-    (app,) = examples("README.md")
+    app, _ = examples("README.md")
     (tmp_path / "app.py").write_text(app)
     environ = programs.environment(home)
     command = [programs.BIN / "opentelemetry-instrument", sys.executable, "app.py"]
@@ -31,6 +32,16 @@ def test_the_readmes_app_gives_the_report_that_it_promises(home, tmp_path):
         [programs.BIN / "otel-perf", "report"], env=environ, capture_output=True, text=True, check=True
     )
     assert "SELECT" in report.stdout
+
+
+def test_the_readmes_functions_are_counted_as_it_says(home, tmp_path):
+    _, program = examples("README.md")
+    programs.run(program, home, cwd=tmp_path)
+    command = [programs.BIN / "otel-perf", "report", "--json", "--home", home]
+    report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    found = {row["name"]: row["calls"] for row in report["functions"]}
+    assert found == {"__main__.total": 100, "__main__.price": 4950}
+    assert len(spans(home)) == 4
 
 
 def test_the_feature_of_the_contributing_guide_is_a_feature(start, monkeypatch, home):

@@ -19,7 +19,9 @@ def seconds(value: float) -> str:
         return f"{value:.2f} s"
     if value >= 1e-3:
         return f"{value * 1e3:.3g} ms"
-    return f"{value * 1e6:.3g} µs"
+    if value >= 1e-6:
+        return f"{value * 1e6:.3g} µs"
+    return f"{value * 1e9:.0f} ns"
 
 
 def size(value: float) -> str:
