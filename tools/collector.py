@@ -49,7 +49,9 @@ def ensure() -> Path:
                     shutil.copy(FOLDER / name, source)
                 made = Path(work) / "otelcol"
                 _go(source, *BUILD, "-mod=readonly", "-o", str(made), ".")
-                shutil.move(made, binary)
+                part = binary.with_suffix(".part")
+                shutil.copy2(made, part)  # across file systems; nobody may find half of it under its name
+                part.replace(binary)
     return binary
 
 

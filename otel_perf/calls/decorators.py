@@ -148,9 +148,7 @@ class Block:
 
 
 def _begin_real(function: Function) -> Call:
-    call = LazySpan(function)
-    call.make_real()
-    return call
+    return LazySpan.real(function)
 
 
 _BEGIN: Final[dict[SpanMode, Callable[[Function], Call]]] = {

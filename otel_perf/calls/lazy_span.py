@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext, Tracer
     from opentelemetry.util.types import Attributes, AttributeValue
 
+    from otel_perf.calls.function import Function
+
 SCOPE: Final = "otel_perf.calls"  # instrumentation scope of the spans
 PENDING_LIMIT: Final = 128  # what is set on a span before it is made real anyway, OpenTelemetry's own limit for events
 GATE_TIMEOUT: Final = 1.0  # seconds that a thread waits while another makes the span real
@@ -60,6 +62,21 @@ class LazySpan(Call, Span):
 
     # What few of them need is in the instance's dictionary: "gate", "offset" and "open", see _make.
     __slots__ = ()
+
+    @classmethod
+    def real(cls, function: Function) -> LazySpan:
+        """A call whose span is real from the start: that costs no more than the SDK's own."""
+        real: Span
+        try:
+            real = RECORDER.tracer().start_span(function.name, attributes=function.attributes)
+        except Exception as error:
+            RECORDER.guard.handle(error)
+            real = NonRecordingSpan(trace.get_current_span().get_span_context())
+        span = cls(function)
+        span._parent = None
+        span._real = real
+        vars(span)["open"] = real
+        return span
 
     # --- becoming real -----------------------------------------------------------------------------
 
@@ -124,7 +141,8 @@ class LazySpan(Call, Span):
         real = vars(self).pop("open", None)
         if real is None:
             return
-        end = vars(self)["offset"] + round(self._end * 1e9)
+        offset = vars(self).get("offset")
+        end = time_ns() if offset is None else offset + round(self._end * 1e9)
         context = real.get_span_context()
         counts, duration = self.counts, self._end - self._start
         before = counts.exemplar

@@ -22,14 +22,19 @@ class Home:
     The path is made absolute at start, so that a later ``chdir`` (daemons, gunicorn) does not split it.
     """
 
-    __slots__ = ("path",)
+    __slots__ = ("_named", "path")
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self.path = Path(os.path.abspath(environ.get(HOME_VARIABLE, "").strip() or DEFAULT_HOME))
+        named = environ.get(HOME_VARIABLE, "").strip()
+        self.path = Path(os.path.abspath(named or DEFAULT_HOME))
+        self._named = bool(named)
 
     def make(self) -> Path:
         """Make the folder if it is missing. Raises ``OSError`` if it cannot be made or written."""
         make_private(self.path)
+        if not self._named and hasattr(os, "getuid") and self.path.lstat().st_uid != os.getuid():
+            # Nobody chose it: in a working folder that others may write to, it is a trap.
+            raise PermissionError(f"it belongs to another user; {HOME_VARIABLE} chooses a folder")
         return self.path
 
     def fallback(self) -> Path:

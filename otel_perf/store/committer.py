@@ -129,7 +129,7 @@ class Committer:
             except sqlite3.DatabaseError as error:
                 if not is_corrupt(error):
                     raise
-                self._set_aside(error)
+                self.set_aside(error)
         else:
             raise StoreError("the store is corrupt again just after it was set aside")
         self.held.clear()
@@ -183,9 +183,10 @@ class Committer:
         self.folder = folder
         return database
 
-    def _set_aside(self, error: sqlite3.Error) -> None:
-        path, identity = self._home.path / STORE_FILE, self._opening
-        if self._database is not None:
+    def set_aside(self, error: sqlite3.Error, seen: tuple[int, int] | None = None) -> None:
+        """Take a corrupt file out of the way; ``seen`` identifies it where somebody else met the corruption."""
+        path, identity = (self.folder or self._home.path) / STORE_FILE, seen or self._opening
+        if self._database is not None and seen in {None, self._database.identity}:
             path, identity = self._database.path, self._database.identity
             self.disconnect()
         target = set_aside(path, identity)

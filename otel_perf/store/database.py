@@ -170,7 +170,8 @@ def open_file(path: Path, *, fsync: bool) -> sqlite3.Connection:
         connection = None
         try:
             # Readable by its owner alone, whatever the folder's mode; SQLite gives the WAL the same.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            # A link is not followed: in a folder that others may write to it leads wherever they like.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600))
             # The class itself: instrumentation-sqlite3 wraps the connect functions, and would trace us.
             connection = sqlite3.Connection(
                 str(path), timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False

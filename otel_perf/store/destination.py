@@ -46,9 +46,9 @@ class Destination:
 
     @property
     def place(self) -> str:
-        """The URL without a password, for people."""
+        """The URL without what may be a secret, for people."""
         parts = urlsplit(self.url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def mark(environ: Mapping[str, str]) -> str:
@@ -66,12 +66,13 @@ def mark(environ: Mapping[str, str]) -> str:
     return hashlib.blake2b(repr(chosen).encode(), digest_size=8).hexdigest()
 
 
-def resolve(environ: Mapping[str, str], signal: str, say: Say, *, local: str | None = None) -> Destination | None:
+def resolve(environ: Mapping[str, str], signal: str, say: Say, *, local: bool = False) -> Destination | None:
     """The destination of ``signal``, or ``None`` if nothing usable is named; ``say`` gets a line about what is wrong.
 
-    ``local`` is the URL of a receiver that was found on this machine, for when no endpoint is named.
+    A signal without an endpoint goes to the protocol's port on this machine, as the specification has it, if another
+    signal has one, or with ``local``.
     """
-    return _Resolver(environ, signal, say).destination(local)
+    return _Resolver(environ, signal, say).destination(local=local or names_endpoint(environ))
 
 
 class _Resolver:
@@ -80,13 +81,13 @@ class _Resolver:
         self.signal = signal
         self.say = say
 
-    def destination(self, local: str | None) -> Destination | None:
+    def destination(self, *, local: bool) -> Destination | None:
         name, base = self.value("ENDPOINT")
-        if not base:
-            name, base = "the receiver on this machine", local or ""
+        protocol = self.protocol(base)
+        if not base and local:
+            name, base = "the receiver on this machine", LOCAL[protocol]
         if not base:
             return None
-        protocol = self.protocol(base)
         url = self.url(name, base, protocol)
         certificates = {part: self.file(part) for part in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")}
         if url is None or "" in certificates.values():
@@ -135,10 +136,11 @@ class _Resolver:
         except ValueError:
             usable = False
         if not usable:
-            self.say(f"{name}={base!r} is no endpoint; allowed: http://host:port or https://host:port; storing only")
+            shown = _without_secrets(base)
+            self.say(f"{name}={shown!r} is no endpoint; allowed: http://host:port or https://host:port; storing only")
             return None
         if plain != base and protocol == HTTP:
-            self.say(f"{name}={base!r} has no scheme; using {plain}")
+            self.say(f"{name}={_without_secrets(base)!r} has no scheme; using {_without_secrets(plain)}")
         of_signal = name == f"{_PREFIX}_{self.signal.upper()}_ENDPOINT"
         if protocol == GRPC or of_signal:
             return plain
@@ -195,6 +197,12 @@ class _Resolver:
         general = "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER"
         of_signal = f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{self.signal.upper()}_CREDENTIAL_PROVIDER"
         return self.environ.get(general) or self.environ.get(of_signal) or None
+
+
+def _without_secrets(base: str) -> str:
+    """``base`` without what stands before the last ``@``, and without a query."""
+    scheme, found, rest = base.rpartition("://")
+    return f"{scheme}{found}{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def _is_header(value: str) -> bool:

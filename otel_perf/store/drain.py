@@ -36,6 +36,7 @@ START: Final = 1.0  # seconds after which a process looks for what to send: most
 IDLE: Final = 1.0  # seconds between looks for what other processes stored
 LEASE_RETRY: Final = 2.0  # seconds between tries to become the one that sends, ±50 %
 COUNT_EVERY: Final = 5.0  # seconds between counts of what waits
+UNNAMED: Final = "unknown_service"  # how OpenTelemetry calls what has no name
 ADOPT_EVERY: Final = 30.0  # seconds between looks for what nobody sends any more
 SPEAK_AGAIN: Final = 600.0  # seconds after which the same trouble is told again
 DUTY: Final = 0.1  # share of its time that the thread uses the interpreter
@@ -129,8 +130,8 @@ class Drain:
             return
         gone = allocate_lock()
         gone.acquire()
+        self._leave_by = time.monotonic() + budget  # first: the thread may look at any moment
         self._left.append(gone)
-        self._leave_by = time.monotonic() + budget
         self._wake.put(None)
         gone.acquire(timeout=budget)
 
@@ -236,39 +237,48 @@ class Drain:
     def _advance(self, route: Route) -> bool:
         """Send one request of ``route``; ``False`` if there was nothing to send, or it has to wait."""
         began = time.thread_time()
-        batches = self._with_outbox(route.next)
+        batches = self._with_outbox(lambda outbox: route.next(outbox, keep=self._keep))
         if not batches and route.until > time.monotonic():  # all that is left was refused
             self._failed(route, Answer("refused", route.error))
         if not batches or self._is_over() or self._stopped:
             return False
-        budget = self._budget()
-        answer = route.send(batches, budget)
+        with self._lock:  # which a fork waits for: a child cannot go on with its parent's import
+            route.connect()
+        answer = route.send(batches, self._budget())
         if answer.verdict == "accepted":
-            set_aside = self._with_outbox(lambda outbox: route.accepted(outbox, batches, keep=self._keep))
+            guilty = route.accepted(batches)
             self._took(route, batches, answer)
-            for batch, reason in set_aside:
-                self._say(
-                    "refused",
-                    f"{route.destination.place} refused {batch.items} {route.signal} items ({reason});"
-                    " they are kept: otel-perf export --refused",
-                )
+            self._with_outbox(lambda outbox: route.settle(outbox, keep=self._keep))
         else:
-            route.not_accepted(batches, answer)
-            if route.until > 0:
+            guilty = route.not_accepted(batches, answer)
+            if route.until > time.monotonic():
                 self._failed(route, answer)
+        for batch, reason in guilty:
+            self._set_aside(route, batch, reason)
         if self._leave_by is None:
             used = time.thread_time() - began
             time.sleep(max(SHORTEST_REST, used * (1 / DUTY - 1)))
         return route.until <= time.monotonic()
 
+    def _set_aside(self, route: Route, batch: Batch, reason: str) -> None:
+        self._with_outbox(lambda outbox: outbox.refuse([batch], reason))
+        self._say(
+            "refused",
+            f"{route.destination.place} refused {batch.items} {route.signal} items ({reason});"
+            " they are kept: otel-perf export --refused",
+        )
+
     def _took(self, route: Route, batches: Sequence[Batch], answer: Answer) -> None:
         items = sum(batch.items for batch in batches)
-        self.delivered[route.signal] += items - answer.rejected
+        # Of metrics a receiver counts data points, and we collections: those were delivered.
+        rejected = 0 if route.signal == "metrics" else min(answer.rejected, items)
+        self.delivered[route.signal] += items - rejected
         self.waiting[route.signal] = max(0, self.waiting[route.signal] - items)
-        if answer.rejected:
-            self._writer.count_dropped(route.signal, answer.rejected)
+        if rejected:
+            self._writer.count_dropped(route.signal, rejected)
         if answer.rejected or answer.message:
-            what = f"did not take {answer.rejected} of {items} {route.signal} items" if answer.rejected else "warns"
+            unit = "data points" if route.signal == "metrics" else f"of {items} {route.signal} items"
+            what = f"did not take {answer.rejected} {unit}" if answer.rejected else "warns"
             self._say("partial", f"{route.destination.place} {what}: {answer.message or 'without a reason'}")
         if self._noted.get(route.signal) != "":
             self._note(route, "")
@@ -307,6 +317,8 @@ class Drain:
         """Take over what our service stored for an endpoint that nobody sends to any more: it was mended."""
         self._adopted = time.monotonic()
         service, destination = self._owner.service, self._owner.destination
+        if not destination or service.startswith(UNNAMED):
+            return  # who has no name of its own may be anybody; and what was meant for a vendor is not for localhost
         for old in self._with_outbox(lambda outbox: outbox.other_destinations(service, destination)):
             lease = Lease(folder, old)
             if lease.take():
@@ -360,7 +372,7 @@ class Drain:
         return self._leave_by is not None and time.monotonic() >= self._leave_by
 
     def _tell_those_who_wait(self) -> None:
-        if self._left:
+        if self._left or self._is_over():
             self._leave_by = None
             while self._left:
                 self._left.pop().release()
@@ -371,12 +383,24 @@ class Drain:
         if isinstance(error, MissingExtraError):
             self._say("extra", str(error))
             return
-        if isinstance(error, sqlite3.DatabaseError) and (is_busy(error) or is_corrupt(error)):
+        if isinstance(error, sqlite3.DatabaseError) and is_corrupt(error):
+            self._close_corrupt(error)
+            return
+        if isinstance(error, sqlite3.Error):
             with self._lock:
-                self._close_outbox()  # the store's thread sets a corrupt file aside
+                self._close_outbox()
+            if not is_busy(error):
+                self._say("store", f"the store in {self._folder()} cannot be used for sending ({error}); trying again")
             return
         _log.debug("otel-perf: sending failed", exc_info=error)
         self._say("internal", f"sending failed and is tried again: {error!r}")
+
+    def _close_corrupt(self, error: sqlite3.DatabaseError) -> None:
+        """The store's thread may never touch the page that is corrupt: have the file set aside."""
+        with self._lock:
+            identity = None if self._outbox is None else self._outbox.identity
+            self._close_outbox()
+        self._writer.set_aside(error, identity)
 
     def _say(self, kind: str, line: str) -> None:
         now = time.monotonic()

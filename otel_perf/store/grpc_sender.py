@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from otel_perf.core.errors import MissingExtraError
-from otel_perf.store.http_sender import authorities
 from otel_perf.store.sender import LONGEST_WAIT, Answer, partial_success, user_agent
 
 if TYPE_CHECKING:
@@ -32,15 +31,10 @@ class GrpcSender:
     """Calls one service over one channel."""
 
     def __init__(self, destination: Destination) -> None:
-        if "grpc" not in sys.modules:  # else the app uses it, and decides
-            # Our forks are handled by closing the channel; grpcio's own handling waits for calls and warns on stderr.
-            os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-            os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core tells stderr what we tell in one line
         try:
-            import grpc
+            self._grpc = _quiet_grpc()
         except ImportError:
             raise MissingExtraError(f"{destination.place} over gRPC", "grpc") from None
-        self._grpc = grpc
         self._destination = destination
         self._metadata = tuple(destination.headers.items())
         self._channel: Any = None
@@ -76,13 +70,29 @@ class GrpcSender:
         if parts.scheme == "http":
             return grpc.insecure_channel(target, options=options, compression=compression)
         credentials = grpc.ssl_channel_credentials(
-            root_certificates=_content(authorities(destination)),
+            root_certificates=_content(destination.certificate),  # None: those that grpcio finds
             private_key=_content(destination.client_key),
             certificate_chain=_content(destination.client_certificate),
         )
         if parts.port is None:
             target = f"{target}:443"
         return grpc.secure_channel(target, credentials, options=options, compression=compression)
+
+
+def _quiet_grpc() -> Any:
+    """The module; its C core, unless the app has loaded it, then does not tell stderr what we tell in one line."""
+    name = "GRPC_VERBOSITY"
+    quiet = "grpc" not in sys.modules and name not in os.environ
+    if quiet:
+        os.environ[name] = "NONE"
+    try:
+        import grpc
+
+        grpc.insecure_channel("127.0.0.1:9").close()  # the core reads it with its first channel
+    finally:
+        if quiet:
+            del os.environ[name]  # it is none of the app's children's
+    return grpc
 
 
 def _content(path: str | None) -> bytes | None:
@@ -96,7 +106,7 @@ def _judge(error: Any) -> Answer:
     if "ssl" in detail.lower() or "certificate" in detail.lower():
         return Answer("misconfigured", detail)
     if name == "RESOURCE_EXHAUSTED" and "larger than max" in detail:
-        return Answer("refused", detail)
+        return Answer("too large", detail)
     if name in BUSY:
         return Answer("busy", detail, retry_after=_retry_after(error))
     return Answer("misconfigured" if name in MISCONFIGURED else "refused", detail)

@@ -11,6 +11,7 @@ import ssl
 import time
 import zlib
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 BUSY: Final = frozenset({408, 425, 429, 502, 503, 504})
 MISCONFIGURED: Final = frozenset({401, 402, 403, 404, 405, 406, 407, 410, 415, 421, 426, 511})
+TOO_LARGE: Final = 413
 BODY_LIMIT: Final = 64 * 1024  # bytes of an answer that are read
 _SHOWN: Final = 200  # characters of an answer that a line quotes
 
@@ -32,14 +34,16 @@ class HttpSender:
     """Posts to one URL; proxies and authorities as the environment names them (``HTTPS_PROXY``, ``NO_PROXY``)."""
 
     def __init__(self, destination: Destination) -> None:
+        import urllib3
+
+        self._urllib3: Any = urllib3
         self._destination = destination
         self._headers = headers(destination)
         self._pool: Any = None
 
     def send(self, body: bytes, timeout: float) -> Answer:
         """Post ``body``."""
-        import urllib3
-
+        urllib3 = self._urllib3
         deadline = time.monotonic() + timeout
         try:
             if self._pool is None:
@@ -58,11 +62,11 @@ class HttpSender:
             return failed(error)
         try:
             content = _read(response, deadline)
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        except Exception as error:
             response.close()
-            if response.status < 300:
-                return failed(error)
-            content = b""  # it refuses and hangs up: its status says enough
+            if response.status < 300 and isinstance(error, urllib3.exceptions.HTTPError | OSError):
+                return failed(error)  # no answer to the end
+            content = b""  # it refuses and hangs up, or its words are garbled: its status says enough
         response.release_conn()
         return judge(self._destination.signal, response.status, response.reason or "", response.headers, content)
 
@@ -99,7 +103,7 @@ def compressed(body: bytes, compression: str) -> bytes:
 
 
 def authorities(destination: Destination) -> str | None:
-    """The file of certificates to trust, as requests (which upstream sends with) finds it."""
+    """The file or folder of certificates to trust, as requests (which upstream sends with) finds it."""
     for path in (destination.certificate, os.environ.get("REQUESTS_CA_BUNDLE"), os.environ.get("CURL_CA_BUNDLE")):
         if path:
             return path
@@ -121,6 +125,8 @@ def judge(signal: str, status: int, reason: str, received: Mapping[str, str], co
         return Answer("accepted", said, rejected=rejected, message=message)
     explanation = _explanation(kind, content)
     detail = f"{said}: {explanation}" if explanation else said
+    if status == TOO_LARGE:
+        return Answer("too large", detail)
     if status in BUSY:
         return Answer("busy", detail, retry_after=_retry_after(received.get("retry-after")))
     if status in MISCONFIGURED or status < 400:
@@ -147,7 +153,9 @@ def _pool(destination: Destination) -> Any:
     parts = urlsplit(destination.url)
     options: dict[str, Any] = {"num_pools": 1, "maxsize": 1, "retries": False}
     if parts.scheme == "https":
-        options |= {"ca_certs": authorities(destination), "cert_reqs": "CERT_REQUIRED"}
+        trusted = authorities(destination)
+        kind = "ca_cert_dir" if trusted and Path(trusted).is_dir() else "ca_certs"
+        options |= {kind: trusted, "cert_reqs": "CERT_REQUIRED"}
         options |= {"cert_file": destination.client_certificate, "key_file": destination.client_key}
     host = parts.hostname or ""
     proxies = getproxies()

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from otel_perf.store.destination import GRPC, HTTP, LOCAL, resolve
+from otel_perf.store.destination import resolve
 from otel_perf.store.sender import connect
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ class LocalReceiver:
     """Finds the receiver, and remembers where it is. A look where nobody listens costs about 0.1 ms."""
 
     def __init__(self, environ: Mapping[str, str], found: Callable[[str], None]) -> None:
-        protocol = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip()
-        self.url = LOCAL[GRPC if protocol == GRPC else HTTP]
         self.destinations: list[Destination] = []
         self._environ = environ
         self._found = found
@@ -40,18 +38,17 @@ class LocalReceiver:
             return False
         self._next = time.monotonic() + self._wait
         self._wait = min(LONGEST_WAIT, self._wait * 2)
-        if not self._listens():
-            return False
-        resolved = [resolve(self._environ, signal, _say_nothing, local=self.url) for signal in _SIGNALS]
+        resolved = [resolve(self._environ, signal, _say_nothing, local=True) for signal in _SIGNALS]
         destinations = [destination for destination in resolved if destination is not None]
-        if not destinations or not _answers(destinations[0]):
+        if not destinations or not self._listens(destinations[0].url) or not _answers(destinations[0]):
             return False
         self.destinations = destinations
-        self._found(self.url)
+        parts = urlsplit(destinations[0].url)
+        self._found(f"{parts.scheme}://{parts.netloc}")
         return True
 
-    def _listens(self) -> bool:
-        parts = urlsplit(self.url)
+    def _listens(self, url: str) -> bool:
+        parts = urlsplit(url)
         try:
             socket.create_connection((parts.hostname, parts.port), timeout=TIMEOUT).close()
         except OSError:

@@ -28,11 +28,11 @@ class Outbox:
     def __init__(self, path: Path, *, fsync: bool) -> None:
         self._connection = open_file(path, fsync=fsync)
         self._path = path
-        self._identity = identity_of(path)
+        self.identity = identity_of(path)
 
     def is_current(self) -> bool:
         """Whether the path still names the file that is open."""
-        return identity_of(self._path) == self._identity
+        return identity_of(self._path) == self.identity
 
     def close(self) -> None:
         """Close the connection."""

@@ -1,8 +1,10 @@
 """One signal's way out: what is sent next, when to try again, and what to do with what is refused.
 
 A receiver that refuses a request (400, 500) may mean this request or all of them. So a refused batch is passed
-over and the next ones are tried: when one of these is taken, the refused ones were at fault and are set aside; when
-``SUSPECTS`` in a row are refused, the receiver is at fault, and all wait.
+over and the next ones are tried: when one of these is taken, the refused ones were at fault and are set aside. When
+``SUSPECTS`` in a row are refused, all wait, and each time the oldest is tried again, which keeps the order if the
+receiver was at fault, and one more: once that is taken, those before it are set aside if they are refused again. One
+that is too large is set aside at once.
 """
 
 from __future__ import annotations
@@ -42,45 +44,71 @@ class Route:
         self._after = 0  # batches up to this id were sent or passed over
         self._alone_until = 0  # batches up to this id go one by one: together they were refused
         self._suspects: list[tuple[Batch, str]] = []
+        self._refused_until = 0  # so many in a row were refused, up to this id, that it may be the receiver's fault
+        self._guilty_until = 0  # a batch up to this id that is refused is itself at fault: a later one was taken
+        self._taken: list[Batch] = []  # by the receiver, and still in the store
 
-    def next(self, outbox: Outbox) -> list[Batch]:
+    def next(self, outbox: Outbox, *, keep: bool) -> list[Batch]:
         """What to send now; one request."""
+        self.settle(outbox, keep=keep)
         batches = outbox.next(self._mark, self.signal, after=self._after, batches=GROUP_BATCHES, size=GROUP_BYTES)
         if not batches:
+            if self._suspects or (self._refused_until and self._after):  # nothing is left to tell whose fault it is
+                self._wait(Answer("refused", self._suspects[0][1] if self._suspects else self.error))
             self._after = 0
-            if self._suspects:  # nothing is left to tell whose fault it is
-                self._wait(Answer("refused", self._suspects[0][1]))
-        if batches and batches[0].id <= self._alone_until:
+        if batches and (self._refused_until or batches[0].id <= max(self._alone_until, self._guilty_until)):
             return batches[:1]
         return batches
 
-    def send(self, batches: Sequence[Batch], timeout: float) -> Answer:
-        """Post ``batches`` as one request."""
+    def connect(self) -> None:
+        """Make the sender. What it imports must not be under way when the process forks."""
         if self._sender is None:
             self._sender = connect(self.destination)
+
+    def send(self, batches: Sequence[Batch], timeout: float) -> Answer:
+        """Post ``batches`` as one request."""
+        assert self._sender is not None
         # A serialized message that follows another is merged into it by whoever reads both.
         return self._sender.send(b"".join(batch.body for batch in batches), min(timeout, self.destination.timeout))
 
-    def accepted(self, outbox: Outbox, batches: Sequence[Batch], *, keep: bool) -> list[tuple[Batch, str]]:
-        """Settle what was taken; returns the batches that were refused before and are now set aside, with reasons."""
-        outbox.settle(batches, keep=keep)
-        suspects, self._suspects = self._suspects, []
-        for batch, reason in suspects:
-            outbox.refuse([batch], reason)
+    def accepted(self, batches: Sequence[Batch]) -> list[tuple[Batch, str]]:
+        """Note what was taken; returns the batches that were refused before and are at fault, with reasons."""
+        self._taken += batches
+        self._after = batches[-1].id
+        guilty, self._suspects = self._suspects, []
         self.failures, self.until, self.error = 0, 0.0, ""
-        return suspects
+        if batches[0].id > self._refused_until > 0:  # the receiver takes this one: look at those again, one by one
+            self._guilty_until, self._after = batches[-1].id, 0
+        self._refused_until = 0
+        return guilty
 
-    def not_accepted(self, batches: Sequence[Batch], answer: Answer) -> None:
-        """Decide what to try next, and when."""
-        if answer.verdict != "refused":
+    def settle(self, outbox: Outbox, *, keep: bool) -> None:
+        """Take out of the store what was taken. While that fails (a full disk) nothing more is sent, and none twice."""
+        if self._taken:
+            outbox.settle(self._taken, keep=keep)
+            self._taken = []
+
+    def not_accepted(self, batches: Sequence[Batch], answer: Answer) -> list[tuple[Batch, str]]:
+        """Decide what to try next, and when; returns batches that are at fault, with reasons."""
+        if answer.verdict not in {"refused", "too large"}:
             self._wait(answer)
         elif len(batches) > 1:
             self._alone_until = batches[-1].id
         else:
-            self._suspects.append((batches[0], answer.detail))
-            self._after = batches[0].id
-            if len(self._suspects) >= SUSPECTS:
-                self._wait(answer)
+            return self._refused(batches[0], answer)
+        return []
+
+    def _refused(self, batch: Batch, answer: Answer) -> list[tuple[Batch, str]]:
+        self._after = batch.id
+        if answer.verdict == "too large" or batch.id <= self._guilty_until:
+            return [(batch, answer.detail)]
+        if batch.id <= self._refused_until:  # the oldest, still: try the first one that was not tried yet
+            self._after = self._refused_until
+            return []
+        self._suspects.append((batch, answer.detail))
+        if self._refused_until or len(self._suspects) >= SUSPECTS:
+            self._wait(answer, refused_until=batch.id)
+        return []
 
     def close(self) -> None:
         """Close the connection; the next request makes another."""
@@ -92,10 +120,10 @@ class Route:
         """In a forked child: the connection is the parent's, to be neither used nor closed properly."""
         self._sender = None
 
-    def _wait(self, answer: Answer) -> None:
+    def _wait(self, answer: Answer, *, refused_until: int = 0) -> None:
         backoff = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(self.failures, 10)) * random.uniform(0.8, 1.2)
         self.failures += 1
         self.until = self._clock() + max(backoff, answer.retry_after or 0.0)
         self.error = answer.detail
-        self._after = 0
         self._suspects.clear()
+        self._after, self._refused_until = 0, refused_until

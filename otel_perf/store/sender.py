@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 if TYPE_CHECKING:
     from otel_perf.store.destination import Destination
 
-Verdict = Literal["accepted", "busy", "refused", "misconfigured"]
+Verdict = Literal["accepted", "busy", "refused", "too large", "misconfigured"]
 LONGEST_WAIT: Final = 300.0  # seconds of a Retry-After that are believed
 
 
@@ -18,7 +18,8 @@ class Answer:
     """What the receiver said, or why it said nothing.
 
     ``busy``: the same may go through later (no connection, 429, 503). ``refused``: this request is at fault, or all
-    are. ``misconfigured``: no request would go through before somebody changes a setting (401, 404, a certificate).
+    are. ``too large``: this one is. ``misconfigured``: no request would go through before somebody changes a setting
+    (401, 404, a certificate).
     """
 
     verdict: Verdict

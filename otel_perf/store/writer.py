@@ -17,6 +17,7 @@ from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
 from otel_perf.store.committer import Committer, Owner
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
@@ -42,6 +43,17 @@ class Lane:
         self.items: deque[Any] = deque()
         self.dropped = 0
         self.stuck = False  # a wait for room was in vain: do not wait again until items are taken
+
+
+class Ticket:
+    """Somebody waits until what is in the lanes now is stored."""
+
+    __slots__ = ("done", "stored")
+
+    def __init__(self) -> None:
+        self.done = allocate_lock()
+        self.done.acquire()
+        self.stored = False
 
 
 class Writer:
@@ -154,13 +166,12 @@ class Writer:
         # In the order in which items move, so that none is missed on its way.
         if not (self._signalled or any(lane.items for lane in self.lanes) or self._in_round or self._committer.held):
             return True
-        ticket = allocate_lock()
-        ticket.acquire()
+        ticket = Ticket()
         self._tickets.append(ticket)
         if self._thread is None and not self._start():
             return self._flush_here(timeout)
         self._wake.put(None)
-        return ticket.acquire(timeout=timeout) and not self._committer.held
+        return ticket.done.acquire(timeout=timeout) and ticket.stored
 
     def _flush_here(self, timeout: float) -> bool:
         """The interpreter starts no more threads: do the round in the caller's."""
@@ -186,6 +197,12 @@ class Writer:
             self._committer.give_up(timeout)
         self._committer.say_all()
         return done
+
+    def set_aside(self, error: sqlite3.Error, identity: tuple[int, int] | None) -> None:
+        """The sending thread met a corrupt page in the file with ``identity``."""
+        with self._lock:
+            self._committer.set_aside(error, identity)
+        self._committer.say_all()
 
     # --- fork ----------------------------------------------------------------------------------
 
@@ -253,9 +270,11 @@ class Writer:
         try:
             with self._lock:
                 self._take_all(force=bool(tickets))
+                for ticket in tickets:
+                    ticket.stored = not self._committer.held
         finally:
             for ticket in tickets:
-                ticket.release()
+                ticket.done.release()
             self._committer.say_all()
 
     def _take_all(self, *, force: bool) -> None:

@@ -293,7 +293,7 @@ def test_the_module_is_the_command(home):
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(250, "250 s"), (1.5, "1.50 s"), (0.0123, "12.3 ms"), (4.2e-5, "42 µs"), (0, "0 µs")]
+    ("value", "shown"), [(250, "250 s"), (1.5, "1.50 s"), (0.0123, "12.3 ms"), (4.2e-5, "42 µs"), (0, "0 ns")]
 )
 def test_durations_are_shown_with_a_fitting_unit(value, shown):
     assert text.seconds(value) == shown

@@ -1,7 +1,6 @@
 """From the store to the real Collector, through what goes wrong in between: nothing is lost."""
 
 import signal
-import sys
 import time
 
 import pytest
@@ -118,17 +117,19 @@ def test_the_exit_does_not_wait_for_a_receiver_that_hangs(home):
         endpoint = f"http://127.0.0.1:{hanging.getsockname()[1]}"
         program = (
             "import time\nfrom opentelemetry import trace\ntrace.get_tracer('t').start_span('x').end()\n"
-            "import atexit, sys\nbegan = time.monotonic()\n"
-            "import threading; from otel_perf.distro import pipeline\npipeline().shutdown()\n"
+            "trace.get_tracer_provider().force_flush(); time.sleep(2)  # a request is under way\n"
+            "from otel_perf.distro import pipeline\nbegan = time.monotonic()\npipeline().shutdown()\n"
             "print(time.monotonic() - began)"
         )
         done = programs.run(program, home, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
-    assert float(done.out) < 2.0
+        hanging.settimeout(1)
+        hanging.accept()[0].close()
+    assert float(done.out) < 1.0
     assert len(spans(home)) == 1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_forked_child_sends_when_its_parent_is_gone(collector, home):
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_a_forked_child_sends_when_its_parent_is_gone(protocol, collector, home):
     program = """
 import os, sys, time
 from opentelemetry import trace
@@ -143,8 +144,33 @@ for _ in range(300):
     time.sleep(0.01)
 """
     with collector.running():
-        programs.run(program, home, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url(), timeout=60)
+        done = programs.run(program, home, timeout=60, **collector.variables(protocol))
+        assert (done.status, done.err) == (0, "")
         collector.wait_for_spans(301)
+
+
+def test_an_app_that_forks_may_use_grpc_itself(collector, home):
+    """Its children call, with their own channel, while the parent sends over gRPC; its environment stays its own."""
+    program = """
+import os, time
+from opentelemetry import trace
+tracer = trace.get_tracer("t")
+tracer.start_span("parent").end()
+trace.get_tracer_provider().force_flush()
+time.sleep(2)  # by now it has sent
+assert not {"GRPC_VERBOSITY", "GRPC_ENABLE_FORK_SUPPORT"} & os.environ.keys()
+pid = os.fork()
+if pid == 0:
+    import grpc
+    address = os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"].removeprefix("http://")
+    call = grpc.insecure_channel(address).unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+    call(b"", timeout=5)
+    os._exit(0)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    with collector.running():
+        done = programs.run(program, home, timeout=60, **collector.variables("grpc"))
+        assert (done.status, done.err) == (0, "")
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])

@@ -186,7 +186,7 @@ def test_uvicorn_stopped_with_sigterm_loses_no_span(workers, ours, upstream):
             for _ in range(5):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10).close()
             statuses.append(server.stop(signal.SIGTERM))
-    assert statuses == [0, 0] if workers > 1 else [-signal.SIGTERM, -signal.SIGTERM]
+    assert statuses == ([0, 0] if workers > 1 else [-signal.SIGTERM, -signal.SIGTERM])
     assert ours.spans() == ["order"] * 5
     assert upstream.spans() == [], MENDED
 

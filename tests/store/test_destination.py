@@ -37,8 +37,31 @@ def test_the_exporters_name_decides_the_protocol():
 
 def test_nothing_named_is_nowhere():
     assert told({}) == (None, [])
-    assert told({"METRICS_ENDPOINT": "http://c"}) == (None, [])
-    assert resolve({}, "logs", print, local="http://localhost:4318").url == "http://localhost:4318/v1/logs"
+    assert resolve({}, "logs", print, local=True).url == "http://localhost:4318/v1/logs"
+    grpc = {"OTEL_LOGS_EXPORTER": "otlp_proto_grpc"}
+    assert resolve(grpc, "logs", print, local=True).url == "http://localhost:4317"
+
+
+def test_beside_a_signal_with_an_endpoint_the_others_have_the_specifications_default():
+    found, lines = told({"METRICS_ENDPOINT": "http://c"})
+    assert (found.url, lines) == ("http://localhost:4318/v1/traces", [])
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "line"),
+    [
+        ("https://user:pa/ss@host", "'https://host' is no endpoint"),
+        ("user:s3cret@collector:4318", "'collector:4318' has no scheme; using http://collector:4318"),
+        ("ftp://c?api-key=s3cret", "'ftp://c' is no endpoint"),
+    ],
+)
+def test_no_line_shows_a_secret_of_the_address(endpoint, line):
+    _, lines = told({"ENDPOINT": endpoint})
+    assert line in lines[0]
+    assert "s3cret" not in lines[0]
+    assert "pa/ss" not in lines[0]
+    found, _ = told({"ENDPOINT": "http://user:s3cret@c:1/p?api-key=s3cret#s3cret"})
+    assert found.place == "http://c:1/p"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sqlite3
 import time
 from collections import Counter
 
@@ -15,6 +16,7 @@ from otel_perf.store.database import StoreReader
 from otel_perf.store.destination import Destination
 from otel_perf.store.drain import Drain
 from otel_perf.store.lease import Lease
+from otel_perf.store.outbox import Outbox
 from otel_perf.store.writer import Lane, Writer
 from tests.e2e.support import wait_for
 from tests.store.receiver import Receiver
@@ -164,6 +166,78 @@ def test_a_receiver_that_refuses_everything_loses_nothing(make, receiver, home):
     receiver.answer = lambda *_: (200, {}, b"")
     wait_for(empty(home), what="all is sent")
     assert numbers(receiver.requests) == list(range(300))
+
+
+def test_what_was_taken_is_not_sent_again_while_the_store_cannot_be_written(make, receiver, home, monkeypatch):
+    """A full disk: SQLite needs room even to delete."""
+    real, failures = Outbox.settle, []
+
+    def settle(outbox, batches, *, keep):
+        if len(failures) < 5:
+            failures.append(batches)
+            raise sqlite3.OperationalError("database or disk is full")
+        real(outbox, batches, keep=keep)
+
+    monkeypatch.setattr(Outbox, "settle", settle)
+    monkeypatch.setattr(module, "IDLE", 0.02)
+    writer, drain = make()
+    offer(writer, range(10))
+    wait_for(lambda: len(failures) == 5, what="it is tried again")
+    offer(writer, range(10, 20))
+    wait_for(empty(home), what="all is settled")
+    assert numbers(receiver.requests) == list(range(20))
+    assert "cannot be used for sending (database or disk is full)" in drain.problems[0]
+
+
+def test_refused_batches_in_front_do_not_block_those_behind_for_ever(make, receiver, home, monkeypatch):
+    """Nine that are refused each time, and more than that behind them."""
+    monkeypatch.setattr(route_module, "LONGEST_BACKOFF", 0.1)
+    receiver.answer = lambda path, headers, body: (400, {}, b"no") if int(body.split(b",")[0]) < 9 else (200, {}, b"")
+    writer, _ = make()
+    for number in range(20):
+        offer(writer, [number])
+    wait_for(empty(home), what="those behind are sent")
+    assert sorted(numbers(receiver.requests)) == list(range(9, 20))
+    reader = StoreReader(home)
+    assert sum(items for _, _, items, _ in reader.refused()) == 9
+    reader.close()
+
+
+def test_a_batch_that_is_too_large_is_set_aside_at_once(make, receiver, home):
+    receiver.answer = lambda path, headers, body: (413, {}, b"") if len(body) > 8 else (200, {}, b"")
+    writer, drain = make()
+    offer(writer, [1, 2, 3, 4, 5, 6])
+    wait_for(empty(home))
+    assert "413" in drain.problems[0]
+    assert "otel-perf export --refused" in drain.problems[0]
+
+
+def test_who_has_no_name_takes_over_nothing(make, receiver, home):
+    old, _ = make(owner=Owner("unknown_service:python", "old"), url="http://127.0.0.1:1")
+    old.committed = None
+    offer(old, [1])
+    new, _ = make(owner=Owner("unknown_service:python", "new"))
+    offer(new, [2])
+    wait_for(lambda: numbers(receiver.requests) == [2])
+    assert [batch.body for batch in batches(home)] == [b"1,"] or len(batches(home)) == 1
+
+
+def test_a_corrupt_page_that_only_sending_meets_is_told_and_set_aside(make, receiver, home):
+    writer, drain = make()
+    committed, writer.committed = writer.committed, None
+    for number in range(50):
+        offer(writer, [number] * 2000)
+    writer.close(5)
+    with (home / STORE_FILE).open("r+b") as file:  # in the body of the oldest batch: no index knows of it
+        size = file.seek(0, 2)
+        for page in range(4, size // 8192 // 2):
+            file.seek(page * 8192)
+            file.write(b"\xff" * 16)
+    writer.committed = committed
+    drain.poke()
+    wait_for(lambda: list(home.glob("*.corrupt-*")), what="it is set aside")
+    offer(writer, [7])
+    wait_for(lambda: 7 in numbers(receiver.requests)[-1:], what="the new one is sent")
 
 
 def test_partial_success_is_counted_and_told(make, receiver, home):

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from otel_perf.store import session_sender
-from otel_perf.store.destination import Destination
+from otel_perf.store.destination import LOCAL, Destination
 from otel_perf.store.http_sender import HttpSender, judge
 from otel_perf.store.local import LocalReceiver
 from otel_perf.store.sender import connect
@@ -175,12 +175,12 @@ def test_a_credential_providers_session_sends(receiver, monkeypatch, tmp_path):
 
 def test_only_an_otlp_receiver_on_localhost_counts(receiver, monkeypatch):
     found = []
+    monkeypatch.setitem(LOCAL, "http/protobuf", "http://127.0.0.1:1")
     local = LocalReceiver({}, found.append)
-    local.url = "http://127.0.0.1:1"
     assert not local.find()
     assert not local.find()  # not looked for again so soon
+    monkeypatch.setitem(LOCAL, "http/protobuf", receiver.url)
     local = LocalReceiver({}, found.append)
-    local.url = receiver.url
     receiver.answer = lambda *_: (404, {}, b"")
     assert not local.find()
     receiver.answer = lambda *_: (200, {}, b"")
@@ -229,7 +229,7 @@ def test_grpc_sends_the_bytes_as_they_are(grpc_server):
     [
         ("UNAVAILABLE", "down", "busy"),
         ("RESOURCE_EXHAUSTED", "slow down", "busy"),
-        ("RESOURCE_EXHAUSTED", "received message larger than max", "refused"),
+        ("RESOURCE_EXHAUSTED", "received message larger than max", "too large"),
         ("UNAUTHENTICATED", "who are you", "misconfigured"),
         ("INVALID_ARGUMENT", "bad", "refused"),
     ],

@@ -233,7 +233,7 @@ def test_another_process_that_set_the_file_aside_first_is_not_undone(make, home,
     assert writer.flush(10)
     (home / STORE_FILE).rename(home / "set-aside.db")
     fresh = Database(home / STORE_FILE, limit=10**9)
-    writer._committer._set_aside(sqlite3.DatabaseError("malformed"))
+    writer._committer.set_aside(sqlite3.DatabaseError("malformed"))
     assert not list(home.glob("telemetry.db.corrupt-*"))
     assert not problems
     writer.offer(lane, 2)
