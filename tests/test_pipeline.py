@@ -129,7 +129,7 @@ def test_spans_logs_and_metrics_reach_the_store(start, home):
 
 def test_off_means_nothing_is_installed(start, home):
     before = (threading.excepthook, sys.unraisablehook, logging.Logger.callHandlers)
-    pipeline = start(OTEL_PERF_ERRORS="off", OTEL_PERF_LOGS="off", OTEL_PERF_STORE="off", OTEL_PERF_MEMORY="off")
+    pipeline = start(**{f"OTEL_PERF_{feature.name.upper()}": "off" for feature in discover()})
     assert (threading.excepthook, sys.unraisablehook, logging.Logger.callHandlers) == before
     assert {state.reason for state in pipeline.features.values()} == {
         f"off by OTEL_PERF_{name.upper()}" for name in pipeline.features

@@ -168,6 +168,7 @@ def _store(home: Home, findings: list[Finding]) -> dict[str, Any]:
             )
         )
     folder = home.with_file(STORE_FILE)
+    _left_behind(home.fallback_with(STORE_FILE), folder, findings)
     if not (folder / STORE_FILE).exists():
         return {"state": "not made yet"}
     try:
@@ -201,6 +202,28 @@ def _store(home: Home, findings: list[Finding]) -> dict[str, Any]:
         }
     finally:
         store.close()
+
+
+def _left_behind(fallback: Path | None, folder: Path, findings: list[Finding]) -> None:
+    """What was stored while the home could not be used is not sent from there by itself."""
+    from otel_perf.store.database import StoreReader
+
+    if fallback is None or fallback == folder:
+        return
+    try:
+        store = StoreReader(fallback)
+        pending = {signal: items for signal, (_, items) in store.pending().items()}
+        store.close()
+    except StoreError:
+        return
+    if any(pending.values()):
+        command = "opentelemetry-instrument python -c 'import time; time.sleep(5)'"
+        findings.append(
+            Finding(
+                problem=f"{fallback} holds {pending}, from when {folder} could not be used",
+                remedy=f"read or send it from there: export OTEL_PERF_HOME={fallback}; otel-perf report; {command}",
+            )
+        )
 
 
 def _instrumentors(findings: list[Finding]) -> list[str]:

@@ -53,12 +53,16 @@ class Home:
         """The folder in which a reader finds ``name``: the home, or its fallback where only that has it."""
         if (self.path / name).exists():
             return self.path
+        return self.fallback_with(name) or self.path
+
+    def fallback_with(self, name: str) -> Path | None:
+        """The fallback, if it has ``name``: the home could not be used at some time."""
         fallback = self._fallback_path()
         try:
             _check_private(fallback.parent)
-            return fallback if (fallback / name).exists() else self.path
+            return fallback if (fallback / name).exists() else None
         except OSError:
-            return self.path
+            return None
 
     def _fallback_path(self) -> Path:
         import hashlib

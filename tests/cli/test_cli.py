@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import stat
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from opentelemetry.trace import Status, StatusCode
 from otel_perf import cli
 from otel_perf.cli import doctor, text
 from otel_perf.cli import run as run_command
-from otel_perf.core.home import STORE_FILE
+from otel_perf.core.home import HOME_VARIABLE, STORE_FILE, Home
 
 
 @pytest.fixture
@@ -362,3 +363,15 @@ def test_no_spans_at_all_says_why(start, capsys):
     pipeline.shutdown()
     assert cli.main(["report"]) == 0
     assert "No spans: no instrumentor made one" in capsys.readouterr().out
+
+
+def test_doctor_tells_what_was_left_in_the_fallback(filled, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "_has", lambda package: package.startswith("opentelemetry"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    fallback = Home({HOME_VARIABLE: str(filled)}).fallback()
+    shutil.copy(filled / STORE_FILE, fallback)
+    assert cli.main(["doctor", "--home", str(filled)]) == 1
+    shown = capsys.readouterr().out
+    assert f"{fallback} holds {{" in shown
+    assert f"export OTEL_PERF_HOME={fallback}" in shown
