@@ -62,6 +62,7 @@ VARIANTS: Final = {  # named as in programs/calls.py
     "under-span": Variant("@monitored, quiet, under a span", OURS),
     "nested": Variant("@monitored, one that calls four", OURS),
     "off": Variant("@monitored, off", OURS),
+    "late": Variant("@monitored, slow: real at its end", OURS),
     "real": Variant('@monitored(span="always")', OURS),
     "otel": Variant("@tracer.start_as_current_span", OURS),
     "otel-code": Variant("@tracer.start_as_current_span, code.* attributes", OURS),
@@ -231,6 +232,7 @@ def bounds(results: Results, kind: str) -> list[common.Bound]:
         ("quiet", "floor", 6.0, False),
         *((name, "quiet", limit, True) for name, limit in DEARER.items()),
         ("real", "otel", 1.15, False),
+        ("late", "otel-code", 1.15, False),  # a slow call: with the three attributes that it has
     ]
     for name, to, limit, at_least in limits:
         value = results.ratio(name, to, kind)

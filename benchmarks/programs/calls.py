@@ -216,12 +216,26 @@ def off() -> Subject:
     return decorated("otel-perf", otel_perf.monitored)
 
 
+def late() -> Subject:
+    """Every call is slow, and becomes a span at its end."""
+    monitored = turned_on()
+    from otel_perf.calls.function import FUNCTIONS
+
+    FUNCTIONS.turn(True, slow=0.0)
+    return spans_of(monitored)
+
+
 def real() -> Subject:
-    """A span of every call."""
+    """A span of every call, from its start."""
+    return spans_of(turned_on()(span="always"))
+
+
+def spans_of(decorator: Callable[..., Any]) -> Subject:
+    """What ``decorator`` covers, within a recorded span, and what of it was exported."""
     made = provider()
     return decorated(
         "otel-perf",
-        turned_on()(span="always"),
+        decorator,
         root=functools.partial(made.get_tracer("bench").start_as_current_span, ROOT),
         recorded=exported,
         flush=made.force_flush,
@@ -345,6 +359,7 @@ SUBJECTS: Final[dict[str, Callable[[], Subject]]] = {
     "under-span": under_span,
     "nested": nested,
     "off": off,
+    "late": late,
     "real": real,
     "otel": otel,
     "otel-code": functools.partial(otel, code=True),

@@ -18,6 +18,7 @@ from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, Status, St
 
 from otel_perf.calls import pure
 from otel_perf.calls.call import Call
+from otel_perf.calls.keys import SPAN_KEY
 from otel_perf.calls.pure import attach, detach
 from otel_perf.core.guard import Guard
 from otel_perf.core.threads import allocate_lock
@@ -95,8 +96,8 @@ class LazySpan(Call, Span):
     def _lazy_parent(self) -> LazySpan | None:
         if self._parent is None:
             return None
-        parent = trace.get_current_span(self._parent)
-        return parent if isinstance(parent, LazySpan) and parent._real is None else None
+        parent = self._parent.get(SPAN_KEY)
+        return parent if type(parent) is LazySpan and parent._real is None else None
 
     def _make(self) -> None:
         gate = allocate_lock()
@@ -298,6 +299,6 @@ def _offset() -> int:
         took = pure.perf_counter() - before
         if took < best:
             best, offset = took, now - round((before + took / 2) * 1e9)
-        if took < INTERRUPTED:
-            break
+            if took < INTERRUPTED:
+                break
     return offset

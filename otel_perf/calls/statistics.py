@@ -179,6 +179,6 @@ class LazyAwareFilter(ExemplarFilter):
     def should_sample(self, value: float, time_unix_nano: int, attributes: Attributes, context: Context) -> bool:
         """Whether the measurement may become an exemplar."""
         span = trace.get_current_span(context)
-        if isinstance(span, LazySpan) and span.is_lazy:
+        if type(span) is LazySpan and span.is_lazy:
             return False
         return self._other.should_sample(value, time_unix_nano, attributes, context)
