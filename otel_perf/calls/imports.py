@@ -26,22 +26,21 @@ _IMPORT_SYSTEM: Final = "<frozen importlib._bootstrap>"
 namespace_of: Final[Callable[[ModuleType], dict[str, Any]]] = vars(ModuleType)["__dict__"].__get__
 
 
-def modules() -> dict[str, ModuleType]:
+def modules() -> list[ModuleType]:
     """The modules that are there."""
-    return {name: module for name, module in sys.modules.copy().items() if issubclass(type(module), ModuleType)}
+    return [module for module in sys.modules.copy().values() if issubclass(type(module), ModuleType)]
 
 
 class Imports:
     """A finder in front of the others, which finds nothing itself. Thread-safe.
 
-    ``ran`` is called, under ``guard``, with every module whose name is ``wanted`` when it has run, and with the modules
-    that were imported meanwhile.
+    ``ran`` is called, under ``guard``, with every module whose name is ``wanted`` when it has run.
     """
 
     def __init__(
         self,
         wanted: Callable[[str], bool],
-        ran: Callable[[ModuleType, list[ModuleType]], object],
+        ran: Callable[[ModuleType], object],
         guard: Callable[[], Guard],
     ) -> None:
         self._wanted = wanted
@@ -106,7 +105,7 @@ class Imports:
         waiting_for: set[str] = set()
         execute, before = loader.exec_module, vars(loader).get("exec_module")
 
-        def begins(module: ModuleType) -> frozenset[str] | None:
+        def is_wanted(module: ModuleType) -> bool:
             with self._guard(), self._lock:
                 name = _name_of(module)
                 if name in waiting_for:
@@ -115,19 +114,19 @@ class Imports:
                         del loader.exec_module
                         if before is not None:
                             loader.exec_module = before
-                    return frozenset(sys.modules)
-            return None
+                    return True
+            return False
 
-        def has_run(module: ModuleType, known: frozenset[str]) -> None:
-            if not self._ended:
+        def has_run(module: ModuleType) -> None:
+            if not self._ended and issubclass(type(module), ModuleType):
                 with self._guard():
-                    self._ran(module, [other for name, other in modules().items() if name not in known])
+                    self._ran(module)
 
         def exec_module(module: ModuleType) -> None:
-            known = begins(module)
+            wanted = is_wanted(module)
             execute(module)
-            if known is not None:
-                has_run(module, known)
+            if wanted:
+                has_run(module)
 
         stand_in: Any = exec_module
         stand_in.__code__ = exec_module.__code__.replace(co_filename=_IMPORT_SYSTEM)
@@ -137,7 +136,7 @@ class Imports:
 
 def _name_of(module: Any) -> str | None:
     """The name under which ``module`` is imported."""
-    if not issubclass(type(module), ModuleType):
-        return None
+    if not issubclass(type(module), ModuleType):  # a loader may make anything
+        return getattr(getattr(module, "__spec__", None), "name", None)
     namespace = namespace_of(module)
     return getattr(namespace.get("__spec__"), "name", None) or namespace.get("__name__")

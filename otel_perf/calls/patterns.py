@@ -2,7 +2,7 @@
 
 An entry is a module, or a module and a qualified name within it, either with ``*``. ``shop.*`` is the package ``shop``
 and all below it, ``db.repo:Repo`` a function or all of a class. One that begins with ``!`` leaves out what the others
-name. An entry that begins with ``*`` does not mean the standard library, which has to be named.
+name. A ``*`` in the first part does not mean the standard library, whose packages have to be named.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 VARIABLE: Final = "OTEL_PERF_CALLS_WATCH"
 _PART: Final = r"[\w*?\[\]-]+"
+_WILD: Final = re.compile(r"[^.]*[*?\[]")
 _NAME: Final = re.compile(rf"{_PART}(\.{_PART})*")
 
 
@@ -26,7 +27,7 @@ class Pattern(NamedTuple):
 
     def is_for_module(self, name: str) -> bool:
         """Whether functions of the module may be meant."""
-        if self.module[0] in "*?[" and name.partition(".")[0] in sys.stdlib_module_names and not self.excludes:
+        if not self.excludes and _WILD.match(self.module) and name.partition(".")[0] in sys.stdlib_module_names:
             return False
         package = self.module.removesuffix(".*")
         return fnmatchcase(name, self.module) or (self.module != package and fnmatchcase(name, package))

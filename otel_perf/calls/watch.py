@@ -1,7 +1,7 @@
 """Measures functions that nobody decorated: as modules are imported, and in those that were imported before.
 
-Properties, dunder methods and functions of C are left alone, and so is what a module only imported. Nothing is asked
-of the objects that a module holds but what is certain to have no effect: some of them wake up when they are asked. A
+Properties, dunder methods, lambdas and functions of C are left alone, and so is what a module only imported. Nothing is
+asked of the objects that a module holds but what certainly has no effect: some of them wake up when they are asked. A
 function whose measuring costs more than ``SHARE`` of a core for ``PERIOD`` seconds is stepped down to counting, and
 told.
 """
@@ -9,37 +9,35 @@ told.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from inspect import CO_ITERABLE_COROUTINE
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet, ref
+from weakref import WeakKeyDictionary, WeakSet
 
 from otel_perf.calls.decorators import MARK, code_of, wrap
 from otel_perf.calls.function import FUNCTIONS, OVERFLOW
 from otel_perf.calls.imports import Imports, modules, namespace_of
+from otel_perf.calls.inplace import measured_code
 from otel_perf.calls.patterns import Patterns
 from otel_perf.core.events import FEATURE_CHANGED
 from otel_perf.core.forks import on_fork
 from otel_perf.core.threads import allocate_lock, start_new_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import ExitStack
 
     from otel_perf.calls.counts import Counts
     from otel_perf.calls.function import Function
     from otel_perf.core.feature import Host
 
-    # The functions of one module and their wrappers, by the function's id.
-    Replaced = dict[int, tuple[FunctionType, FunctionType]]
-
 SHARE: Final = 0.05  # of a core
 PERIOD: Final = 10.0  # seconds
 # What the distribution itself runs on: measured, it would measure itself.
 _NEVER: Final = ("otel_perf", "opentelemetry")
 _SAMPLE: Final = 2_000  # calls that show what measuring one costs here
+# Of a class, without asking its metaclass.
 _members_of: Final[Callable[[type], Mapping[str, Any]]] = vars(type)["__dict__"].__get__
+_name_of: Final[Callable[[type], str]] = vars(type)["__qualname__"].__get__
 
 
 class _Seen:
@@ -52,123 +50,63 @@ class _Seen:
 
 
 class Watch:
-    """The functions that match, wrapped in place. Thread-safe: modules are imported under Python's own locks."""
+    """The functions that match, measured in place. Thread-safe: modules are imported under Python's own locks."""
 
     def __init__(self, patterns: Patterns, host: Host) -> None:
         self._patterns = patterns
         self._host = host
-        self._classes: dict[int, ref[type]] = {}  # not a WeakSet: a metaclass may make its classes equal
-        self._wrappers: WeakSet[FunctionType] = WeakSet()
+        # The code that each function had, and has now; of functions that are still there.
+        self._codes: WeakKeyDictionary[FunctionType, tuple[CodeType, CodeType]] = WeakKeyDictionary()
         self._seen: dict[str, _Seen] = {}
 
     def is_for_module(self, name: str) -> bool:
         """Whether the module may hold functions to watch."""
         return name.partition(".")[0] not in _NEVER and self._patterns.is_for_module(name)
 
-    # --- wrapping ----------------------------------------------------------------------------------
+    # --- measuring ---------------------------------------------------------------------------------
 
     def watch_imported(self) -> None:
-        """Wrap what matches in the modules that are there, and where these functions were imported to."""
-        replaced: Replaced = {}
-        found = list(modules().values())
-        for module in found:
+        """Measure what matches in the modules that are there."""
+        for module in modules():
             name = namespace_of(module).get("__name__")
             if isinstance(name, str) and self.is_for_module(name):
                 with self._host.guard("calls"):
-                    replaced.update(self.watch(module))
-        self._replace_in(found, replaced)
+                    self.watch(module)
 
-    def ran(self, module: ModuleType, imported: list[ModuleType]) -> None:
-        """Wrap what matches in ``module``, and where its functions went while it ran: imports may be circular."""
-        self._replace_in(imported, self.watch(module))
-
-    def watch(self, module: ModuleType) -> Replaced:
-        """Wrap what matches in ``module``."""
-        replaced: Replaced = {}
-        namespace = namespace_of(module)
-        name = namespace.get("__name__")
+    def watch(self, module: ModuleType) -> None:
+        """Measure what matches in ``module``."""
+        name = namespace_of(module).get("__name__")
         if not isinstance(name, str):
-            return replaced
-        for key, value in tuple(namespace.items()):
-            if type(value) is FunctionType:
-                wrapper = self._wrapped(name, value, replaced)
-                if wrapper is not None:
-                    namespace[key] = wrapper
-            elif issubclass(type(value), type) and _members_of(value).get("__module__") == name:
-                self._watch_class(name, value, replaced)
-        return replaced
-
-    def _watch_class(self, module: str, cls: type, replaced: Replaced) -> None:
-        for key, value in tuple(_members_of(cls).items()):
-            kind = type(value)
-            function = value.__func__ if kind is staticmethod or kind is classmethod else value
-            if key.startswith("_") or type(function) is not FunctionType:
-                continue
-            wrapper: Any = self._wrapped(module, function, replaced)
-            if wrapper is None:
-                continue
-            if function is not value:
-                wrapper = kind(wrapper)
-            with suppress(TypeError):  # nothing can be set on a class of C
-                type.__setattr__(cls, key, wrapper)
-                self._remember(cls)
-
-    def _remember(self, cls: type) -> None:
-        key = id(cls)
-
-        def forget(_: object) -> None:
-            self._classes.pop(key, None)
-
-        self._classes[key] = ref(cls, forget)
-
-    def _wrapped(self, module: str, function: FunctionType, replaced: Replaced) -> FunctionType | None:
-        if id(function) in replaced:  # one function under two names stays one
-            return replaced[id(function)][1]
-        name, short = function.__qualname__, function.__name__
-        if hasattr(function, MARK) or (short.startswith("__") and short.endswith("__")) or short == "<lambda>":
-            return None
-        if function.__module__ != module or not self._patterns.is_for(module, name):
-            return None
-        if function.__code__.co_flags & CO_ITERABLE_COROUTINE:  # types.coroutine's mark is lost on a wrapper
-            return None
-        watched = FUNCTIONS.add(f"{module}.{name}", "auto", code_of(function))
-        seen = self._seen.setdefault(watched.counts.name, _Seen(watched.counts))
-        seen.functions.add(watched)
-        wrapper: FunctionType = wrap(function, watched)
-        self._wrappers.add(wrapper)
-        replaced[id(function)] = (function, wrapper)
-        return wrapper
-
-    def _replace_in(self, found: Iterable[ModuleType], replaced: Replaced) -> None:
-        if not replaced:
             return
-        for module in found:
-            with self._host.guard("calls"):
-                namespace = namespace_of(module)
-                for key, value in tuple(namespace.items()):
-                    if id(value) in replaced and replaced[id(value)][0] is value:
-                        namespace[key] = replaced[id(value)][1]
+        for function in _functions_of(module, name):
+            if function not in self._codes and self._is_for(name, function):
+                with self._host.guard("calls"):
+                    self._measure(name, function)
+
+    def _is_for(self, module: str, function: FunctionType) -> bool:
+        short = function.__name__
+        if hasattr(function, MARK) or (short.startswith("__") and short.endswith("__")) or short == "<lambda>":
+            return False
+        return function.__module__ == module and self._patterns.is_for(module, function.__qualname__)
+
+    def _measure(self, module: str, target: FunctionType) -> None:
+        function = FUNCTIONS.add(f"{module}.{target.__qualname__}", "auto", code_of(target))
+        seen = self._seen.setdefault(function.counts.name, _Seen(function.counts))
+        seen.functions.add(function)
+        before, code = target.__code__, measured_code(target, function)
+        self._codes[target] = before, code
+        target.__code__ = code
 
     def undo(self) -> None:
-        """Put back what is still ours."""
-        for module in modules().values():
-            namespace = namespace_of(module)
-            for key, value in tuple(namespace.items()):
-                if self._is_ours(value):
-                    namespace[key] = value.__wrapped__
-        for reference in tuple(self._classes.values()):
-            cls = reference()
-            for key, value in tuple(_members_of(cls).items()) if cls is not None else ():
-                kind = type(value)
-                if self._is_ours(value):
-                    type.__setattr__(cls, key, value.__wrapped__)
-                elif (kind is staticmethod or kind is classmethod) and self._is_ours(value.__func__):
-                    type.__setattr__(cls, key, kind(value.__func__.__wrapped__))
-        self._classes.clear()
+        """Give every function its code back."""
+        for reference in self._codes.keyrefs():
+            target = reference()
+            if target is not None:
+                before, code = self._codes[target]
+                if target.__code__ is code:  # else somebody has put something else there
+                    target.__code__ = before
+        self._codes.clear()
         self._seen.clear()
-
-    def _is_ours(self, value: Any) -> bool:
-        return type(value) is FunctionType and value in self._wrappers
 
     # --- too hot -----------------------------------------------------------------------------------
 
@@ -199,6 +137,31 @@ class Watch:
         self._host.problem(f"otel-perf: {line}")
 
 
+def _functions_of(module: ModuleType, name: str) -> Iterator[FunctionType]:
+    """The functions of ``module`` and the public methods of its classes."""
+    for value in tuple(namespace_of(module).values()):
+        if type(value) is FunctionType:
+            yield value
+        elif _is_class_of(name, value):
+            yield from _methods_of(name, value)
+
+
+def _methods_of(module: str, cls: type) -> Iterator[FunctionType]:
+    for key, member in tuple(_members_of(cls).items()):
+        if key.startswith("_"):
+            continue
+        kind = type(member)
+        found = member.__func__ if kind is staticmethod or kind is classmethod else member
+        if type(found) is FunctionType:
+            yield found
+        elif _is_class_of(module, member) and _name_of(member) == f"{_name_of(cls)}.{key}":
+            yield from _methods_of(module, member)
+
+
+def _is_class_of(module: str, value: Any) -> bool:
+    return issubclass(type(value), type) and _members_of(value).get("__module__") == module
+
+
 def install(text: str, host: Host, undo: ExitStack) -> None:
     """Watch what ``text`` names, now and from now on."""
     patterns = Patterns(text)
@@ -208,7 +171,7 @@ def install(text: str, host: Host, undo: ExitStack) -> None:
         return
     watch = Watch(patterns, host)
     undo.callback(watch.undo)
-    undo.callback(Imports(watch.is_for_module, watch.ran, lambda: host.guard("calls")).begin())
+    undo.callback(Imports(watch.is_for_module, watch.watch, lambda: host.guard("calls")).begin())
     watch.watch_imported()
     _look_out(watch, host, undo)
 

@@ -37,6 +37,8 @@ from otel_perf.calls.patterns import Patterns
         ("*", "shop", True),
         ("*", "json", False),
         ("*", "json.decoder", False),
+        ("j*", "json.decoder", False),
+        ("j*", "jam", True),
         ("json.*", "json.decoder", True),
         ("shop,!*", "shop", False),
         ("json,!*", "json", False),
