@@ -61,6 +61,8 @@ def monitored(
     """
     if span not in MODES:
         raise ValueError(f"monitored: span is {span!r}; it must be one of {', '.join(MODES)}")
+    if target == "":
+        raise ValueError("monitored: the name of a block is empty; it takes a name")
     if isinstance(target, str):
         return Block(target, span, attributes)
     if target is not None:
@@ -75,6 +77,8 @@ def _wrapped(target: Any, name: str | None, span: SpanMode, attributes: Mapping[
         return target
     if isinstance(target, staticmethod | classmethod):
         return type(target)(_wrapped(target.__func__, name, span, attributes))
+    if isinstance(target, functools.cached_property):
+        return functools.cached_property(_wrapped(target.func, name, span, attributes))
     if isinstance(target, property):
         parts = [part and _wrapped(part, name, span, attributes) for part in (target.fget, target.fset, target.fdel)]
         return property(parts[0], parts[1], parts[2], target.__doc__)

@@ -51,6 +51,7 @@ class Diagnosis(BaseModel):
     instrumentors: list[str]
     missing_here: list[str]
     findings: list[Finding]
+    hints: list[Finding]  # worth knowing, nothing is wrong
 
 
 def render(diagnosis: Diagnosis) -> str:
@@ -68,12 +69,12 @@ def render(diagnosis: Diagnosis) -> str:
     lines += text.table(
         ["NAME", "STATE", "BECAUSE OF"], [[f.name, f.state, f.because] for f in diagnosis.features], left=(0, 1, 2)
     )
-    if not diagnosis.findings:
-        return "\n".join([*lines, "", "All is well."])
-    lines += ["", f"To mend: {len(diagnosis.findings)}"]
-    for finding in diagnosis.findings:
-        lines += [f"  ✗ {finding.problem}", f"    {finding.remedy}"]
-    return "\n".join(lines)
+    for heading, found in (("To mend", diagnosis.findings), ("Worth knowing", diagnosis.hints)):
+        if found:
+            lines += ["", f"{heading}: {len(found)}"]
+        for finding in found:
+            lines += [f"  {'✗' if found is diagnosis.findings else '·'} {finding.problem}", f"    {finding.remedy}"]
+    return "\n".join(lines if diagnosis.findings else [*lines, "", "All is well."])
 
 
 def _store_line(store: dict[str, Any]) -> str:

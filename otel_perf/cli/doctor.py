@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.util
 import os
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from otel_perf.core.home import Home
 
 # Libraries that are here because we need them, whatever the app uses.
-_OURS: Final = frozenset({"psutil", "pydantic", "requests", "urllib3"})
+_OURS: Final = frozenset({"grpcio", "psutil", "pydantic", "requests", "urllib3"})
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +56,7 @@ def execute(arguments: argparse.Namespace) -> int:
 def diagnose(environ: Mapping[str, str], home: Home) -> Diagnosis:
     """Look at the environment that a program started here would have."""
     findings: list[Finding] = []
+    hints: list[Finding] = []
     _variables(environ, findings)
     return Diagnosis(
         versions=_versions(),
@@ -65,9 +67,10 @@ def diagnose(environ: Mapping[str, str], home: Home) -> Diagnosis:
         sending=sendings(environ, findings),
         home=str(home.path),
         store=_store(home, findings),
-        instrumentors=_instrumentors(findings),
+        instrumentors=_instrumentors(hints),
         missing_here=_missing_on_this_platform(),
         findings=findings,
+        hints=hints,
     )
 
 
@@ -85,6 +88,8 @@ def _variables(environ: Mapping[str, str], findings: list[Finding]) -> None:
     """Names that look like ours and are none."""
     known = names()
     for name in sorted(environ):
+        if name.startswith("OTEL_") and not name.startswith(f"{PREFIX}_"):
+            _upstream_variable(name, findings)
         if name.startswith(f"{PREFIX}_") and name not in known:
             near = difflib.get_close_matches(name, known, 1, cutoff=0.8)
             remedy = f"did you mean {near[0]}?" if near else "see docs/configuration.md for the names"
@@ -137,6 +142,18 @@ def _features(environ: Mapping[str, str], findings: list[Finding]) -> list[Featu
     return states
 
 
+def _upstream_variable(name: str, findings: list[Finding]) -> None:
+    """A name that is nearly one of OpenTelemetry's."""
+    points = metadata.entry_points(group="opentelemetry_environment_variables")
+    known: list[str] = []
+    for point in points:
+        with contextlib.suppress(Exception):  # somebody else's module
+            known += [key for key in vars(point.load()) if key.startswith("OTEL_")]
+    near = difflib.get_close_matches(name, known, 1, cutoff=0.93)
+    if near and name not in known:
+        findings.append(Finding(problem=f"{name} is no variable of OpenTelemetry", remedy=f"did you mean {near[0]}?"))
+
+
 def _exporters(environ: Mapping[str, str], signal: str, findings: list[Finding]) -> list[str]:
     chosen = exporter_names(environ, signal)
     known = set(metadata.entry_points(group=f"opentelemetry_{signal}_exporter").names)
@@ -156,6 +173,7 @@ def _exporters(environ: Mapping[str, str], signal: str, findings: list[Finding])
 def _store(home: Home, findings: list[Finding]) -> dict[str, Any]:
     from otel_perf.core.home import STORE_FILE
     from otel_perf.store.database import StoreReader
+    from otel_perf.store.destination import mark
 
     parent = home.path
     while not parent.exists() and parent != parent.parent:
@@ -180,9 +198,18 @@ def _store(home: Home, findings: list[Finding]) -> dict[str, Any]:
         dropped = {signal: items for signal, (_, items) in store.dropped().items()}
         if any(dropped.values()):
             findings.append(
-                Finding(problem=f"the store was full and dropped {dropped}", remedy="raise OTEL_PERF_STORE_LIMIT")
+                Finding(
+                    problem=f"the store was full and dropped {_counted(dropped)}", remedy="raise OTEL_PERF_STORE_LIMIT"
+                )
             )
         pending = {signal: items for signal, (_, items) in store.pending().items()}
+        for place, items in store.waiting_for_others(mark(os.environ)).items():
+            findings.append(
+                Finding(
+                    problem=f"{items:,} items wait for {place or 'an endpoint'}, which is not set here",
+                    remedy="a program of that service with an endpoint set sends them",
+                )
+            )
         refused = store.refused()
         for signal, batches, items, reason in refused:
             findings.append(
@@ -204,6 +231,10 @@ def _store(home: Home, findings: list[Finding]) -> dict[str, Any]:
         store.close()
 
 
+def _counted(items: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} items of {signal}" for signal, count in items.items() if count)
+
+
 def _left_behind(fallback: Path | None, folder: Path, findings: list[Finding]) -> None:
     """What was stored while the home could not be used is not sent from there by itself."""
     from otel_perf.store.database import StoreReader
@@ -220,7 +251,7 @@ def _left_behind(fallback: Path | None, folder: Path, findings: list[Finding]) -
         command = "opentelemetry-instrument python -c 'import time; time.sleep(5)'"
         findings.append(
             Finding(
-                problem=f"{fallback} holds {pending}, from when {folder} could not be used",
+                problem=f"{fallback} holds {_counted(pending)}, from when {folder} could not be used",
                 remedy=f"read or send it from there: export OTEL_PERF_HOME={fallback}; otel-perf report; {command}",
             )
         )
@@ -243,7 +274,7 @@ def _instrumentors(findings: list[Finding]) -> list[str]:
     if missing:
         findings.append(
             Finding(
-                problem=f"{len(missing)} libraries here have no instrumentor: no spans from them",
+                problem=f"libraries here without an instrumentor, hence without spans: {len(missing)}",
                 remedy=f"pip install {' '.join(missing)}",
             )
         )

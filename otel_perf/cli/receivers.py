@@ -28,6 +28,8 @@ _REMEDIES: Final = {
     "certificate required": _CLIENT,
     "CERTIFICATE_REQUIRED": _CLIENT,
     "WRONG_VERSION_NUMBER": "write http:// in OTEL_EXPORTER_OTLP_ENDPOINT: what listens there speaks no TLS",
+    "http1.x server": "that is a port for HTTP: use 4317, or export OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+    "no OTLP response": "correct OTEL_EXPORTER_OTLP_ENDPOINT: something else answers there",
     "HTTP request to an HTTPS server": "write https:// in OTEL_EXPORTER_OTLP_ENDPOINT: what listens there speaks TLS",
 }
 
@@ -38,7 +40,9 @@ def sendings(environ: Mapping[str, str], findings: list[Finding]) -> list[Sendin
     from otel_perf.store.local import LocalReceiver
 
     def say(line: str) -> None:
-        findings.append(Finding(problem=line, remedy="correct it; see otel-perf's docs/configuration.md"))
+        finding = Finding(problem=line, remedy="correct it: https://opentelemetry.io/docs/specs/otel/protocol/exporter")
+        if finding not in findings:  # three signals have mostly the same settings
+            findings.append(finding)
 
     through_store = [signal for signal in SIGNALS if not OTLP.isdisjoint(exporter_names(environ, signal))]
     if environ.get("OTEL_CONFIG_FILE") or not through_store:
@@ -54,10 +58,12 @@ def sendings(environ: Mapping[str, str], findings: list[Finding]) -> list[Sendin
     tried = [_try(destination) for destination in found]
     troubles: dict[str, list[Sending]] = {}
     for sending in tried:
-        if not sending.taken:
+        if not sending.taken or "no OTLP response" in sending.answer:
             troubles.setdefault(sending.answer, []).append(sending)
     for answer, failed in troubles.items():
         usual = "start the receiver, or correct OTEL_EXPORTER_OTLP_ENDPOINT"
+        if "reset" in answer.lower() and any(sending.protocol != "grpc" for sending in failed):
+            usual += "; if that is a port for gRPC: export OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or use 4318"
         remedy = next((remedy for part, remedy in _REMEDIES.items() if _fits(part, answer)), usual)
         places = ", ".join(dict.fromkeys(sending.place for sending in failed))
         findings.append(Finding(problem=f"{places} does not take what is sent: {answer}", remedy=remedy))
@@ -78,6 +84,7 @@ def _try(destination: Destination) -> Sending:
         finally:
             sender.close()
         detail, taken = answer.detail, answer.verdict == "accepted"
+        detail = f"{detail}; {answer.message}" if answer.message else detail
     except OtelPerfError as error:
         detail, taken = str(error), False
     return Sending(

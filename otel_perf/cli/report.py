@@ -26,7 +26,10 @@ def execute(arguments: argparse.Namespace) -> int:
         report = summarize(store, since_ns=options.since_ns(arguments), service=arguments.service, top=arguments.top)
     finally:
         store.close()
-    chosen = {"--service": arguments.service, "--since": arguments.since and text.seconds(arguments.since)}
+    chosen = {
+        "--service": arguments.service,
+        "--since": "" if arguments.since is None else text.seconds(arguments.since),
+    }
     asked = " ".join(f"{option} {value}" for option, value in chosen.items() if value)
     print(report.model_dump_json(indent=2) if arguments.json else text.render(report, asked=asked))
     return GOOD

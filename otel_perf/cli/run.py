@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from otel_perf.cli import USAGE, options
 from otel_perf.core.home import HOME_VARIABLE
+from otel_perf.core.settings import variable
 from otel_perf.distro import switched_off
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def environment(environ: Any, home: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(paths),
         "OTEL_PYTHON_DISTRO": "otel_perf",
         "OTEL_PYTHON_CONFIGURATOR": "otel_perf",
+        variable("store", "keep"): environ.get(variable("store", "keep"), "on"),  # else what was sent is not reported
         HOME_VARIABLE: str(home),
     }
 
@@ -110,8 +112,12 @@ def _report(arguments: argparse.Namespace, home: Home, after: int) -> None:
     if off:
         print(f"otel-perf run: nothing was stored: switched off by {off}", file=sys.stderr)
         return
+    folder = home.with_file(STORE_FILE)
+    if not (folder / STORE_FILE).exists():
+        print("otel-perf run: the program made nothing that is stored: no span, log record or call", file=sys.stderr)
+        return
     try:
-        store = StoreReader(home.with_file(STORE_FILE))
+        store = StoreReader(folder)
     except StoreError as error:
         print(f"otel-perf run: {error}", file=sys.stderr)
         return

@@ -74,9 +74,11 @@ def _heading(report: Report, asked: str) -> list[str]:
     if not report.spans and report.store.sent_to:
         places = ", ".join(report.store.sent_to)
         return [f"No spans here: they were sent to {places}. OTEL_PERF_STORE_KEEP=on keeps a copy.", ""]
+    if not report.spans and report.store.dropped.get("traces"):
+        return [f"No spans: {report.store.dropped['traces']:,} were dropped, see OTEL_PERF_STORE_LIMIT.", ""]
     if not report.spans:
         why = "no instrumentor made one (opentelemetry-bootstrap names those that your libraries need)"
-        return [f"No spans: {why}, or the program was killed within OTEL_PERF_STORE_DELAY of making them.", ""]
+        return [f"No spans: {why}, OTEL_TRACES_EXPORTER has them go elsewhere, or the program was killed too soon.", ""]
     first, last = (datetime.fromtimestamp(ns / 1e9) for ns in (report.first_ns, report.last_ns))
     span = seconds((report.last_ns - report.first_ns) / 1e9)
     what = f"{', '.join(report.services)}: {report.traces:,} traces, {report.spans:,} spans"

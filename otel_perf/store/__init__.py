@@ -14,7 +14,7 @@ from otel_perf.core.census import Metric
 from otel_perf.core.exporters import names_endpoint
 from otel_perf.core.feature import Feature, Host, Parts
 from otel_perf.core.home import STORE_FILE
-from otel_perf.core.settings import Duration, Size, count, read, variable
+from otel_perf.core.settings import Duration, Parsed, count, parse_size, read, variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -50,7 +50,7 @@ class StoreSettings:
     delay: Duration = field(
         default=1.0, metadata={"doc": "How long a finished span may stay in memory before it is committed (s)."}
     )
-    limit: Size = field(
+    limit: Annotated[int, Parsed(parse_size, "at least 1MB, with kB, MB, GB, KiB, MiB or GiB", 1_000_000)] = field(
         default=512_000_000,
         metadata={"doc": "Size of the store's file; above it the oldest is dropped and counted (By)."},
     )
@@ -218,7 +218,8 @@ def _drain_of(writer: Writer, owner: Owner, settings: StoreSettings, host: Host)
         from otel_perf.store.destination import resolve
 
         # Now, so that a wrong variable is told when the program starts and not when it first sends.
-        named = [resolve(host.environ, lane.signal, _say_through(host)) for lane in writer.lanes]
+        say = _say_through(host)
+        named = [resolve(host.environ, lane.signal, say) for lane in writer.lanes]
         destinations = [destination for destination in named if destination is not None]
     if not destinations and (owner.destination or not settings.probe):
         return None
@@ -242,7 +243,15 @@ def _drain_of(writer: Writer, owner: Owner, settings: StoreSettings, host: Host)
 
 
 def _say_through(host: Host) -> Callable[[str], None]:
-    return lambda line: host.problem(f"otel-perf: {line}")
+    """Says a line once: three signals have mostly the same settings."""
+    said: set[str] = set()
+
+    def say(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            host.problem(f"otel-perf: {line}")
+
+    return say
 
 
 def _delay(host: Host, settings: StoreSettings) -> float:

@@ -306,6 +306,21 @@ class StoreReader:
         )
         return {SIGNALS[signal]: (batches, items) for signal, batches, items in rows}
 
+    def waiting_for_others(self, destination: str) -> dict[str, int]:
+        """Items that wait for another named destination, by its place as far as it is known."""
+        rows = self._connection.execute(
+            "SELECT destination, sum(items) FROM batch WHERE NOT delivered AND destination NOT IN ('', ?)"
+            " GROUP BY destination",
+            (destination,),
+        ).fetchall()
+        found: dict[str, int] = {}
+        for other, items in rows:
+            query = "SELECT place FROM delivery WHERE destination LIKE ? ORDER BY at DESC LIMIT 1"
+            place = self._connection.execute(query, (f"{other}/%",)).fetchone()
+            name = "" if place is None else str(place[0])
+            found[name] = found.get(name, 0) + items
+        return found
+
     def dropped(self) -> dict[str, tuple[int, int]]:
         """Batches and items by signal that were dropped because the store was full."""
         rows = self._connection.execute("SELECT signal, batches, items FROM dropped")

@@ -12,11 +12,11 @@ import random
 import sqlite3
 import time
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_perf.core.home import STORE_FILE
 from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
+from otel_perf.store.adoption import take_over
 from otel_perf.store.database import is_busy, is_corrupt
 from otel_perf.store.lease import Lease
 from otel_perf.store.outbox import Outbox
@@ -36,7 +36,6 @@ START: Final = 1.0  # seconds after which a process looks for what to send: most
 IDLE: Final = 1.0  # seconds between looks for what other processes stored
 LEASE_RETRY: Final = 2.0  # seconds between tries to become the one that sends, ±50 %
 COUNT_EVERY: Final = 5.0  # seconds between counts of what waits
-UNNAMED: Final = "unknown_service"  # how OpenTelemetry calls what has no name
 ADOPT_EVERY: Final = 30.0  # seconds between looks for what nobody sends any more
 SPEAK_AGAIN: Final = 600.0  # seconds after which the same trouble is told again
 DUTY: Final = 0.1  # share of its time that the thread uses the interpreter
@@ -314,18 +313,8 @@ class Drain:
         return True
 
     def _adopt(self, folder: Path) -> None:
-        """Take over what our service stored for an endpoint that nobody sends to any more: it was mended."""
         self._adopted = time.monotonic()
-        service, destination = self._owner.service, self._owner.destination
-        if not destination or service.startswith(UNNAMED):
-            return  # who has no name of its own may be anybody; and what was meant for a vendor is not for localhost
-        for old in self._with_outbox(lambda outbox: outbox.other_destinations(service, destination)):
-            lease = Lease(folder, old)
-            if lease.take():
-                try:
-                    self._with_outbox(partial(Outbox.adopt, service=service, old=old, new=destination))
-                finally:
-                    lease.release()
+        take_over(folder, self._owner, self._with_outbox)
 
     def _make_routes(self) -> bool:
         if self._find is not None and not self._find():

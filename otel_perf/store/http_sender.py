@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
+import json
 import math
 import os
+import re
 import ssl
 import time
 import zlib
@@ -27,6 +29,7 @@ BUSY: Final = frozenset({408, 425, 429, 502, 503, 504})
 MISCONFIGURED: Final = frozenset({401, 402, 403, 404, 405, 406, 407, 410, 415, 421, 426, 511})
 TOO_LARGE: Final = 413
 BODY_LIMIT: Final = 64 * 1024  # bytes of an answer that are read
+_CONNECTION: Final = re.compile(r"^HTTPS?Connection\(.*?\): ")
 _SHOWN: Final = 200  # characters of an answer that a line quotes
 
 
@@ -119,10 +122,7 @@ def judge(signal: str, status: int, reason: str, received: Mapping[str, str], co
     said = f"{status} {reason}".strip()
     kind = received.get("content-type", "")
     if 200 <= status < 300:
-        if kind.startswith("text/html"):
-            return Answer("misconfigured", f"{said} with a web page: no OTLP receiver")
-        rejected, message = partial_success(signal, content) if content and "json" not in kind else (0, "")
-        return Answer("accepted", said, rejected=rejected, message=message)
+        return _taken(signal, said, kind, content)
     explanation = _explanation(kind, content)
     detail = f"{said}: {explanation}" if explanation else said
     if status == TOO_LARGE:
@@ -134,11 +134,33 @@ def judge(signal: str, status: int, reason: str, received: Mapping[str, str], co
     return Answer("refused", detail)
 
 
+def _taken(signal: str, said: str, kind: str, content: bytes) -> Answer:
+    if kind.startswith("text/html"):
+        return Answer("misconfigured", f"{said} with a web page: no OTLP receiver")
+    if content and "json" in kind:
+        return Answer("accepted", said, message=_doubt(content))
+    rejected, message = partial_success(signal, content) if content else (0, "")
+    return Answer("accepted", said, rejected=rejected, message=message)
+
+
+def _doubt(content: bytes) -> str:
+    """What speaks against this JSON's coming from an OTLP receiver; some vendors answer in their own way."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        found = None
+    if isinstance(found, dict) and found.keys() <= {"partialSuccess"}:
+        return ""
+    return "its answer is no OTLP response; is the endpoint a receiver of OTLP?"
+
+
 def failed(error: Exception) -> Answer:
     """What it means that no answer came."""
     reason = getattr(error, "reason", None)
-    shown = str(reason if isinstance(reason, Exception) else error) or repr(error)
-    shown = shown.rpartition(">: ")[2]  # urllib3 puts its connection's repr first
+    if not isinstance(reason, Exception):  # "Connection aborted" and the like carry the cause
+        reason = next((part for part in error.args if isinstance(part, Exception)), error)
+    shown = str(reason) or repr(error)
+    shown = _CONNECTION.sub("", shown.rpartition(">: ")[2])  # urllib3 puts its connection first
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__

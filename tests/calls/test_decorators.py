@@ -290,6 +290,18 @@ def test_a_property_object_is_covered(calls):
     assert counts_of("size").count == 1
 
 
+def test_a_cached_property_is_covered(calls):
+    class Repo:
+        @perf.monitored
+        @functools.cached_property
+        def size(self):
+            return 4
+
+    repo = Repo()
+    assert (repo.size, repo.size) == (4, 4)
+    assert counts_of("size").count == 1
+
+
 def test_a_partial_is_covered(calls):
     def add(a, b):
         return a + b
@@ -565,7 +577,8 @@ def test_what_cannot_be_measured_is_said(calls):
         perf.monitored(3)
     with pytest.raises(ValueError, match="monitored: span is 'sometimes'; it must be one of auto, always, never"):
         perf.monitored(span="sometimes")
-    assert repr(FUNCTIONS)
+    with pytest.raises(ValueError, match="the name of a block is empty"):
+        perf.monitored("")
 
 
 def test_beyond_the_limit_functions_share_one_series(calls, monkeypatch):

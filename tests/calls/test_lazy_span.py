@@ -96,6 +96,22 @@ def test_a_slow_call_becomes_real_at_its_end(calls):
     assert abs(span.end_time - time.time_ns()) < 1_000_000_000
 
 
+def test_a_span_made_real_at_its_end_claims_no_cpu_time(calls):
+    """Nobody looked at the thread's CPU clock at its start: detectors that need it have to skip it."""
+    started = []
+
+    class Watching(SpanProcessor):
+        def on_start(self, span, parent_context=None):
+            started.append((span.start_time, time.time_ns()))
+
+    calls.tracer_provider.add_span_processor(Watching())
+    FUNCTIONS.turn(True, slow=0.002)
+    measured(lambda: time.sleep(0.004))
+    ((start, told),) = started
+    assert told - start >= 4_000_000, "a processor hears of it when it is over, and can tell"
+    assert not [key for key in named(calls).attributes if key.startswith("perf.")]
+
+
 def test_what_was_set_before_is_kept_in_its_order(calls):
     other = SpanContext(1, 2, is_remote=True, trace_flags=TraceFlags(1))
     rows = [1, 2]

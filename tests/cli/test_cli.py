@@ -162,7 +162,7 @@ def test_a_report_that_cannot_be_written_leaves_the_exit_status(home, capfd):
 def test_run_tells_a_death_by_signal_as_a_shell_does(home, capfd):
     assert cli.main(["run", "--no-report", sys.executable, "-c", "import os; os.kill(os.getpid(), 15)"]) == 143
     assert cli.main(["run", sys.executable, "-c", "pass"]) == 0
-    assert "no store at" in capfd.readouterr().err
+    assert "made nothing that is stored" in capfd.readouterr().err
 
 
 def test_run_of_what_is_no_program_is_wrong_usage(capsys):
@@ -373,5 +373,32 @@ def test_doctor_tells_what_was_left_in_the_fallback(filled, capsys, monkeypatch,
     shutil.copy(filled / STORE_FILE, fallback)
     assert cli.main(["doctor", "--home", str(filled)]) == 1
     shown = capsys.readouterr().out
-    assert f"{fallback} holds {{" in shown
+    assert f"{fallback} holds " in shown
     assert f"export OTEL_PERF_HOME={fallback}" in shown
+
+
+def test_doctor_knows_variables_that_are_nearly_opentelemetrys(home, capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "_has", lambda package: package.startswith("opentelemetry"))
+    monkeypatch.setenv("OTEL_SERVICE_NAM", "shop")
+    assert cli.main(["doctor"]) == 1
+    assert "OTEL_SERVICE_NAM is no variable of OpenTelemetry" in capsys.readouterr().out
+
+
+def test_missing_instrumentors_are_worth_knowing_and_nothing_to_mend(home, capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "_has", lambda package: package == "flask")
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "Worth knowing: 1" in out
+    assert "pip install opentelemetry-instrumentation-flask" in out
+    assert "All is well." in out
+
+
+def test_doctor_tells_what_waits_for_an_endpoint_that_is_not_set(filled, capsys, monkeypatch):
+    import sqlite3
+
+    monkeypatch.setattr(doctor, "_has", lambda package: package.startswith("opentelemetry"))
+    with sqlite3.connect(filled / STORE_FILE) as store:
+        store.execute("UPDATE batch SET destination = 'abc' WHERE signal = 0")
+        store.execute("INSERT INTO delivery VALUES ('abc/traces', 'http://gone:4318/v1/traces', 1, 'refused')")
+    assert cli.main(["doctor", "--home", str(filled)]) == 1
+    assert "4 items wait for http://gone:4318/v1/traces, which is not set here" in capsys.readouterr().out

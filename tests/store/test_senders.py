@@ -79,6 +79,22 @@ def test_what_an_answer_means(status, headers, body, verdict, receiver):
     assert answer.retry_after == wait
 
 
+@pytest.mark.parametrize(
+    ("body", "doubted"),
+    [(b"{}", False), (b'{"partialSuccess":{}}', False), (b'{"status":"Server available"}', True), (b"OK", True)],
+)
+def test_json_that_is_no_otlp_response_is_doubted(body, doubted, receiver):
+    receiver.answer = lambda *_: (200, {"content-type": "application/json"}, body)
+    answer = send(receiver.url)
+    assert answer.verdict == "accepted"
+    assert bool(answer.message) == doubted
+
+
+def test_what_went_wrong_is_told_without_the_librarys_wrapping():
+    answer = send("http://127.0.0.1:1")
+    assert answer.detail.startswith("Failed to establish a new connection")
+
+
 def test_a_status_message_is_quoted():
     from google.rpc.status_pb2 import Status
 
