@@ -3,7 +3,7 @@
 So whoever has the function has the measured one: a router's table, a module that imported it while imports went in a
 circle, a subclass, a pickle. The new code takes the same parameters, and stands in the same file and line, so that
 whoever inspects it sees what was there; tracebacks leave it out. Nothing in it looks up a name, since those would be
-the module's own. What it cannot hide is its frame on the stack (``sys._getframe``, a warning's ``stacklevel``).
+the module's own. What it cannot hide is its frame on the stack, from ``sys._getframe`` and a warning's ``stacklevel``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import ast
 from functools import lru_cache
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_ITERABLE_COROUTINE, CO_VARARGS, CO_VARKEYWORDS
 from textwrap import indent
-from types import CodeType, FunctionType
+from types import CodeType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.calls import decorators
@@ -21,6 +21,7 @@ from otel_perf.calls.lazy_span import LazySpan
 if TYPE_CHECKING:
     from otel_perf.calls.function import Function
 
+_TARGET: Final = "otel_perf_target"
 _PLAIN: Final = """
 {is_async}def _({parameters}):
     otel_perf_function, otel_perf_target = "otel_perf_function", "otel_perf_target"
@@ -46,9 +47,9 @@ _PLAIN: Final = """
 """
 _GENERATOR: Final = """
 def _({parameters}):
-    otel_perf_wrapped, otel_perf_any = "otel_perf_wrapped", "otel_perf_any"
+    otel_perf_target, otel_perf_any = "otel_perf_target", "otel_perf_any"
     try:
-        return (yield from otel_perf_wrapped({arguments}))
+        return (yield from otel_perf_target({arguments}))
     except otel_perf_any as otel_perf_error:
         otel_perf_leave_out = "otel_perf_leave_out"
         otel_perf_leave_out(otel_perf_error)
@@ -56,9 +57,9 @@ def _({parameters}):
 """
 _ASYNC_GENERATOR: Final = """
 async def _({parameters}):
-    otel_perf_wrapped, otel_perf_end = "otel_perf_wrapped", "otel_perf_end"
+    otel_perf_target, otel_perf_end = "otel_perf_target", "otel_perf_end"
     otel_perf_exit, otel_perf_any = "otel_perf_exit", "otel_perf_any"
-    otel_perf_steps = otel_perf_wrapped({arguments})
+    otel_perf_steps = otel_perf_target({arguments})
     otel_perf_step = otel_perf_steps.asend(None)
     while True:
         try:
@@ -96,13 +97,13 @@ def measured_code(target: FunctionType, function: Function) -> CodeType:
     parameters = _count(flags, code.co_argcount, code.co_kwonlyargcount)
     keywords = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
     values: dict[object, Any] = {
-        "otel_perf_function": function, "otel_perf_target": copy, "otel_perf_begin": LazySpan,
+        "otel_perf_function": function, _TARGET: copy, "otel_perf_begin": LazySpan,
         "otel_perf_any": BaseException, "otel_perf_exit": GeneratorExit, "otel_perf_end": StopAsyncIteration,
         "otel_perf_leave_out": _leave_out,
         **{f"otel_perf_k{number}": keyword for number, keyword in enumerate(keywords)},
     }  # fmt: skip
     if kind & (CO_GENERATOR | CO_ASYNC_GENERATOR):
-        values["otel_perf_wrapped"] = decorators.wrap(copy, function)
+        values[_TARGET] = decorators.wrap(copy, function)
 
     def filled(constant: Any) -> Any:
         if isinstance(constant, tuple):
@@ -121,10 +122,15 @@ def measured_code(target: FunctionType, function: Function) -> CodeType:
     )
 
 
+def is_ours(frame: FrameType) -> bool:
+    """Whether a frame on the stack is one of the new code, or of the wrapper of a generator."""
+    return _TARGET in frame.f_code.co_varnames or frame.f_globals is vars(decorators)
+
+
 def _leave_out(error: BaseException) -> None:
     """Take the frames of ours off the traceback, which a bare ``raise`` then leaves as it is."""
     below = error.__traceback__
-    while below is not None and (below is error.__traceback__ or below.tb_frame.f_globals is vars(decorators)):
+    while below is not None and is_ours(below.tb_frame):
         below = below.tb_next
     if below is not None:  # else it began here, like an interrupt
         error.__traceback__ = below
@@ -137,6 +143,31 @@ def _count(flags: int, positional: int, keywords: int) -> int:
 @lru_cache(maxsize=1024)
 def _template(flags: int, positional_only: int, positional: int, keywords: int, free: int) -> CodeType:
     """Code with parameters of this number and kind, and with this number of variables of an outer function."""
+    kind, is_async, wait = _PLAIN, "", ""
+    if flags & CO_GENERATOR:
+        kind = _GENERATOR
+    elif flags & CO_ASYNC_GENERATOR:
+        kind = _ASYNC_GENERATOR
+    elif flags & CO_COROUTINE:
+        is_async, wait = "async ", "await "
+    parameters, arguments = _parameters(flags, positional_only, positional, keywords)
+    text = kind.format(is_async=is_async, wait=wait, parameters=parameters, arguments=arguments)
+    if free:
+        outer = ", ".join(f"otel_perf_f{number:05}" for number in range(free))
+        text = _OUTER.format(names=outer, body=indent(f"{text}    if 0: {outer}", "    "))
+    tree: Any = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.stmt | ast.expr | ast.excepthandler | ast.arg | ast.keyword):
+            node.lineno, node.end_lineno = 1, 1  # a traceback shows the function's first line
+            node.col_offset, node.end_col_offset = -1, -1
+    code = compile(tree, "", "exec", dont_inherit=True)
+    for _ in range(2 if free else 1):
+        (code,) = [one for one in code.co_consts if type(one) is CodeType]
+    return code
+
+
+def _parameters(flags: int, positional_only: int, positional: int, keywords: int) -> tuple[str, str]:
+    """What stands in the head, and in a call that hands it all on."""
     names = [f"otel_perf_p{number}" for number in range(positional)]
     options = [f"otel_perf_k{number}" for number in range(keywords)]
     parameters, arguments = [*names], [*names]
@@ -152,23 +183,4 @@ def _template(flags: int, positional_only: int, positional: int, keywords: int, 
     if flags & CO_VARKEYWORDS:
         parameters.append("**otel_perf_kwargs")
         arguments.append("**otel_perf_kwargs")
-    text, is_async, wait = _PLAIN, "", ""
-    if flags & CO_GENERATOR:
-        text = _GENERATOR
-    elif flags & CO_ASYNC_GENERATOR:
-        text = _ASYNC_GENERATOR
-    elif flags & CO_COROUTINE:
-        is_async, wait = "async ", "await "
-    text = text.format(is_async=is_async, wait=wait, parameters=", ".join(parameters), arguments=", ".join(arguments))
-    if free:
-        outer = [f"otel_perf_f{number:05}" for number in range(free)]
-        text = _OUTER.format(names=", ".join(outer), body=indent(text + f"    if 0: {', '.join(outer)}\n", "    "))
-    tree: Any = ast.parse(text)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.stmt | ast.expr | ast.excepthandler | ast.arg | ast.keyword):
-            node.lineno, node.end_lineno = 1, 1  # a traceback shows the function's first line
-            node.col_offset, node.end_col_offset = -1, -1
-    code = compile(tree, "", "exec", dont_inherit=True)
-    for _ in range(2 if free else 1):
-        (code,) = [one for one in code.co_consts if type(one) is CodeType]
-    return code
+    return ", ".join(parameters), ", ".join(arguments)

@@ -8,15 +8,17 @@ told.
 
 from __future__ import annotations
 
+import logging
 import time
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
+from otel_perf.calls import finalizers
 from otel_perf.calls.decorators import MARK, code_of, wrap
 from otel_perf.calls.function import FUNCTIONS, OVERFLOW
 from otel_perf.calls.imports import Imports, modules, namespace_of
-from otel_perf.calls.inplace import measured_code
+from otel_perf.calls.inplace import is_ours, measured_code
 from otel_perf.calls.patterns import Patterns
 from otel_perf.core.events import FEATURE_CHANGED
 from otel_perf.core.forks import on_fork
@@ -169,11 +171,30 @@ def install(text: str, host: Host, undo: ExitStack) -> None:
         host.problem(f"otel-perf: {problem}")
     if not patterns:
         return
+    finalizers.install(undo)
     watch = Watch(patterns, host)
     undo.callback(watch.undo)
+    _hide_from_logging(undo)
     undo.callback(Imports(watch.is_for_module, watch.watch, lambda: host.guard("calls")).begin())
     watch.watch_imported()
     _look_out(watch, host, undo)
+
+
+def _hide_from_logging(undo: ExitStack) -> None:
+    """Let ``stacklevel`` of a log call count the program's frames only."""
+    internal = getattr(logging, "_is_internal_frame", None)
+    if internal is None:  # not in every Python
+        return
+
+    def is_internal_frame(frame: FrameType) -> bool:
+        return is_ours(frame) or internal(frame)
+
+    def leave() -> None:
+        if logging._is_internal_frame is is_internal_frame:  # type: ignore[attr-defined]
+            logging._is_internal_frame = internal  # type: ignore[attr-defined]
+
+    logging._is_internal_frame = is_internal_frame  # type: ignore[attr-defined]
+    undo.callback(leave)
 
 
 def _look_out(watch: Watch, host: Host, undo: ExitStack) -> None:

@@ -7,6 +7,7 @@ import importlib
 import importlib.resources
 import importlib.util
 import inspect
+import logging
 import os
 import pickle
 import subprocess
@@ -304,6 +305,37 @@ def test_closures_and_super_work(write, watching):
     assert [shop.count(), shop.count()] == [1, 2]
     assert shop.Cart().name() == "base!?"
     assert counted() == {"shop.counter.<locals>.count": 2, "shop.Base.name": 1, "shop.Cart.name": 1}
+
+
+def test_the_locals_of_every_frame_can_be_read(write, watching):
+    """As debuggers and error trackers do."""
+    write(
+        shop="""
+        import sys
+        def maker(z):
+            def inner(q): return [dict(sys._getframe(depth).f_locals) for depth in range(2)], z
+            return inner
+        inner = maker(5)
+        """
+    )
+    watching("shop")
+    (own, ours), z = imported("shop").inner(1)
+    assert (own["q"], own["z"], z) == (1, 5, 5)
+    assert (ours["q"], ours["z"]) == (1, 5)
+
+
+@pytest.mark.parametrize("kind", ["def log():", "def log():\n    yield"])
+def test_a_log_line_names_the_same_place(write, watching, caplog, kind):
+    """As helpers that log for their caller ask for."""
+    write(
+        shop=f"import logging\n{kind}\n    logging.warning('told', stacklevel=2)\ndef order():\n    list(log() or ())\n"
+    )
+    internal = logging._is_internal_frame
+    undo = watching("shop")
+    imported("shop").order()
+    undo()
+    assert logging._is_internal_frame is internal
+    assert [(record.funcName, record.lineno) for record in caplog.records] == [("order", kind.count("\n") + 5)]
 
 
 CLASSES = """
@@ -1061,6 +1093,43 @@ def test_a_child_that_is_forked_in_the_midst_of_an_import_imports_on(zipped, wat
     finally:
         go_on.set()
         thread.join()
+
+
+# --- finalizers --------------------------------------------------------------------------------------
+
+FINALIZERS = """
+import contextlib, contextvars, gc, sys
+from otel_perf.calls import finalizers, watch
+from otel_perf.calls.function import FUNCTIONS
+from tests.calls.test_watch import Host
+others = [contextvars.ContextVar(str(number)) for number in range(50)]
+for variable in others:
+    variable.set(variable)
+with contextlib.ExitStack() as undo:
+    FUNCTIONS.turn(True, slow=3600)
+    watch.install("connections", Host(), undo)
+    from connections import Connection, work
+    for number in range(100_000):
+        gc.set_threshold(number % 9 + 1)
+        Connection()
+        work()
+    assert gc.callbacks or sys.version_info >= (3, 12)
+print(len(gc.callbacks))
+"""
+
+
+@pytest.mark.parametrize("pure", ["", "1"])
+def test_finalizers_may_call_watched_functions(tmp_path, pure):
+    """CPython 3.11 crashes when they do so in the midst of ContextVar.set, unless something is done about it."""
+    (tmp_path / "connections.py").write_text(
+        "class Connection:\n    def __init__(self): self.me = self\n    def __del__(self): self.close()\n"
+        "    def close(self): pass\ndef work(): pass\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}", "OTEL_PERF_CALLS_PURE": pure}
+    done = subprocess.run(
+        [sys.executable, "-c", FINALIZERS], env=environ, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
 
 # --- with other tools --------------------------------------------------------------------------------
