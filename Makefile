@@ -7,7 +7,7 @@ PYTHON ?= python3
 ENVIRONMENT = $(PYTHON) tools/environments.py
 DEV = $$($(ENVIRONMENT) dev)/bin
 
-.PHONY: help demo test test-all check fix docs bench soak clean collector
+.PHONY: help demo test test-all check fix docs bench soak watch-library clean collector
 
 help:
 	@grep -E '^#   make' Makefile | sed 's/^#   //'
@@ -51,6 +51,10 @@ bench:
 	$(DEV)/python benchmarks/store.py
 	$(DEV)/python benchmarks/backlog.py
 	$(DEV)/python benchmarks/delivery.py
+
+# The test-suites of real libraries, plain, under us, and with the whole library watched.
+watch-library:
+	$(PYTHON) tools/watch_library.py
 
 # What takes minutes and gigabytes.
 soak:

@@ -51,4 +51,4 @@ def compile_to(source: Path, target: Path) -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
         return str(error)
-    return done.stderr[-500:] if done.returncode else ""
+    return (done.stderr[-500:] or f"the compiler ended with {done.returncode}") if done.returncode else ""

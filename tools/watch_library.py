@@ -40,10 +40,21 @@ class Library:
 
 LIBRARIES = {
     "jinja2": Library("jinja2.*"),
-    # The tests marked network are not run by its own CI either without one.
-    "httpx": Library("httpx.*", ("tests", "-m", "not network")),
-    # Its own pytest plugin and fixtures are part of the package; they are not what is watched.
-    "sqlalchemy": Library("sqlalchemy.*,!sqlalchemy.testing.*", ("test/base", "test/engine", "test/sql", "test/ext")),
+    # Left out: what needs the internet, and what the newest uvicorn and trio make fail by itself, one by a race.
+    "httpx": Library(
+        "httpx.*",
+        (
+            "tests",
+            "-m",
+            "not network",
+            "--deselect=tests/test_timeouts.py::test_write_timeout",
+            "--deselect=tests/test_utils.py::test_logging_request",
+            "--deselect=tests/test_utils.py::test_logging_redirect_chain",
+        ),
+    ),
+    # Its pytest plugin and fixtures are part of the package; they are not what is watched. Left out of the suite for
+    # their length: test/sql and test/orm.
+    "sqlalchemy": Library("sqlalchemy.*,!sqlalchemy.testing.*", ("test/base", "test/engine", "test/ext")),
 }
 DEFAULT = ("jinja2", "httpx")
 

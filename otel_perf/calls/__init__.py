@@ -50,7 +50,7 @@ class CallsFeature(Feature[CallsSettings]):
     def provide(self, settings: CallsSettings, host: Host, parts: Parts) -> None:
         """Add what sends the counts, and keeps a measurement from making spans real."""
         from otel_perf.calls.function import FUNCTIONS
-        from otel_perf.calls.lazy_span import before_fork
+        from otel_perf.calls.lazy_span import after_fork_in_child, before_fork
         from otel_perf.calls.statistics import CallsProducer, LazyAwareFilter
         from otel_perf.core.forks import on_fork
 
@@ -58,7 +58,8 @@ class CallsFeature(Feature[CallsSettings]):
         producer = CallsProducer(FUNCTIONS)
         parts.metric_producers.append(producer)
         parts.exemplar_filters.append(LazyAwareFilter)
-        on_fork(before=before_fork, child=FUNCTIONS.after_fork_in_child)
+        on_fork(before=before_fork, child=after_fork_in_child)
+        on_fork(child=FUNCTIONS.after_fork_in_child)
         on_fork(child=producer.after_fork_in_child)
 
     def install(self, settings: CallsSettings, host: Host, undo: ExitStack) -> None:

@@ -231,7 +231,7 @@ call_finish(Call *self, PyObject *Py_UNUSED(ignored))
     double end, duration;
     int index;
 
-    if (counts == NULL || clock_read(&end) < 0) {
+    if (counts == NULL || !PyObject_TypeCheck((PyObject *)counts, &CountsType) || clock_read(&end) < 0) {
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_RuntimeError, "a call ends after it began");
         return NULL;

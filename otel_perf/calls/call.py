@@ -60,13 +60,18 @@ class Call(CallBase):
         # Cancelled, closed, interrupted: no error, as OpenTelemetry has it.
         if isinstance(error, Exception):
             self.counts.errors += 1
-            self.failed(error)
-        self.finish()
+            try:
+                self.failed(error)
+            finally:
+                self.finish()
+        else:
+            self.finish()
 
     def suspend(self) -> Context:
         """A generator yields: its consumer goes on, in the context in which it was. Returns the body's context."""
         body: Context = current()
-        detach(self._token)
+        with suppress(ValueError):  # somebody steps it from several contexts
+            detach(self._token)
         self._token = None
         now = pure.perf_counter()
         caller, self._caller = self._caller, None

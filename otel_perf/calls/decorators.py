@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
+import types
 from collections.abc import Callable
 from contextlib import suppress
 from types import FunctionType
@@ -77,9 +79,9 @@ def _wrapped(target: Any, name: str | None, span: SpanMode, attributes: Mapping[
         return target
     if isinstance(target, staticmethod | classmethod):
         return type(target)(_wrapped(target.__func__, name, span, attributes))
-    if isinstance(target, functools.cached_property):
+    if type(target) is functools.cached_property:
         return functools.cached_property(_wrapped(target.func, name, span, attributes))
-    if isinstance(target, property):
+    if type(target) is property:  # a subclass does something else as well
         parts = [part and _wrapped(part, name, span, attributes) for part in (target.fget, target.fset, target.fdel)]
         return property(parts[0], parts[1], parts[2], target.__doc__)
     if not callable(target):
@@ -90,9 +92,13 @@ def _wrapped(target: Any, name: str | None, span: SpanMode, attributes: Mapping[
 
 
 def public_methods(cls: type) -> list[tuple[str, Any]]:
-    """Functions, static and class methods that ``cls`` itself defines, whose names do not begin with ``_``."""
+    """Functions, static and class methods that ``cls`` itself defines, not measured yet, no name begins with ``_``."""
     kinds = (FunctionType, staticmethod, classmethod)
-    return [(key, value) for key, value in vars(cls).items() if isinstance(value, kinds) and not key.startswith("_")]
+    return [
+        (key, value)
+        for key, value in vars(cls).items()
+        if isinstance(value, kinds) and not key.startswith("_") and not hasattr(value, MARK)
+    ]
 
 
 def qualified_name(target: Any) -> str:
@@ -122,7 +128,6 @@ class Block:
         self._name, self._span, self._attributes = name, span, attributes
         self._function = FUNCTIONS.block(name, span, attributes)
         self._begin = _BEGIN[span]
-        self._open: list[Call] = []
 
     def __call__(self, target: Wrapped) -> Wrapped:
         """Decorate ``target`` under this name."""
@@ -132,19 +137,15 @@ class Block:
     def __enter__(self) -> Span:
         if not self._function.on:
             return INVALID_SPAN
-        call = self._begin(self._function)
-        self._open.append(call)
+        self._begin(self._function)
         return get_current_span()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._open:
-            return
         call = current().get(CALL_KEY)
-        if call not in self._open:  # what ran inside left another context behind
-            call = self._open[-1]
-        self._open.remove(call)
+        if call is None or call.function is not self._function or call._end:
+            return  # it began while nothing was measured, or what ran inside left another context behind
         if error is None:
             call.finish()
         else:
@@ -173,6 +174,9 @@ def wrap(target: Callable[..., Any], function: Function) -> Any:
     else:
         make = _plain
     wrapper = functools.wraps(target)(make(target, function, _BEGIN[function.mode]))
+    code = getattr(target, "__code__", None)
+    if code is not None and code.co_flags & inspect.CO_ITERABLE_COROUTINE:
+        wrapper = types.coroutine(wrapper)
     if not isinstance(target, FunctionType):  # lru_cache's cache_info and the like are no part of __dict__
         for name in dir(target):
             if not name.startswith("__") and not hasattr(wrapper, name):
@@ -195,7 +199,10 @@ def _plain(target: Callable[..., Any], function: Function, begin: Begin) -> Call
         try:
             result = target(*args, **kwargs) if kwargs else target(*args)  # an empty dict costs a tenth of all this
         except BaseException as error:
-            call.fail(error)
+            try:
+                call.fail(error)
+            except RecursionError:  # there is no room for that, perhaps for this
+                call.finish()
             raise
         call.finish()
         return result
@@ -213,7 +220,10 @@ def _coroutine(target: Callable[..., Any], function: Function, begin: Begin) -> 
         try:
             result = await target(*args, **kwargs)
         except BaseException as error:
-            call.fail(error)
+            try:
+                call.fail(error)
+            except RecursionError:  # there is no room for that, perhaps for this
+                call.finish()
             raise
         call.finish()
         return result
@@ -239,9 +249,11 @@ def _generator(target: Callable[..., Any], function: Function, begin: Begin) -> 
                 call.finish()
                 return stop.value
             except BaseException as error:
+                argument = None
                 call.fail(error)
                 raise
             body = call.suspend()
+            argument = None  # what was thrown is not to be kept alive by this frame
             try:
                 step, argument = generator.send, (yield item)
             except GeneratorExit:
@@ -259,6 +271,16 @@ def _generator(target: Callable[..., Any], function: Function, begin: Begin) -> 
     return wrapper
 
 
+def first_step(generator: AsyncGenerator[Any, Any]) -> Any:
+    """The first ``asend`` of a generator that another one closes: the event loop is not to close it as well."""
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return generator.asend(None)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
 def _async_generator(target: Callable[..., Any], function: Function, begin: Begin) -> Callable[..., Any]:
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         generator = target(*args, **kwargs)
@@ -266,7 +288,7 @@ def _async_generator(target: Callable[..., Any], function: Function, begin: Begi
         if function.counting:
             function.counts.untimed += 1
         body = call.suspend()
-        step = generator.asend(None)
+        step = first_step(generator)
         while True:
             call.resume(body)
             try:

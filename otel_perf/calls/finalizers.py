@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections import deque
 from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
@@ -16,25 +17,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-_held: Context | None = None  # what the last collection interrupted; it may still be read when the collection ends
+# What the last collections interrupted: it may still be read when they end. One ``set`` allocates some twenty times.
+_held: deque[Context] = deque(maxlen=32)
 
 
 def _hold(phase: str, _: dict[str, Any]) -> None:
-    global _held
     if phase == "start":
-        _held = copy_context()  # shares the variables, copies nothing
+        _held.append(copy_context())  # shares the variables, copies nothing
 
 
 def install(undo: ExitStack) -> None:
-    """Hold the context that a collection interrupts, until the next one. Costs 0.2 µs a collection."""
+    """Hold the contexts that collections interrupt, for a while. Costs 0.2 µs a collection."""
     if sys.version_info >= (3, 12):
         return
     gc.callbacks.append(_hold)
 
     def leave() -> None:
-        global _held
-        _held = None
         with suppress(ValueError):
             gc.callbacks.remove(_hold)
+        _held.clear()
 
     undo.callback(leave)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, Literal
 from weakref import WeakSet
 
@@ -41,7 +41,7 @@ class Functions:
         self._counts: dict[str, Counts] = {}
         self._all: WeakSet[Function] = WeakSet()  # a decorated closure goes when its maker forgets it
         self._blocks: dict[tuple[str, SpanMode], Function] = {}
-        self._lock = Lock()
+        self._lock = RLock()  # a collection in the midst of add() may run a finalizer that adds
 
     def add(self, name: str, mode: SpanMode, attributes: Mapping[str, Any]) -> Function:
         """Register a function; those of one name are counted together."""
@@ -85,7 +85,7 @@ class Functions:
 
     def after_fork_in_child(self) -> None:
         """Begin every count anew: what the parent counted, the parent reports."""
-        self._lock = Lock()
+        self._lock = RLock()
         for counts in self._counts.values():
             counts.reset()
 

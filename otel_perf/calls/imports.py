@@ -111,7 +111,7 @@ class Imports:
                 if name in waiting_for:
                     waiting_for.discard(name)
                     if not waiting_for:
-                        del loader.exec_module
+                        vars(loader).pop("exec_module", None)
                         if before is not None:
                             loader.exec_module = before
                     return True

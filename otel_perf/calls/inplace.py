@@ -60,7 +60,8 @@ async def _({parameters}):
     otel_perf_target, otel_perf_end = "otel_perf_target", "otel_perf_end"
     otel_perf_exit, otel_perf_any = "otel_perf_exit", "otel_perf_any"
     otel_perf_steps = otel_perf_target({arguments})
-    otel_perf_step = otel_perf_steps.asend(None)
+    otel_perf_first = "otel_perf_first"
+    otel_perf_step = otel_perf_first(otel_perf_steps)
     while True:
         try:
             otel_perf_item = await otel_perf_step
@@ -99,7 +100,7 @@ def measured_code(target: FunctionType, function: Function) -> CodeType:
     values: dict[object, Any] = {
         "otel_perf_function": function, _TARGET: copy, "otel_perf_begin": LazySpan,
         "otel_perf_any": BaseException, "otel_perf_exit": GeneratorExit, "otel_perf_end": StopAsyncIteration,
-        "otel_perf_leave_out": _leave_out,
+        "otel_perf_leave_out": _leave_out, "otel_perf_first": decorators.first_step,
         **{f"otel_perf_k{number}": keyword for number, keyword in enumerate(keywords)},
     }  # fmt: skip
     if kind & (CO_GENERATOR | CO_ASYNC_GENERATOR):

@@ -9,6 +9,8 @@ The sampler decides when the span becomes real, as it would have at its start: i
 
 from __future__ import annotations
 
+from collections import deque
+from contextlib import suppress
 from importlib.metadata import version
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
@@ -18,8 +20,9 @@ from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, Status, St
 
 from otel_perf.calls import pure
 from otel_perf.calls.call import Call
-from otel_perf.calls.keys import SPAN_KEY
-from otel_perf.calls.pure import attach, detach
+from otel_perf.calls.counts import Counts
+from otel_perf.calls.keys import CALL_KEY, SPAN_KEY
+from otel_perf.calls.pure import attach, current, detach
 from otel_perf.core.guard import Guard
 from otel_perf.core.threads import allocate_lock
 
@@ -94,9 +97,10 @@ class LazySpan(Call, Span):
         return INVALID_SPAN if self._real is None else self._real
 
     def _lazy_parent(self) -> LazySpan | None:
-        if self._parent is None:
+        context = self._parent  # read once: another thread may make it real just now
+        if context is None:
             return None
-        parent = self._parent.get(SPAN_KEY)
+        parent = context.get(SPAN_KEY)
         return parent if type(parent) is LazySpan and parent._real is None else None
 
     def _make(self) -> None:
@@ -111,6 +115,7 @@ class LazySpan(Call, Span):
             self._real = real = self._started()
             # Whoever takes it out ends it: this thread, or the one in which the call ends just now.
             vars(self)["open"] = real
+            self._replay(self._pending)
             if self._end:
                 self._end_real()
         finally:
@@ -122,21 +127,25 @@ class LazySpan(Call, Span):
         vars(self)["offset"] = offset = _offset()
         token = attach(parent)  # samplers and processors see what they would have seen at the start
         try:
-            real = RECORDER.tracer().start_span(
+            return RECORDER.tracer().start_span(
                 self.function.name,
                 context=parent,
                 attributes=self.function.attributes,
                 start_time=offset + round(self._start * 1e9),
             )
-            if self._pending is not None:
-                self._pending.replay(real)
-                self._pending = None
-            return real
         except Exception as error:  # a sampler or processor of somebody's: the call goes on
             RECORDER.guard.handle(error)
             return NonRecordingSpan(trace.get_current_span(parent).get_span_context())
         finally:
             detach(token)
+
+    def _replay(self, pending: Pending | None) -> None:
+        """Do on the real span what was set before, by whichever thread comes to it."""
+        while pending is not None and (pending.attributes or pending.operations):
+            try:
+                pending.replay(self._real)
+            except Exception as error:  # an exception of somebody's that cannot be shown; it is left out
+                RECORDER.guard.handle(error)
 
     def _end_real(self) -> None:
         real = vars(self).pop("open", None)
@@ -159,8 +168,15 @@ class LazySpan(Call, Span):
     def failed(self, error: Exception) -> None:
         """The call is about to end with ``error``, which makes it real."""
         if self._real is None or self._real.is_recording():
-            self.record_exception(error)
-            self.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+            try:
+                text = f"{type(error).__name__}: {error}"
+            except Exception:  # an exception that cannot be shown
+                text = type(error).__name__
+            try:
+                self.record_exception(error)
+                self.set_status(Status(StatusCode.ERROR, text))
+            except Exception as internal:
+                RECORDER.guard.handle(internal)
 
     def settle(self) -> None:
         """The call has ended: end the real span, or decide whether it becomes one now."""
@@ -197,10 +213,11 @@ class LazySpan(Call, Span):
         if self._real is not None:
             self._real.set_attributes(attributes)
         elif not self._end:
+            pending = self._set()
             for key, value in attributes.items():
                 # The SDK copies a sequence too: it may be changed later.
-                self._set().attributes[key] = tuple(value) if isinstance(value, list) else value
-            self._limit()
+                pending.attributes[key] = tuple(value) if isinstance(value, list) else value
+            self._limit(pending)
 
     def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
         """Add an event, now unless ``timestamp`` (ns since the epoch) says when."""
@@ -239,20 +256,21 @@ class LazySpan(Call, Span):
     def _later(self, method: str, *arguments: Any, failed: bool = False) -> None:
         if self._real is not None:
             getattr(self._real, method)(*arguments)
-        else:
+        elif not self._end:
             pending = self._set()
             pending.operations.append((method, arguments))
             pending.failed |= failed
-            self._limit()
+            self._limit(pending)
 
     def _set(self) -> Pending:
         if self._pending is None:
             self._pending = Pending()
         return self._pending  # type: ignore[no-any-return]
 
-    def _limit(self) -> None:
-        pending = self._pending
-        if pending is not None and len(pending.attributes) + len(pending.operations) > PENDING_LIMIT:
+    def _limit(self, pending: Pending) -> None:
+        if self._real is not None:  # made real by another thread, which may have looked at it before
+            self._replay(pending)
+        elif len(pending.attributes) + len(pending.operations) > PENDING_LIMIT:
             self.make_real()
 
     def __getattr__(self, name: str) -> Any:
@@ -266,28 +284,48 @@ class LazySpan(Call, Span):
 
 
 class Pending:
-    """What was set on a span before it was real."""
+    """What was set on a span before it was real. Threads may add and replay at once: each thing is done once."""
 
     __slots__ = ("attributes", "failed", "operations")
 
     def __init__(self) -> None:
         self.attributes: dict[str, AttributeValue] = {}
-        self.operations: list[tuple[str, tuple[Any, ...]]] = []
+        self.operations: deque[tuple[str, tuple[Any, ...]]] = deque()
         self.failed = False
 
     def replay(self, real: Span) -> None:
-        """Do it all on ``real``."""
-        if self.attributes:
-            real.set_attributes(self.attributes)
-        for method, arguments in self.operations:
-            getattr(real, method)(*arguments)
+        """Do on ``real`` what is there, and forget it."""
+        for key in tuple(self.attributes):
+            with suppress(KeyError):
+                real.set_attribute(key, self.attributes.pop(key))
+        while self.operations:
+            with suppress(IndexError):
+                method, arguments = self.operations.popleft()
+                getattr(real, method)(*arguments)
+
+
+_forking: list[Call] = []
 
 
 def before_fork() -> None:
-    """Make the calls under way in this thread real: parent and child go on under one span, which the parent ends."""
+    """Make the calls under way in this thread real: parent and child go on under one span."""
     span = trace.get_current_span()
     if isinstance(span, LazySpan):
         span.make_real()
+    call = current().get(CALL_KEY)
+    _forking.clear()
+    while call is not None:
+        _forking.append(call)
+        call = call._caller
+
+
+def after_fork_in_child() -> None:
+    """What was under way in the parent is ended and counted there."""
+    for call in _forking:
+        if isinstance(call, LazySpan):
+            vars(call).pop("open", None)
+        call.counts = Counts("")
+    _forking.clear()
 
 
 def _offset() -> int:

@@ -131,6 +131,8 @@ class CallBase:
                 caller._under_way -= 1
         counts = self.counts
         index = int(8 * log2(duration or 1e-9) + OFFSET)
+        if not 0 <= index < BUCKETS:
+            index = 0 if index < 0 else BUCKETS - 1
         counts.count += 1
         counts.total += duration
         counts.self_total += duration - self._children

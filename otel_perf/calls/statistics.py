@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from itertools import pairwise
+from threading import Lock
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
@@ -55,20 +56,26 @@ class Taken(NamedTuple):
 
 
 class CallsProducer:
-    """Produces ``perf.call.duration``. Each reader's collections are its own thread's."""
+    """Produces ``perf.call.duration``. Thread-safe."""
 
     def __init__(self, functions: Functions) -> None:
         self._functions = functions
+        self._lock = Lock()  # a flush collects beside the reader's own thread
         self._started = time_ns()
         self._taken: WeakKeyDictionary[Any, tuple[int, dict[str, Taken]]] = WeakKeyDictionary()
 
     def after_fork_in_child(self) -> None:
         """Begin anew, as the counts do."""
+        self._lock = Lock()
         self._started = time_ns()
         self._taken = WeakKeyDictionary()
 
     def produce(self, reader: Any) -> ScopeMetrics | None:
         """The points for ``reader``; ``None`` if nothing was called."""
+        with self._lock:
+            return self._produce(reader)
+
+    def _produce(self, reader: Any) -> ScopeMetrics | None:
         delta = _temporality(reader) is AggregationTemporality.DELTA
         now = time_ns()
         since, before = self._taken.get(reader, (self._started, {})) if delta else (self._started, {})

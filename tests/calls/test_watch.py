@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import importlib
+import importlib.machinery
 import importlib.resources
 import importlib.util
 import inspect
@@ -313,13 +314,13 @@ def test_the_locals_of_every_frame_can_be_read(write, watching):
         shop="""
         import sys
         def maker(z):
-            def inner(q): return [dict(sys._getframe(depth).f_locals) for depth in range(2)], z
+            def inner(q): return dict(sys._getframe(0).f_locals), dict(sys._getframe(1).f_locals), z
             return inner
         inner = maker(5)
         """
     )
     watching("shop")
-    (own, ours), z = imported("shop").inner(1)
+    own, ours, z = imported("shop").inner(1)
     assert (own["q"], own["z"], z) == (1, 5, 5)
     assert (ours["q"], ours["z"]) == (1, 5)
 
@@ -336,6 +337,17 @@ def test_a_log_line_names_the_same_place(write, watching, caplog, kind):
     undo()
     assert logging._is_internal_frame is internal
     assert [(record.funcName, record.lineno) for record in caplog.records] == [("order", kind.count("\n") + 5)]
+
+
+def test_a_logging_that_somebody_else_changed_is_left_alone(watching, monkeypatch):
+    monkeypatch.setattr(logging, "_is_internal_frame", lambda frame: False)
+    undo = watching("shop")
+    monkeypatch.setattr(logging, "_is_internal_frame", theirs := lambda frame: False)
+    undo()
+    assert logging._is_internal_frame is theirs
+    monkeypatch.delattr(logging, "_is_internal_frame")
+    watching("shop")()
+    assert not hasattr(logging, "_is_internal_frame")
 
 
 CLASSES = """
@@ -743,6 +755,24 @@ def test_a_missing_module_is_missing(write, watching):
     with pytest.raises(ModuleNotFoundError, match=r"No module named 'shop\.nowhere'"):
         imported("shop.nowhere")
     assert importlib.util.find_spec("nowhere") is None
+
+
+def test_what_is_built_in_is_left_alone(watching):
+    name = next(name for name in sys.builtin_module_names if name not in sys.modules)
+    watching(name)
+    spec = importlib.util.find_spec(name)
+    assert "exec_module" in vars(spec.loader)  # a class, with a method of its own
+    assert spec.loader is importlib.machinery.BuiltinImporter
+
+
+def test_modules_without_a_name_are_left_alone(write, watching, monkeypatch):
+    write(shop=PRICES + "__name__ = None\n")
+    odd = types.ModuleType("odd")
+    odd.__name__ = None
+    monkeypatch.setitem(sys.modules, "odd", odd)
+    watching("shop,odd")
+    assert imported("shop").price(1) == 2
+    assert counted() == {}
 
 
 class Finder:
