@@ -64,6 +64,7 @@ class CallsFeature(Feature[CallsSettings]):
 
     def install(self, settings: CallsSettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""
+        from otel_perf.calls import finalizers
         from otel_perf.calls.function import FUNCTIONS
         from otel_perf.calls.lazy_span import RECORDER
         from otel_perf.calls.statistics import sources
@@ -72,6 +73,7 @@ class CallsFeature(Feature[CallsSettings]):
         for metric, source in sources(FUNCTIONS).items():
             undo.callback(host.census.add(metric, source))
         undo.callback(FUNCTIONS.turn, False)
+        finalizers.install(undo)
         FUNCTIONS.turn(True, slow=settings.slow)
         if settings.watch:
             from otel_perf.calls.watch import install

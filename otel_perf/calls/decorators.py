@@ -202,7 +202,8 @@ def _plain(target: Callable[..., Any], function: Function, begin: Begin) -> Call
             try:
                 call.fail(error)
             except RecursionError:  # there is no room for that, perhaps for this
-                call.finish()
+                if not call._end:
+                    call.finish()
             raise
         call.finish()
         return result
@@ -223,7 +224,8 @@ def _coroutine(target: Callable[..., Any], function: Function, begin: Begin) -> 
             try:
                 call.fail(error)
             except RecursionError:  # there is no room for that, perhaps for this
-                call.finish()
+                if not call._end:
+                    call.finish()
             raise
         call.finish()
         return result

@@ -3,7 +3,11 @@
 So whoever has the function has the measured one: a router's table, a module that imported it while imports went in a
 circle, a subclass, a pickle. The new code takes the same parameters, and stands in the same file and line, so that
 whoever inspects it sees what was there; tracebacks leave it out. Nothing in it looks up a name, since those would be
-the module's own. What it cannot hide is its frame on the stack, from ``sys._getframe`` and a warning's ``stacklevel``.
+the module's own.
+
+What it cannot hide is its frame on the stack: ``sys._getframe``, a warning's ``stacklevel`` and the recursion limit
+count it. A class whose measured methods use ``super()`` is never freed, since the new code leads to it and the garbage
+collector looks into no code.
 """
 
 from __future__ import annotations
@@ -25,22 +29,30 @@ _TARGET: Final = "otel_perf_target"
 _PLAIN: Final = """
 {is_async}def _({parameters}):
     otel_perf_function, otel_perf_target = "otel_perf_function", "otel_perf_target"
-    otel_perf_any, otel_perf_leave_out = "otel_perf_any", "otel_perf_leave_out"
+    otel_perf_any, otel_perf_deep = "otel_perf_any", "otel_perf_deep"
+    otel_perf_leave_out = "otel_perf_leave_out"
     if not otel_perf_function.on:
         if otel_perf_function.counting:
             otel_perf_function.counts.untimed += 1
         try:
             return {wait}otel_perf_target({arguments})
         except otel_perf_any as otel_perf_error:
-            otel_perf_leave_out(otel_perf_error)
+            try:
+                otel_perf_leave_out(otel_perf_error)
+            except otel_perf_deep:
+                pass
             raise
     otel_perf_begin = "otel_perf_begin"
     otel_perf_call = otel_perf_begin(otel_perf_function)
     try:
         otel_perf_result = {wait}otel_perf_target({arguments})
     except otel_perf_any as otel_perf_error:
-        otel_perf_leave_out(otel_perf_error)
-        otel_perf_call.fail(otel_perf_error)
+        try:
+            otel_perf_leave_out(otel_perf_error)
+            otel_perf_call.fail(otel_perf_error)
+        except otel_perf_deep:
+            if not otel_perf_call._end:
+                otel_perf_call.finish()
         raise
     otel_perf_call.finish()
     return otel_perf_result
@@ -51,8 +63,11 @@ def _({parameters}):
     try:
         return (yield from otel_perf_target({arguments}))
     except otel_perf_any as otel_perf_error:
-        otel_perf_leave_out = "otel_perf_leave_out"
-        otel_perf_leave_out(otel_perf_error)
+        otel_perf_leave_out, otel_perf_deep = "otel_perf_leave_out", "otel_perf_deep"
+        try:
+            otel_perf_leave_out(otel_perf_error)
+        except otel_perf_deep:
+            pass
         raise
 """
 _ASYNC_GENERATOR: Final = """
@@ -68,8 +83,11 @@ async def _({parameters}):
         except otel_perf_end:
             return
         except otel_perf_any as otel_perf_error:
-            otel_perf_leave_out = "otel_perf_leave_out"
-            otel_perf_leave_out(otel_perf_error)
+            otel_perf_leave_out, otel_perf_deep = "otel_perf_leave_out", "otel_perf_deep"
+            try:
+                otel_perf_leave_out(otel_perf_error)
+            except otel_perf_deep:
+                pass
             raise
         try:
             otel_perf_step = otel_perf_steps.asend((yield otel_perf_item))
@@ -100,7 +118,7 @@ def measured_code(target: FunctionType, function: Function) -> CodeType:
     values: dict[object, Any] = {
         "otel_perf_function": function, _TARGET: copy, "otel_perf_begin": LazySpan,
         "otel_perf_any": BaseException, "otel_perf_exit": GeneratorExit, "otel_perf_end": StopAsyncIteration,
-        "otel_perf_leave_out": _leave_out, "otel_perf_first": decorators.first_step,
+        "otel_perf_deep": RecursionError, "otel_perf_leave_out": _leave_out, "otel_perf_first": decorators.first_step,
         **{f"otel_perf_k{number}": keyword for number, keyword in enumerate(keywords)},
     }  # fmt: skip
     if kind & (CO_GENERATOR | CO_ASYNC_GENERATOR):

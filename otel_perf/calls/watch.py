@@ -14,7 +14,6 @@ from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
-from otel_perf.calls import finalizers
 from otel_perf.calls.decorators import MARK, code_of, wrap
 from otel_perf.calls.function import FUNCTIONS, OVERFLOW
 from otel_perf.calls.imports import Imports, modules, namespace_of
@@ -171,7 +170,6 @@ def install(text: str, host: Host, undo: ExitStack) -> None:
         host.problem(f"otel-perf: {problem}")
     if not patterns:
         return
-    finalizers.install(undo)
     watch = Watch(patterns, host)
     undo.callback(watch.undo)
     _hide_from_logging(undo)

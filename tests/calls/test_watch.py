@@ -29,6 +29,7 @@ import otel_perf as perf
 from otel_perf.calls import inplace, watch
 from otel_perf.calls.function import FUNCTIONS, OVERFLOW
 from otel_perf.calls.patterns import Patterns
+from otel_perf.calls.pure import current
 from otel_perf.core.guard import Guard
 from tests.conftest import _measured
 from tests.e2e.support import wait_for
@@ -270,6 +271,21 @@ def test_a_failed_call_is_counted_and_a_span(write, watching, calls):
     assert [span.name for span in calls.spans] == ["shop.fail"]
     assert calls.spans[0].attributes["code.line.number"] == 1
     assert calls.spans[0].attributes["code.file.path"] == imported("shop").__file__
+
+
+@pytest.mark.parametrize("head", ["def deep(n):", "def deep(n, *rest):"])
+def test_a_recursion_that_is_too_deep_ends_every_call(write, watching, calls, head):
+    write(shop=f"{head}\n    return deep(n + 1)\ndef other(): return 1\n")
+    watching("shop")
+    shop = imported("shop")
+    before = current()
+    with pytest.raises(RecursionError):
+        shop.deep(0)
+    assert current() is before
+    shop.other()
+    counts = {counts.name: counts for counts in FUNCTIONS.counts()}
+    assert counts["shop.deep"].count > 100
+    assert counts["shop.other"].self_total == counts["shop.other"].total
 
 
 def test_what_interrupts_the_call_itself_keeps_its_traceback(write, watching):
@@ -1137,6 +1153,7 @@ for variable in others:
     variable.set(variable)
 with contextlib.ExitStack() as undo:
     FUNCTIONS.turn(True, slow=3600)
+    finalizers.install(undo)  # as the feature does
     watch.install("connections", Host(), undo)
     from connections import Connection, work
     for number in range(100_000):
