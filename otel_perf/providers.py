@@ -9,15 +9,18 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
+from random import Random
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.util._importlib_metadata import entry_points
 
 from otel_perf.core.exporters import OTLP, exporter_names
+from otel_perf.core.forks import on_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +62,22 @@ class HashedResource(Resource):
 
     def __eq__(self, other: object) -> bool:
         return super().__eq__(other)
+
+
+class OwnRandomIdGenerator(RandomIdGenerator):
+    """Random ids that leave the app's ``random`` alone: upstream's take them from there, and a seeded app changes."""
+
+    def __init__(self) -> None:
+        self._random = Random()
+        on_fork(child=self._random.seed)
+
+    def generate_span_id(self) -> int:
+        """64 bits, not all zero."""
+        return self._random.getrandbits(64) or self.generate_span_id()
+
+    def generate_trace_id(self) -> int:
+        """128 bits, not all zero."""
+        return self._random.getrandbits(128) or self.generate_trace_id()
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,12 +301,12 @@ def _ratio(argument: str | None, say: Say) -> float:
 def _id_generator(environ: Mapping[str, str], say: Say) -> Any:
     name = environ.get("OTEL_PYTHON_ID_GENERATOR", "").strip()
     if not name or name == "random":
-        return None
+        return OwnRandomIdGenerator()
     try:
         return _load("opentelemetry_id_generator", name)()
     except Exception as error:
         say(f"otel-perf: OTEL_PYTHON_ID_GENERATOR={name!r} {_reason(error)}; using random")
-        return None
+        return OwnRandomIdGenerator()
 
 
 def _configurator(kind: str, environ: Mapping[str, str], say: Say) -> dict[str, Any]:

@@ -268,3 +268,17 @@ def test_the_resource_hashes_as_upstreams_but_once():
     assert isinstance(merged, HashedResource)
     assert merged.attributes["a"] == "b"
     assert hash(merged) != hash(hashed)
+
+
+def test_ids_leave_the_apps_random_numbers_alone(start):
+    import random
+
+    from opentelemetry import trace
+
+    start()
+    random.seed(1)
+    expected = random.random()
+    random.seed(1)
+    spans = [trace.get_tracer("t").start_span("x") for _ in range(10)]
+    assert random.random() == expected
+    assert len({span.get_span_context().trace_id for span in spans}) == 10

@@ -16,6 +16,7 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, Status, StatusCode
 
 from otel_perf.calls import pure
@@ -123,8 +124,10 @@ class LazySpan(Call, Span):
             gate.release()
 
     def _started(self) -> Span:
-        parent = self._parent
+        parent: Any = self._parent
         vars(self)["offset"] = offset = _offset()
+        if parent.get(_SUPPRESS_INSTRUMENTATION_KEY):  # an exporter's own work: its spans would beget the next ones
+            return NonRecordingSpan(trace.get_current_span(parent).get_span_context())
         token = attach(parent)  # samplers and processors see what they would have seen at the start
         try:
             return RECORDER.tracer().start_span(

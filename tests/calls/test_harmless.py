@@ -246,3 +246,21 @@ def test_a_call_of_days_is_counted(calls):
     finally:
         call.set_clock(None)
     assert counts_of("serve").count == sum(counts_of("serve").buckets) == 1
+
+
+def test_calls_of_an_exporter_are_counted_and_make_no_spans(calls):
+    """With urllib3 watched, our own sender's calls would each make a span, and each span another request."""
+    from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
+
+    @perf.monitored(name="send")
+    def send():
+        raise OSError
+
+    token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+    try:
+        with pytest.raises(OSError):
+            send()
+    finally:
+        detach(token)
+    assert not calls.spans
+    assert counts_of("send").errors == 1
