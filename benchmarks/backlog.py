@@ -1,4 +1,4 @@
-"""Request latency of a FastAPI service while it sends a backlog of 500 MB, and while there is none to send.
+"""Request latency of a FastAPI service while it sends a backlog of 700 MB, and while there is none to send.
 
 Every round starts a fresh uvicorn for each variant, over the same endpoint, and asks it at a steady rate over loopback
 from this process; latencies count from when a request was due. The receiver is a process that throws everything away.
@@ -87,10 +87,10 @@ def waiting(variant: Variant, home: Path) -> int:
 
 def main() -> int:
     """Run, print and judge."""
-    parser = common.arguments(__doc__, rounds=12)
-    parser.add_argument("--megabytes", type=int, default=500, help="of backlog (default 500)")
-    parser.add_argument("--rate", type=float, default=100.0, help="requests a second (default 100)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each round (default 5)")
+    parser = common.arguments(__doc__, rounds=16)
+    parser.add_argument("--megabytes", type=int, default=700, help="of backlog (default 700)")
+    parser.add_argument("--rate", type=float, default=300.0, help="requests a second (default 300)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each round (default 8)")
     options = parser.parse_args()
     folder = common.ensure("bench-web-perf")
     with tempfile.TemporaryDirectory(prefix="otel-perf-bench-") as name, common.sink(folder, "--discard") as sink:
