@@ -123,6 +123,10 @@ class Pipeline:
         _log.disabled = False  # dictConfig's default disables every logger it does not name
         _log.warning("%s", line)
 
+    def share(self, feature: str) -> float:
+        """The share of roll-out of ``feature`` as it is now."""
+        return self.features[feature].decision.share
+
     # --- life cycle --------------------------------------------------------------------------------
 
     def start(self, *, distro_version: str = "", configure_from_file: bool = False) -> None:
@@ -137,7 +141,7 @@ class Pipeline:
         self._report_problems()
         parts = Parts()
         for state in self.features.values():
-            if state.decision.applies_to(self._identity):
+            if self._is_wanted(state) or (state.feature.shapes and self.rollout.path is not None):
                 self._provide(state, parts)
         self._set_providers(resource, parts, configure_from_file=configure_from_file)
         # Before the features: atexit runs what was registered last first, and theirs may still emit.
@@ -212,7 +216,7 @@ class Pipeline:
             self._lock = threading.RLock()
             reset_locks(meter, "opentelemetry.sdk")
             forget_totals(meter)
-            for processor in parts.span_processors:
+            for processor in parts.span_sinks:
                 if hasattr(processor, "disown") and inherited[0] is not None:
                     processor.disown(inherited[0])
 
@@ -230,7 +234,7 @@ class Pipeline:
 
     def _apply(self, state: Installed) -> None:
         """Turn ``state`` on or off, as its decision says."""
-        name, wanted = state.feature.name, state.decision.applies_to(self._identity)
+        name, wanted = state.feature.name, self._is_wanted(state)
         if not wanted:
             self._undo_feature(state, _why_off(state.decision))
         elif not (state.on or state.failed or self.guard(name).tripped):
@@ -240,6 +244,11 @@ class Pipeline:
                 self._add_late(parts)
             if state.provided:
                 self._install(state)
+
+    def _is_wanted(self, state: Installed) -> bool:
+        if state.feature.by_trace:
+            return state.decision.share > 0.0
+        return state.decision.applies_to(self._identity)
 
     def _install(self, state: Installed) -> None:
         undo = ExitStack()
@@ -305,6 +314,8 @@ class Pipeline:
                 "feature_flag.result.reason": decision.source,
             },
         )
+        if was and state.feature.by_trace:
+            self._undo_feature(state, "its share changes")
         self._apply(state)
         if state.on != was:
             word = "installed" if state.on else "off"

@@ -89,6 +89,7 @@ class Providers:
     logger: Any
     own: tuple[Any, ...] = ()  # our processors and readers
     others: tuple[Any, ...] = ()  # what flushes everybody else's; not our reader, which would collect twice
+    shaper: Any = None  # what spans go through on their way to the exporters
     late_readers: tuple[Any, ...] = ()  # added to a finished provider, which does not flush or stop them
 
     def flush_own(self, timeout: float) -> None:
@@ -127,12 +128,13 @@ def build(resource: Resource, parts: Parts, environ: Mapping[str, str], say: Say
         shutdown_on_exit=False,
         **_configurator("tracer", environ, say),
     )
-    for processor in parts.span_processors:
-        tracer.add_span_processor(processor)
+    sinks = list(parts.span_sinks)
     for exporter in _other_exporters("traces", environ, say):
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        tracer.add_span_processor(BatchSpanProcessor(exporter))
+        sinks.append(BatchSpanProcessor(exporter))
+    for processor in (*parts.span_processors, *_shaped(parts.span_shaper, sinks)):
+        tracer.add_span_processor(processor)
     other_readers = [_reader(exporter) for exporter in _other_exporters("metrics", environ, say)]
     readers = [*parts.metric_readers, *other_readers]
     for reader in readers:
@@ -151,7 +153,8 @@ def build(resource: Resource, parts: Parts, environ: Mapping[str, str], say: Say
         from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 
         logger.add_log_record_processor(BatchLogRecordProcessor(exporter))
-    return Providers(tracer, meter, logger, own=_own(parts), others=(tracer, logger, *other_readers))
+    others = (tracer, logger, *other_readers)
+    return Providers(tracer, meter, logger, own=_own(parts), others=others, shaper=parts.span_shaper)
 
 
 def adopt(parts: Parts) -> Providers:
@@ -165,8 +168,10 @@ def adopt(parts: Parts) -> Providers:
 def add_late(providers: Providers, parts: Parts) -> Providers:
     """``providers`` with ``parts`` added to those that are the SDK's."""
     if isinstance(providers.tracer, TracerProvider):
-        for processor in parts.span_processors:
-            providers.tracer.add_span_processor(processor)
+        shaper = parts.span_shaper or providers.shaper
+        for processor in (*parts.span_processors, *_shaped(shaper, parts.span_sinks)):
+            if processor is not providers.shaper:
+                providers.tracer.add_span_processor(processor)
     if isinstance(providers.logger, LoggerProvider):
         for processor in parts.log_processors:
             providers.logger.add_log_record_processor(processor)
@@ -176,11 +181,22 @@ def add_late(providers: Providers, parts: Parts) -> Providers:
             produce_into(reader, parts.metric_producers)
             providers.meter.add_metric_reader(reader)
         late = (*late, *parts.metric_readers)
-    return replace(providers, late_readers=late, own=(*providers.own, *_own(parts)))
+    shaper = providers.shaper or parts.span_shaper
+    return replace(providers, late_readers=late, own=(*providers.own, *_own(parts)), shaper=shaper)
 
 
 def _own(parts: Parts) -> tuple[Any, ...]:
-    return (*parts.span_processors, *parts.log_processors, *parts.metric_readers)
+    sinks = parts.span_sinks if parts.span_shaper is None else (parts.span_shaper,)
+    return (*parts.span_processors, *sinks, *parts.log_processors, *parts.metric_readers)
+
+
+def _shaped(shaper: Any, sinks: Sequence[Any]) -> Sequence[Any]:
+    """The processors that a provider gets for ``sinks``: themselves, or the one through which they get their spans."""
+    if shaper is None:
+        return sinks
+    for sink in sinks:
+        shaper.feed(sink)
+    return [shaper]
 
 
 def produce_into(reader: Any, producers: Sequence[Any]) -> None:

@@ -5,8 +5,11 @@ import json
 import re
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
+
+from opentelemetry import trace
 
 from tests.e2e import programs
 from tests.stored import logs, spans
@@ -69,6 +72,8 @@ def test_the_names_that_a_run_emits_are_the_documented_ones(start, home):
 
     logging.getLogger("app").warning("x")  # metrics of a short life are stored once something else is
     call_every_way()
+    with trace.get_tracer("app").start_as_current_span("slow"):
+        time.sleep(0.25)
     pipeline.shutdown()
     metrics, _ = declared()
     emitted = {point.name for point in points(home) if point.scope.partition(".")[0] == SCOPE}

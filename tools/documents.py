@@ -8,6 +8,7 @@ from pkgutil import walk_packages
 from typing import get_type_hints
 
 import otel_perf
+from otel_perf.bottlenecks.detectors import DETECTORS
 from otel_perf.core.census import Metric
 from otel_perf.core.events import Event
 from otel_perf.core.settings import Switch, allowed_values, variable
@@ -50,14 +51,33 @@ def configuration() -> str:
             lines.append(f"| `{variable(feature.name, item.name)}` | {takes} | {item.default} | {text} |")
     lines += [
         "",
+        "## Detectors",
+        "",
+        "Each kind of bottleneck has its own settings, which are variables only and no flags.",
+        "",
+        "| variable | takes | default | |",
+        "|---|---|---|---|",
+    ]
+    for kind in DETECTORS:
+        hints = get_type_hints(kind, include_extras=True)
+        for item in fields(kind):
+            name, text = variable(f"bottlenecks_{kind.kind}", item.name), item.metadata["doc"]
+            lines.append(f"| `{name}` | {allowed_values(hints[item.name])} | {shown(item.default)} | {text} |")
+    lines += [
+        "",
         "Precedence: `OTEL_PERF_ENABLED=off`, then the environment, then the flag file, then an OpenFeature provider that",
         "the app registered, then the default. A percentage chooses instances, by a hash of `service.name` and",
-        "`service.instance.id`.",
+        "`service.instance.id`; of `bottlenecks` it chooses traces, by their id, so that all services agree.",
         "",
         "`OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`, `OTEL_BSP_SCHEDULE_DELAY` and their `OTEL_BLRP_…`",
         "siblings set the store's queue, batch and delay where ours are not set.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def shown(value: object) -> str:
+    """A default as a user would write it."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
 def telemetry() -> str:

@@ -109,6 +109,11 @@ def attributes_of(pairs: Iterable[KeyValue]) -> dict[str, Any]:
     return {pair.key: value_of(pair.value) for pair in pairs}
 
 
+def service_of(resource: dict[str, Any]) -> str:
+    """Its ``service.name``."""
+    return str(resource.get("service.name", "unknown_service"))
+
+
 def spans(batches: Iterable[Batch]) -> Iterator[SpanRecord]:
     """Every span of ``batches`` (of signal traces)."""
     for batch in batches:

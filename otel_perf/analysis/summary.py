@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final
 from pydantic import BaseModel
 
 from otel_perf.analysis import otlp
+from otel_perf.analysis.bottlenecks import Bottleneck, Bottlenecks
 from otel_perf.analysis.functions import FunctionRow, Functions
+from otel_perf.analysis.otlp import service_of
 from otel_perf.core.events import UNCAUGHT_ERROR
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ class Process(BaseModel):
 
 
 class Logs(BaseModel):
-    """Log records by severity, and how many carry the id of a trace."""
+    """Log records by severity, and how many carry the id of a trace. What was found of bottlenecks is none of them."""
 
     records: int
     with_trace: int
@@ -101,6 +103,7 @@ class Report(BaseModel):
     services: list[str]
     traces: int
     spans: int
+    bottlenecks: list[Bottleneck]
     slowest_traces: list[Trace]
     operations: list[Operation]
     functions: list[FunctionRow]
@@ -121,9 +124,10 @@ def summarize(store: StoreReader, *, after: int = 0, since_ns: int = 0, service:
         if _of(span.resource, service):
             spans.add(span)
             errors.add_span(span)
+    bottlenecks = Bottlenecks()
     logs = Logs(records=0, with_trace=0, by_severity={})
     for entry in otlp.logs(store.batches(["logs"], after=after, since_ns=since_ns)):
-        if _of(entry.resource, service):
+        if _of(entry.resource, service) and not bottlenecks.add(entry):
             _count_log(logs, entry)
             errors.add_log(entry)
             spans.add_log(entry)
@@ -137,6 +141,7 @@ def summarize(store: StoreReader, *, after: int = 0, since_ns: int = 0, service:
         services=sorted(spans.services | {process.service for process in processes}),
         traces=len(traces),
         spans=spans.count,
+        bottlenecks=bottlenecks.rows()[:top],
         slowest_traces=sorted(traces, key=lambda trace: -trace.duration)[:top],
         operations=sorted(spans.operations(), key=lambda operation: -operation.self_time)[:top],
         functions=functions.rows()[:top],
@@ -157,10 +162,6 @@ def _of(resource: dict[str, object], service: str) -> bool:
     return not service or resource.get("service.name") == service
 
 
-def _service(resource: dict[str, object]) -> str:
-    return str(resource.get("service.name", "unknown_service"))
-
-
 class _Spans:
     """Durations by operation, and the intervals of each span's children for its own time."""
 
@@ -177,7 +178,7 @@ class _Spans:
         self._ends: dict[str, int] = {}
 
     def add(self, span: SpanRecord) -> None:
-        service = _service(span.resource)
+        service = service_of(span.resource)
         key = (service, span.name, span.kind)
         self.count += 1
         self.services.add(service)
@@ -331,7 +332,7 @@ def _processes(points: Iterable[Point]) -> list[Process]:
     for point in points:
         if not point.name.startswith(("process.", "cpython.gc.")):
             continue
-        key = (_service(point.resource), str(point.resource.get("service.instance.id", "")))
+        key = (service_of(point.resource), str(point.resource.get("service.instance.id", "")))
         process = found.get(key)
         if process is None:
             process = found[key] = Process(

@@ -194,6 +194,16 @@ class LazySpan(Call, Span):
 
     # --- OpenTelemetry's API -----------------------------------------------------------------------
 
+    def enclosing(self) -> Span:
+        """The nearest real span, itself or one around it; it stays as lazy as it is."""
+        span: Any = self
+        while type(span) is LazySpan and span._real is None:
+            context = span._parent
+            if context is None:
+                break
+            span = context.get(SPAN_KEY) or INVALID_SPAN
+        return span  # type: ignore[no-any-return]
+
     @property
     def is_lazy(self) -> bool:
         """Whether nobody has needed it so far."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from otel_perf.analysis.bottlenecks import Bottleneck
     from otel_perf.analysis.summary import Report
+
+WIDTH: Final = 110  # of sentences
 
 
 def seconds(value: float) -> str:
@@ -55,9 +59,15 @@ def clip(value: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
+def clip_left(value: str, width: int) -> str:
+    """The end of ``value``, where a path is telling."""
+    return value if len(value) <= width else "…" + value[1 - width :]
+
+
 def render(report: Report, *, asked: str = "") -> str:
     """The whole report; ``asked`` are the options that chose a part of the store."""
     lines = _heading(report, asked)
+    lines += _bottlenecks(report)
     lines += _operations(report)
     lines += _functions(report)
     lines += _traces(report)
@@ -83,6 +93,47 @@ def _heading(report: Report, asked: str) -> list[str]:
     span = seconds((report.last_ns - report.first_ns) / 1e9)
     what = f"{', '.join(report.services)}: {report.traces:,} traces, {report.spans:,} spans"
     return [f"{what}, {first:%Y-%m-%d %H:%M:%S} to {last:%H:%M:%S} ({span})", ""]
+
+
+def _bottlenecks(report: Report) -> list[str]:
+    """A row for each, and beneath it what was seen where it cost the most."""
+    found = report.bottlenecks
+    if not found:
+        return []
+    several = len(report.services) > 1
+    rows = [
+        [
+            row.kind,
+            *([clip(row.service, 32)] if several else []),
+            f"{row.traces:,}",
+            seconds(row.cost),
+            seconds(row.worst),
+            row.trace_id,
+            clip_left(row.where, 40) if row.path else clip(row.where, 40),
+        ]
+        for row in found
+    ]
+    headings = ["KIND", *(["SERVICE"] if several else []), "TRACES", "SAVES", "WORST", "IN TRACE", "WHERE"]
+    text = (0, *([1] if several else []), len(headings) - 2, len(headings) - 1)
+    first, *lines = table(headings, rows, left=text)
+    return [
+        "Bottlenecks, by what mending them would save",
+        first,
+        *(line for row, shown in zip(found, lines, strict=True) for line in (shown, *_evidence(row))),
+        "",
+    ]
+
+
+def _evidence(found: Bottleneck) -> list[str]:
+    """Its sentence; paths stay whole, so that they can be copied."""
+    indent = " " * 6
+    lines = textwrap.wrap(
+        found.evidence, WIDTH, initial_indent=indent, subsequent_indent=indent,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    if len(found.culprits) > 1:
+        lines.append(indent + clip(f"also here: {'; '.join(found.culprits[1:])}", WIDTH - len(indent)))
+    return lines
 
 
 def _operations(report: Report) -> list[str]:

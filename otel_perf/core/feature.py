@@ -34,6 +34,8 @@ class Parts:
     """
 
     span_processors: list[Any] = field(default_factory=list)
+    span_sinks: list[Any] = field(default_factory=list)  # processors that take finished spans away, to be exported
+    span_shaper: Any = None  # a processor with ``feed(sink)``: the sinks, and other exporters', get spans through it
     log_processors: list[Any] = field(default_factory=list)
     metric_readers: list[Any] = field(default_factory=list)
     metric_producers: list[Any] = field(default_factory=list)  # ``produce(reader)`` adds to what a reader collects
@@ -72,6 +74,10 @@ class Host(Protocol):
         """Say one line to whoever runs the program."""
         ...
 
+    def share(self, feature: str) -> float:
+        """The share of roll-out of ``feature``, 0.0 to 1.0, as it is now."""
+        ...
+
 
 class Feature(ABC, Generic[SettingsT]):
     """One capability, installed and undone by the pipeline.
@@ -83,6 +89,11 @@ class Feature(ABC, Generic[SettingsT]):
     name: ClassVar[str]
     summary: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
+    by_trace: ClassVar[bool] = False
+    """A percentage chooses traces, which the feature does itself, and not instances."""
+    shapes: ClassVar[bool] = False
+    """It has the span shaper, which cannot be put in front of the exporters later: it is prepared even when it is
+    off, if a flag file may turn it on."""
     settings_type: type[Any] = NoSettings
 
     def provide(self, settings: SettingsT, host: Host, parts: Parts) -> None:

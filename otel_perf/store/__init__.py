@@ -115,7 +115,7 @@ class StoreFeature(Feature[StoreSettings]):
 
         if host.exports("traces"):
             spans = exporter.StoreSpanProcessor(writer, lane("traces", "BSP", exporter.encode_spans))
-            parts.span_processors.append(spans)
+            parts.span_sinks.append(spans)
             self._parts.append(spans)
         if host.exports("logs"):
             logs = exporter.StoreLogProcessor(writer, lane("logs", "BLRP", exporter.encode_logs))

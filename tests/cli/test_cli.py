@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import stat
 import sys
@@ -13,9 +14,13 @@ from opentelemetry import metrics, trace
 from opentelemetry.trace import Status, StatusCode
 
 from otel_perf import cli
+from otel_perf.analysis.bottlenecks import Bottleneck
+from otel_perf.analysis.summary import summarize
 from otel_perf.cli import doctor, text
 from otel_perf.cli import run as run_command
 from otel_perf.core.home import HOME_VARIABLE, STORE_FILE, Home
+from otel_perf.store.database import StoreReader
+from tests.e2e.support import instrumented
 
 
 @pytest.fixture
@@ -69,6 +74,109 @@ def test_another_service_is_left_out(filled, capsys):
     out = capsys.readouterr().out
     assert "No spans with" in out
     assert "Errors: none" in out
+
+
+SLOW = """
+import sqlite3, time
+from opentelemetry import trace
+
+database = sqlite3.connect(":memory:")
+database.create_function("wait", 1, lambda number: time.sleep(0.02) or number)
+
+def load(statement, number):
+    return database.cursor().execute(statement, (number,)).fetchall()
+
+with trace.get_tracer("t").start_as_current_span("GET /orders"):
+    for number in range(8):
+        load("SELECT wait(?) AS customer", number)
+    for number in range(6):
+        load("SELECT wait(?) AS product", number)
+"""
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory):
+    """The home of a program with a query in a loop, twice, from line 9."""
+    folder = tmp_path_factory.mktemp("slow")
+    (folder / "shop.py").write_text(SLOW)
+    home, variables = folder / "home", {"OTEL_SERVICE_NAME": "shop"}
+    with instrumented(Path(sys.prefix), home, "python", "shop.py", cwd=folder, variables=variables) as program:
+        assert program.wait() == 0, program.output()
+    return home
+
+
+def test_the_report_begins_with_the_bottlenecks(slow, capsys):
+    """GIVEN a query in a loop WHEN its run is reported THEN what it costs, why and where come first."""
+    assert cli.main(["report", "--home", str(slow)]) == 0
+    out = capsys.readouterr().out
+    heading, _, title, columns, row, *evidence = out.splitlines()[:8]
+    assert heading.startswith("shop: 1 traces, 15 spans")
+    assert title == "Bottlenecks, by what mending them would save"
+    assert columns.split() == ["KIND", "TRACES", "SAVES", "WORST", "IN", "TRACE", "WHERE"]
+    assert re.fullmatch(r"  n_plus_one +1 +\d+ ms +\d+ ms  [0-9a-f]{32}  shop\.py:9", row)
+    assert re.fullmatch(
+        r" {6}GET /orders ran SELECT wait\(\?\) AS customer 8 times \(\d+ ms of \d+ ms\) from shop\.py:9;"
+        r" one query would save about \d+ ms",
+        f"{evidence[0]} {evidence[1].strip()}",
+    )
+    assert evidence[2] == "      also here: SELECT wait(?) AS product"
+    assert out.index("Bottlenecks") < out.index("Slowest operations")
+    assert "Logs:" not in out, "findings are no records of the app's"
+
+
+def test_the_bottlenecks_as_json(slow, capsys):
+    assert cli.main(["report", "--home", str(slow), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    (row,) = report["bottlenecks"]
+    assert (row["service"], row["kind"], row["findings"], row["traces"]) == ("shop", "n_plus_one", 2, 1)
+    assert (row["path"], row["line"], row["function"], row["where"]) == ("shop.py", 9, "load", "shop.py:9")
+    assert row["culprits"] == ["SELECT wait(?) AS customer", "SELECT wait(?) AS product"]
+    assert 0.1 < row["worst"] < row["cost"] < report["slowest_traces"][0]["duration"]
+    assert row["trace_id"] == report["slowest_traces"][0]["trace_id"]
+
+
+@pytest.mark.parametrize("option", [["--service", "other"], ["--since", "1ms"]])
+def test_bottlenecks_of_what_was_not_asked_for_are_left_out(option, slow, capsys):
+    assert cli.main(["report", "--home", str(slow), *option]) == 0
+    assert "Bottlenecks" not in capsys.readouterr().out
+
+
+def bottleneck(**changes):
+    found = {
+        "service": "shop", "kind": "slow_io", "findings": 1, "traces": 1, "cost": 1.0, "worst": 1.0, "where": "app.py:3",
+        "culprits": ["GET"], "function": "f", "path": "app.py", "line": 3, "evidence": "It waited.", "trace_id": "ab" * 16,
+    }  # fmt: skip
+    return Bottleneck(**found | changes)
+
+
+def test_long_evidence_is_wrapped_and_its_paths_stay_whole(filled, capsys):
+    """GIVEN a long sentence with a long path WHEN it is shown THEN lines fit, but for a path that does not."""
+    path = f"/srv/{'very-long-name/' * 8}orders.py"
+    sentence = f"GET /orders waited {'long and ' * 12}for http://127.0.0.1 from {path}:12; less would be more"
+    report = summarize_home(filled)
+    report.bottlenecks = [bottleneck(evidence=sentence, path=path, where=f"{path}:12")]
+    lines = text.render(report).splitlines()
+    row = next(number for number, line in enumerate(lines) if "slow_io" in line)
+    assert lines[row].endswith("  …y-long-name/very-long-name/orders.py:12")
+    assert f"{path}:12;" in lines[row + 2] + lines[row + 3]
+    assert all(len(line) <= 110 or path in line for line in lines[row : row + 5])
+    assert all(line.startswith("      ") for line in lines[row + 1 : row + 4])
+
+
+def test_the_service_is_named_where_there_are_several(filled):
+    report = summarize_home(filled)
+    report.services, report.bottlenecks = ["payment", "shop"], [bottleneck(service="payment", trace_id="")]
+    shown = text.render(report)
+    assert "KIND     SERVICE  TRACES" in shown
+    assert "slow_io  payment       1" in shown
+
+
+def summarize_home(home):
+    reader = StoreReader(home)
+    try:
+        return summarize(reader)
+    finally:
+        reader.close()
 
 
 def test_export_writes_otlp_json_lines_with_hex_ids(filled, capsys):
@@ -182,7 +290,14 @@ def test_doctor_finds_nothing_to_mend(home, capsys, monkeypatch):
     monkeypatch.setattr(doctor, "_has", lambda package: package.startswith("opentelemetry"))
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
-    for part in ("All is well.", "Distro        otel_perf", "traces → store", "not made yet", "errors  on", "default"):
+    for part in (
+        "All is well.",
+        "Distro        otel_perf",
+        "traces → store",
+        "not made yet",
+        "bottlenecks  on",
+        "default",
+    ):
         assert part in out
 
 

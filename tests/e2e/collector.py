@@ -96,10 +96,11 @@ class Certificates:
 
 
 class Collector:
-    """A Collector's addresses, which stay the same when it is killed and started again."""
+    """A Collector's addresses, which stay the same when it is killed and started again, and its other variables."""
 
-    def __init__(self, folder: Path, certificates: Certificates | None = None) -> None:
+    def __init__(self, folder: Path, certificates: Certificates | None = None, **variables: str) -> None:
         self.folder = folder
+        self.settings = variables
         self.file = folder / "received.json"
         self.certificates = certificates
         self.http, self.grpc, self.health = free_port(), free_port(), free_port()
@@ -108,7 +109,8 @@ class Collector:
     def running(self) -> Iterator[Any]:
         """The process, ready to receive."""
         environ = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.startswith("OTELCOL_")},
+            **self.settings,
             "OTELCOL_FILE": str(self.file),
             "OTELCOL_HTTP": f"127.0.0.1:{self.http}",
             "OTELCOL_GRPC": f"127.0.0.1:{self.grpc}",

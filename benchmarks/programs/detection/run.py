@@ -1,0 +1,169 @@
+"""Runs the cases that a file names, one after the other, as the service that they are operations of.
+
+    python run.py cases.json told.jsonl
+
+Knows nothing of otel-perf: spans are made through OpenTelemetry's API or by FastAPI's instrumentor. What was injected
+where is told in the second file; ``bench.case`` on the root span says which trace is which case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import inspect
+import json
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import fastapi
+import httpx
+import requests
+import uvicorn
+from opentelemetry import trace
+
+import case_calls  # noqa: F401
+import case_code  # noqa: F401
+import case_memory  # noqa: F401
+import case_waits  # noqa: F401
+import trends
+from case import SCENARIOS, TRUST, Case, fill, places
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CASE: Final = "bench.case"
+tracer = trace.get_tracer("shop")
+
+
+def sync_body(case: Case) -> None:
+    """What the operation does, below its root span."""
+    with ExitStack() as stack:
+        for step in case.steps:
+            stack.enter_context(tracer.start_as_current_span(step))
+        if case.prefaced:
+            requests.get(case.url("session", case.about(0.015)), timeout=30)
+        SCENARIOS[case.scenario].run(case)
+
+
+async def async_body(case: Case) -> None:
+    """The same for a coroutine."""
+    with ExitStack() as stack:
+        for step in case.steps:
+            stack.enter_context(tracer.start_as_current_span(step))
+        if case.prefaced:
+            async with httpx.AsyncClient(verify=TRUST) as client:
+                await client.get(case.url("session", case.about(0.015)))
+        await SCENARIOS[case.scenario].run(case)
+
+
+class Service:
+    """A FastAPI application under uvicorn, in a thread, to which routes are added as they are wanted."""
+
+    def __init__(self) -> None:
+        self.app = fastapi.FastAPI()
+        self.server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_level="warning"))
+        threading.Thread(target=self.server.run, daemon=True).start()
+        while not self.server.started:
+            time.sleep(0.01)
+        self.port = self.server.servers[0].sockets[0].getsockname()[1]
+        self.app.add_api_route("/ready", lambda: "yes")
+        self._get("/ready")  # the first request imports what all need
+
+    def get(self, case: Case, body: Callable[[Case], Any]) -> None:
+        """Ask for the case once; http.client has no instrumentor."""
+
+        def endpoint() -> None:
+            trace.get_current_span().set_attribute(CASE, case.id)
+            body(case)
+
+        async def async_endpoint() -> None:
+            trace.get_current_span().set_attribute(CASE, case.id)
+            await body(case)
+
+        path = case.name.removeprefix("GET ")
+        self.app.add_api_route(path, async_endpoint if inspect.iscoroutinefunction(body) else endpoint)
+        self._get(path)
+
+    def _get(self, path: str) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        if answer.status != 200:
+            raise RuntimeError(f"{path}: {answer.status}")
+
+
+class Shop:
+    """Runs cases where they want to be run."""
+
+    def __init__(self) -> None:
+        self.runner = asyncio.Runner()
+        self.service: Service | None = None
+        self.starved = 0.0
+
+    def run(self, case: Case) -> None:
+        """One operation."""
+        scenario = SCENARIOS[case.scenario]
+        asynchronous = inspect.iscoroutinefunction(scenario.run)
+        if case.host == "fastapi" and self.service is None:
+            self.service = Service()
+        self.starved = 0.0
+        with scenario.around(case) as case.given:
+            if case.host == "fastapi":
+                assert self.service is not None
+                self.service.get(case, async_body if asynchronous else sync_body)
+            elif asynchronous:
+                self.runner.run(self._root_of_coroutine(case))
+            elif case.host == "thread":
+                thread = threading.Thread(target=self._root, args=(case,))
+                thread.start()
+                thread.join()
+            else:
+                self._root(case)
+
+    def _root(self, case: Case) -> None:
+        before = run_queue()
+        with tracer.start_as_current_span(case.name, kind=trace.SpanKind.SERVER, attributes={CASE: case.id}):
+            sync_body(case)
+        self.starved = run_queue() - before
+
+    async def _root_of_coroutine(self, case: Case) -> None:
+        with tracer.start_as_current_span(case.name, kind=trace.SpanKind.SERVER, attributes={CASE: case.id}):
+            await async_body(case)
+
+
+def run_queue() -> float:
+    """Seconds for which this thread has waited for a CPU so far."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+
+
+def main() -> None:
+    """Run all cases."""
+    asked = json.loads(Path(sys.argv[1]).read_text())
+    fill()
+    shop = Shop()
+    with Path(sys.argv[2]).open("w") as told:
+        if "clean" in asked:
+            trends.traffic(shop, asked["clean"], asked["server"])
+            return
+        cases = [Case(*wanted, asked["server"]) for wanted in asked["cases"]]
+        for kind in {SCENARIOS[case.scenario].kind for case in cases} & trends.WARM_UPS.keys():
+            trends.WARM_UPS[kind](cases[0])
+        if asked["together"]:
+            trends.together(cases)
+        for case in cases:
+            if not asked["together"]:
+                shop.run(case)
+                time.sleep(0.03)
+            scenario = SCENARIOS[case.scenario]
+            names = [name for name in scenario.blame if isinstance(name, str)]
+            told.write(json.dumps([case.id, shop.starved, places(scenario), names, case.host]) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Bottlenecks: what is slow, why, where in the code, and what mending it would save. See DESIGN 5.2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from otel_perf.core.feature import Feature, Host, Parts
+from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from otel_perf.bottlenecks.processor import BottleneckProcessor
+
+
+@dataclass(frozen=True, slots=True)
+class BottleneckSettings:
+    """Settings of the detection; each detector has its own."""
+
+    slow: Duration = field(
+        default=0.05,
+        metadata={"doc": "A span that is open for longer has its thread's stack looked at, every 20 ms (s)."},
+    )
+
+
+class BottlenecksFeature(Feature[BottleneckSettings]):
+    """Flags bottlenecks while the program runs."""
+
+    name = "bottlenecks"
+    summary = "what is slow, why, where in the code, and what mending it would save"
+    settings_type = BottleneckSettings
+    by_trace = True
+    shapes = True
+
+    def __init__(self) -> None:
+        self._processor: BottleneckProcessor | None = None
+        self._parts: Any = None
+
+    def provide(self, settings: BottleneckSettings, host: Host, parts: Parts) -> None:
+        """Add the processor."""
+        from otel_perf.bottlenecks.baseline import Baselines
+        from otel_perf.bottlenecks.processor import BottleneckProcessor
+
+        self._baselines = Baselines()
+        self._processor = BottleneckProcessor(lambda: host.guard(self.name), self._baselines)
+        parts.span_shaper = self._processor
+
+    def install(self, settings: BottleneckSettings, host: Host, undo: ExitStack) -> None:
+        """Turn it on."""
+        from otel_perf.bottlenecks.analyst import Analyst
+        from otel_perf.bottlenecks.detectors import load_all
+        from otel_perf.bottlenecks.detectors.waits import LoopBlock
+        from otel_perf.bottlenecks.finding import BOTTLENECKS
+        from otel_perf.bottlenecks.pauses import Pauses
+        from otel_perf.bottlenecks.trace import Surroundings
+        from otel_perf.bottlenecks.watchdog import Watchdog
+        from otel_perf.bottlenecks.work import Workshop
+        from otel_perf.core.forks import on_fork
+
+        processor = self._processor
+        if processor is None:
+            return
+        detectors, problems = load_all(host.environ)
+        for problem in problems:
+            host.problem(f"otel-perf: {problem}")
+
+        def collected(end: int) -> None:
+            processor.collected = end
+
+        pauses = Pauses(collected)
+        workshop = Workshop(processor)
+        watchdog = Watchdog(processor, workshop, settings.slow, lambda: host.guard(self.name))
+
+        def surroundings() -> Surroundings:
+            return Surroundings(
+                list(pauses.recent), list(watchdog.blocks), list(watchdog.overslept), list(watchdog.resident)
+            )
+
+        analyst = Analyst(host, processor, self._baselines, detectors, surroundings)
+
+        def child() -> None:
+            processor.after_fork_in_child()
+            watchdog.after_fork_in_child()
+            analyst.after_fork_in_child()
+
+        for detector in detectors:
+            if isinstance(detector, LoopBlock):
+                watchdog.block_limit = int(detector.least * 0.8e9)
+        processor.share = host.share(self.name)
+        processor.finished, processor.flush = analyst.finished, analyst.flush
+        processor.begun = watchdog.begun
+        undo.callback(processor.forget)
+        undo.callback(analyst.end)
+        undo.callback(watchdog.end)
+        undo.callback(setattr, processor, "on", False)
+        undo.callback(on_fork(before=analyst.before_fork, child=child))
+        undo.callback(host.census.add(BOTTLENECKS, analyst.readings))
+        pauses.install(undo)
+        workshop.install(undo)
+        processor.on = True
+
+
+FEATURE = BottlenecksFeature()

@@ -1,0 +1,224 @@
+"""The thread that looks at finished local roots and hands their spans on, with what was found.
+
+It begins when a root that may have findings ends first. A root waits for :data:`SETTLE`, since what the watchdog saw of
+its end comes a moment later; one that the thread is too late for is handed on as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import trace as trace_api
+
+from otel_perf.bottlenecks.detectors.base import LEAST
+from otel_perf.bottlenecks.finding import BOTTLENECK, FOUND, KINDS, Finding, enriched
+from otel_perf.bottlenecks.trace import Surroundings, Trace
+from otel_perf.core.threads import allocate_lock, start_new_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from otel_perf.bottlenecks.baseline import Baselines
+    from otel_perf.bottlenecks.detectors import Detector
+    from otel_perf.bottlenecks.processor import BottleneckProcessor
+    from otel_perf.bottlenecks.record import Record, Root
+    from otel_perf.core.census import Reading
+    from otel_perf.core.feature import Host
+
+SETTLE: Final = 0.05  # seconds
+QUEUE: Final = 1_000  # roots that may wait
+HELD: Final = 1.0  # seconds for which a span waits for its local root to end
+CULPRITS: Final = 200  # counted by name; the others are "other"
+TICK: Final = 0.25  # seconds between looks at spans that are held, while any may be
+
+
+class Analyst:
+    """Thread-safe; safe across forks."""
+
+    def __init__(
+        self,
+        host: Host,
+        processor: BottleneckProcessor,
+        baselines: Baselines,
+        detectors: Sequence[Detector],
+        surroundings: Callable[[], Surroundings],
+    ) -> None:
+        self.found: Counter[tuple[str, str]] = Counter()  # by kind and culprit
+        self.unanalysed = 0  # roots that the thread was too late for
+        self._host = host
+        self._processor = processor
+        self._baselines = baselines
+        self._detectors = detectors
+        self._surroundings = surroundings
+        self.after_fork_in_child()
+
+    def before_fork(self) -> None:
+        """Hand on what waits: the parent's spans are the parent's."""
+        self.flush(1.0)
+
+    def after_fork_in_child(self) -> None:
+        """The thread is not there any more; the next root starts one."""
+        self._queue: deque[tuple[float, Root]] = deque()
+        self._bell = allocate_lock()
+        self._bell.acquire()
+        self._working = allocate_lock()
+        self._started = False
+        self._ended = False
+
+    def finished(self, root: Root) -> None:
+        """A local root has ended that may have findings."""
+        if len(self._queue) >= QUEUE or self._ended:
+            self.unanalysed += 1
+            self._release(root)
+            return
+        self._queue.append((time.monotonic(), root))
+        if not self._started:
+            self._started = True
+            start_new_thread(self._run, (self._bell,))
+
+    def flush(self, timeout: float) -> None:
+        """Look at all that waits now, in this thread, and hand it on, and all that is held."""
+        if not self._working.acquire(timeout=max(0.0, timeout)):
+            return
+        try:
+            deadline = time.monotonic() + timeout
+            while self._queue:
+                try:
+                    _, root = self._queue.popleft()
+                except IndexError:
+                    break
+                self._look(root, time.monotonic() < deadline)
+            self._let_go(0.0)
+        finally:
+            self._working.release()
+
+    def end(self) -> None:
+        """Stop for good, when everything was handed on."""
+        self._ended = True
+        self.flush(1.0)
+        if self._bell.locked():
+            self._bell.release()
+
+    def readings(self) -> Iterable[Reading]:
+        """What was found so far, by kind and culprit."""
+        return [(number, {"kind": kind, "culprit": culprit}) for (kind, culprit), number in self.found.copy().items()]
+
+    def _run(self, bell: Any) -> None:
+        while not self._ended and bell is self._bell:
+            bell.acquire(timeout=TICK)
+            while self._queue and not self._ended:
+                wait = self._queue[0][0] + SETTLE - time.monotonic()
+                if wait > 0:
+                    time.sleep(wait)
+                with self._working:
+                    try:
+                        _, root = self._queue.popleft()
+                    except IndexError:
+                        break
+                    self._look(root, True)
+            with self._working:
+                self._let_go(HELD)
+
+    def _look(self, root: Root, analyse: bool) -> None:
+        findings: list[Finding] = []
+        if analyse:
+            try:
+                findings = self.analyse(root)
+            except Exception as error:
+                self._release(root)
+                self._host.guard("bottlenecks").handle(error)
+        else:
+            self.unanalysed += 1
+        if not findings:
+            self._release(root)
+            return
+        self._hand_on(root, findings)
+        for finding in findings:
+            self._tell(finding)
+
+    def analyse(self, root: Root) -> list[Finding]:
+        """The findings of a local root, the costliest first."""
+        seen = Trace(root, self._baselines, self._surroundings())
+        found = [finding for detector in self._detectors for finding in detector.find(seen)]
+        found = [finding for finding in found if finding.cost >= LEAST or finding.kind == "memory_growth"]
+        return sorted(found, key=lambda finding: finding.cost, reverse=True)
+
+    def _tell(self, finding: Finding) -> None:
+        culprit = finding.culprit
+        if len(self.found) >= CULPRITS and (finding.kind, culprit) not in self.found:
+            culprit = "other"
+        self.found[finding.kind, culprit] += 1
+        context = None
+        if finding.record.span is not None and finding.record.span.context is not None:
+            context = trace_api.set_span_in_context(trace_api.NonRecordingSpan(finding.record.span.context))
+        self._host.event(FOUND, finding.attributes(), body=finding.evidence, severity="WARN", context=context)
+
+    # --- handing on --------------------------------------------------------------------------------
+
+    def _hand_on(self, root: Root, findings: list[Finding]) -> None:
+        by_record: dict[int, list[Finding]] = {}
+        for finding in findings:
+            by_record.setdefault(id(finding.record), []).append(finding)
+        worst = findings[0]
+        kinds = sorted({finding.kind for finding in findings})
+        held = root.held or deque()
+        while held:
+            record = held.popleft()
+            span = record.span
+            if span is None:
+                continue
+            shown = by_record.get(id(record), [])
+            attributes: dict[str, Any] = {}
+            if shown or record is root.top:
+                attributes["perf.self_time"] = _self_time(record) / 1e9
+                attributes[KINDS] = sorted({finding.kind for finding in shown})
+            if record is root.top:
+                attributes |= {
+                    BOTTLENECK: True,
+                    KINDS: kinds,
+                    "perf.bottleneck.cost": round(worst.cost, 6),
+                    "perf.bottleneck.top": worst.evidence,
+                }
+                if root.cpu >= 0:
+                    attributes["perf.cpu_time"] = root.cpu / 1e9
+                if root.waiting >= 0:
+                    attributes["perf.runqueue_time"] = root.waiting / 1e9
+                paused = sum(
+                    max(0, min(pause.end, record.end) - max(pause.start, record.start))
+                    for pause in self._surroundings().pauses
+                )
+                attributes["perf.gc_time"] = paused / 1e9
+            self._processor.hand_on(enriched(span, attributes, shown) if attributes else span)
+
+    def _release(self, root: Root) -> None:
+        held = root.held
+        while held:
+            try:
+                record = held.popleft()
+            except IndexError:
+                return
+            self._processor.hand_on(record.span)
+
+    def _let_go(self, age: float) -> None:
+        """Hand on the spans that have waited for longer than ``age`` for a root that is still open."""
+        limit = time.time_ns() - int(age * 1e9)
+        for root in list(self._processor.roots.values()):
+            held = root.held
+            while held and held[0].end <= limit:
+                try:
+                    self._processor.hand_on(held.popleft().span)
+                except IndexError:
+                    break
+
+
+def _self_time(record: Record) -> int:
+    """What no child covers (ns)."""
+    covered, reached = 0, record.start
+    for child in sorted(record.children or (), key=lambda child: child.start):
+        start, end = max(child.start, reached), min(child.end, record.end)
+        if start < end:
+            covered += end - start
+            reached = end
+    return record.duration - covered

@@ -1,0 +1,153 @@
+"""How long operations usually take: online, from windows of a hundred, with bounded memory.
+
+A window that is slower than the baseline is not learnt from, so that what has become slow does not become normal
+while it is being reported; after :data:`ACCEPTED` such windows it does, since somebody has decided to live with it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from otel_perf.bottlenecks.conventions import raw
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from otel_perf.bottlenecks.record import Record
+
+WINDOW: Final = 100
+LEARNT: Final = 2  # windows before anything is said
+ABOVE_P90: Final = 28  # of a window: by chance (binomial, p = 0.1) once in 10⁷
+ABOVE_MEDIAN: Final = 50  # of a window, above SLOWER × the median
+SLOWER: Final = 1.25
+RUNNING: Final = 2  # windows in a row
+ACCEPTED: Final = 20
+DECAY: Final = 0.8  # weight of what was learnt before, per window: half of it is from the last three
+NAMES: Final = 1_000  # operations that are remembered, of each kind
+LONGEST: Final = 10**13  # ns
+
+_STEP: Final = 16 / math.log(2)  # buckets grow by 2^(1/16): a quantile is right within 4.4 %
+
+
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """An operation has become slower: medians in ns."""
+
+    before: float
+    now: float
+
+    @property
+    def rise(self) -> float:
+        """By how much (ns)."""
+        return self.now - self.before
+
+
+class Durations:
+    """The durations of one operation. A window is looked at in the thread that fills it: about 0.2 µs a span."""
+
+    __slots__ = ("buckets", "count", "median", "p90", "p95", "recent", "regression", "slow", "windows")
+
+    def __init__(self) -> None:
+        self.recent: list[int] = []
+        self.buckets: dict[int, float] = {}
+        self.windows = 0  # learnt from
+        self.count = 0
+        self.slow = 0  # windows in a row that were slower
+        self.median = 0.0
+        self.p90 = 0.0
+        self.p95 = 0.0
+        self.regression: Regression | None = None
+
+    @property
+    def seen(self) -> int:
+        """How often it was counted."""
+        return self.count + len(self.recent)
+
+    def add(self, duration: int) -> Regression | None:
+        """Count one; the regression if this one completes a window that shows it."""
+        self.recent.append(duration)
+        return self.look() if len(self.recent) >= WINDOW else None
+
+    def look(self) -> Regression | None:
+        """Look at the window that is full."""
+        window, self.recent = self.recent, []
+        return self._window(sorted(window[:WINDOW])) if len(window) >= WINDOW else None
+
+    def _window(self, window: list[int]) -> Regression | None:
+        self.count += WINDOW
+        if self.windows >= LEARNT and self._is_slower(window):
+            self.slow += 1
+            if self.slow <= ACCEPTED:
+                if self.slow >= RUNNING:
+                    self.regression = Regression(self.median, window[WINDOW // 2])
+                return self.regression
+            self.buckets.clear()
+        self.slow = 0
+        self.regression = None
+        self._learn(window)
+        return None
+
+    def _is_slower(self, window: list[int]) -> bool:
+        limit = SLOWER * self.median
+        return (
+            sum(duration > self.p90 for duration in window) >= ABOVE_P90
+            and sum(duration > limit for duration in window) > ABOVE_MEDIAN
+        )
+
+    def _learn(self, window: list[int]) -> None:
+        buckets = {bucket: kept for bucket, weight in self.buckets.items() if (kept := weight * DECAY) >= 0.01}
+        for duration in window:
+            bucket = int(math.log(min(max(duration, 1), LONGEST)) * _STEP)
+            buckets[bucket] = buckets.get(bucket, 0.0) + 1.0
+        self.buckets = buckets
+        self.windows += 1
+        self.median, self.p90, self.p95 = self._quantiles((0.5, 0.9, 0.95))
+
+    def _quantiles(self, wanted: tuple[float, ...]) -> list[float]:
+        total, reached = sum(self.buckets.values()), 0.0
+        found: list[float] = []
+        for bucket in sorted(self.buckets):
+            reached += self.buckets[bucket]
+            while len(found) < len(wanted) and reached >= wanted[len(found)] * total - 1e-9:
+                found.append(math.exp((bucket + 0.5) / _STEP))
+        return found
+
+
+class Baselines:
+    """Of local roots by name, and of client spans by name and statement; :data:`NAMES` of each. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._roots: dict[str, Durations] = {}
+        self._clients: dict[tuple[str, str], Durations] = {}
+
+    def root(self, record: Record, duration: int) -> Regression | None:
+        """Count a local root that has ended."""
+        known = self._roots.get(record.name)
+        if known is None:
+            if len(self._roots) >= NAMES:
+                return None
+            known = self._roots[record.name] = Durations()
+        return known.add(duration)
+
+    def client(self, span: ReadableSpan, duration: int) -> None:
+        """Count a client span that has ended."""
+        key = span._name, raw(span)
+        known = self._clients.get(key)
+        if known is None:
+            if len(self._clients) >= NAMES:
+                return
+            known = self._clients[key] = Durations()
+        recent = known.recent
+        recent.append(duration)
+        if len(recent) >= WINDOW:
+            known.look()
+
+    def of_root(self, record: Record) -> Durations | None:
+        """What is known of the local root's operation."""
+        return self._roots.get(record.name)
+
+    def of_client(self, record: Record) -> Durations | None:
+        """What is known of the call."""
+        return None if record.span is None else self._clients.get((record.name, raw(record.span)))

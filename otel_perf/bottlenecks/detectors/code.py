@@ -1,0 +1,163 @@
+"""Time in the program's own code, and time in which it would have run if it had been let."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from otel_perf.bottlenecks.detectors.base import Share, Switched, at, most_common, ms, places, setting
+from otel_perf.bottlenecks.finding import Finding
+from otel_perf.bottlenecks.stacks import RUNNING
+from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from otel_perf.bottlenecks.place import Place
+    from otel_perf.bottlenecks.record import Record
+    from otel_perf.bottlenecks.stacks import Sample
+    from otel_perf.bottlenecks.trace import Activity, Piece, Trace
+
+PROBED: Final = 5_000_000  # ns: CPython's switch interval
+FIRST: Final = 3  # times of an operation that may be cold starts: imports, caches that fill, connections
+
+
+def _length(pieces: Sequence[Piece]) -> int:
+    return sum(piece.end - piece.start for piece in pieces)
+
+
+def _most(pieces: Sequence[Piece]) -> Record:
+    spent: dict[int, int] = {}
+    for piece in pieces:
+        spent[id(piece.record)] = spent.get(id(piece.record), 0) + piece.end - piece.start
+    chosen = max(pieces, key=lambda piece: spent[id(piece.record)]).record
+    return chosen if chosen.work is None else chosen.work.record
+
+
+def _hottest(samples: Sequence[Sample]) -> tuple[Place | None, float]:
+    return most_common(places(sample.stack for sample in samples))
+
+
+def _importing(samples: Sequence[Sample]) -> bool:
+    """Whether half of the time or more went into importing modules."""
+    cold = sum(sample.stack.importing for sample in samples)
+    return cold * 2 >= len(samples)
+
+
+@dataclass(frozen=True, slots=True)
+class CpuStarved(Switched):
+    """The thread was ready to run, and no CPU was free."""
+
+    kind: ClassVar[str] = "cpu_starved"
+    share: Share = setting(0.2, "Such a share of the local root in the run queue, at least.")
+    least: Duration = setting(0.02, "And so much time (s).")
+
+    def find(self, trace: Trace) -> Iterator[Finding]:
+        """From the kernel's own account of the thread (schedstat); Linux only."""
+        for activity in trace.activities:
+            if activity.waiting < max(self.least * 1e9, self.share * trace.duration):
+                continue
+            pieces = trace.pieces(activity.has)
+            if not pieces:
+                continue
+            record = _most(pieces)
+            spent = trace.take(activity.waiting, activity.has)
+            if spent < max(self.least * 1e9, self.share * trace.duration):
+                continue
+            evidence = (
+                f"{trace.top.name} was ready to run and waited {ms(spent)} of {ms(trace.duration)} for a CPU;"
+                f" this machine or container has too few for what runs on it"
+            )
+            yield Finding(self.kind, record, evidence, spent / 1e9, "CPU")
+
+
+@dataclass(frozen=True, slots=True)
+class GilWait(Switched):
+    """The thread was ready to run, and another one of the process had the interpreter."""
+
+    kind: ClassVar[str] = "gil_wait"
+    share: Share = setting(0.2, "Such a share of the local root, at least.")
+    least: Duration = setting(0.05, "And so much time (s).")
+
+    def find(self, trace: Trace) -> Iterator[Finding]:
+        """Own time without CPU and not in the run queue, in code that moves on, while a sleeping thread overslept."""
+        for activity in trace.activities:
+            pieces = trace.pieces(activity.has)
+            own = _length(pieces)
+            least = max(self.least * 1e9, self.share * trace.duration)
+            if activity.cpu < 0 or own - activity.cpu < least:
+                continue
+            probes = [
+                probe
+                for probe in trace.around.overslept
+                if activity.start < probe.end <= activity.end and probe.gil >= PROBED
+            ]
+            overslept = sum(probe.gil for probe in probes)
+            waited = min(own - activity.cpu - max(0, activity.waiting), 2 * overslept)
+            samples = trace.samples_in(pieces, activity.thread)
+            moved = {sample.stack.position for sample in samples if sample.stack.doing == RUNNING}
+            if waited < least or len(probes) < 3 or len(moved) < 2:
+                continue
+            record = _most(pieces)
+            spent = trace.take(waited, activity.has)
+            hog, _ = most_common(places(probe.hog for probe in probes if probe.hog is not None))
+            whose = f" {hog.function} had it most," if hog is not None else ""
+            evidence = (
+                f"{trace.top.name} waited about {ms(spent)} of {ms(trace.duration)} for the interpreter (GIL);"
+                f"{whose} in another thread{at(hog)}; a process of its own for that would save this"
+            )
+            yield Finding(self.kind, record, evidence, spent / 1e9, hog.function if hog else "GIL", 1, hog)
+
+
+@dataclass(frozen=True, slots=True)
+class CpuBound(Switched):
+    """Computing."""
+
+    kind: ClassVar[str] = "cpu_bound"
+    share: Share = setting(0.8, "Such a share of its own time on a CPU, at least.")
+    least: Duration = setting(0.1, "So much CPU time, at least (s).")
+
+    def find(self, trace: Trace) -> Iterator[Finding]:
+        """By the thread's own CPU time: never across an await."""
+        for activity in trace.activities:
+            pieces = trace.pieces(activity.has)
+            own = _length(pieces)
+            cpu = min(activity.cpu, own)
+            if cpu < max(self.least * 1e9, self.share * own):
+                continue
+            yield from _own_time(self.kind, trace, activity, pieces, "computed")
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTime(Switched):
+    """Time in its own code that none of the others explains."""
+
+    kind: ClassVar[str] = "self_time"
+    share: Share = setting(0.5, "Such a share of the local root, at least.")
+    least: Duration = setting(0.1, "And so much time (s).")
+
+    def find(self, trace: Trace) -> Iterator[Finding]:
+        """Not what only awaits: of a coroutine only what it hands to a thread counts."""
+        for activity in trace.activities:
+            pieces = trace.pieces(activity.has)
+            if _length(pieces) >= max(self.least * 1e9, self.share * trace.duration):
+                yield from _own_time(self.kind, trace, activity, pieces, "spent")
+
+
+def _own_time(kind: str, trace: Trace, activity: Activity, pieces: list[Piece], verb: str) -> Iterator[Finding]:
+    if trace.truncated:  # of what is not known any more, some was somebody else's time
+        return
+    samples = trace.samples_in(pieces, activity.thread)
+    baseline = trace.baselines.of_root(trace.top)
+    seen = 0 if baseline is None else baseline.seen
+    if (seen <= FIRST and not samples) or (samples and _importing(samples)):
+        return
+    place, share = _hottest(samples)
+    if place is None:
+        share = 1.0
+    record = _most(pieces)
+    own = trace.claim([(piece.start, piece.end) for piece in pieces], activity.has)
+    cost = own * share
+    where = f", {share:.0%} of it in {place.function}" if place is not None else ""
+    evidence = f"{trace.top.name} {verb} {ms(own)} of {ms(trace.duration)} in its own code{where}{at(place)}"
+    yield Finding(kind, record, evidence, cost / 1e9, place.function if place is not None else record.name, 1, place)

@@ -1,0 +1,107 @@
+"""A line of code that a person can open: which frame of a stack is the app's own, and not a library's."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import CodeType, FrameType
+
+DEPTH: Final = 200  # frames that are looked at
+CALLERS: Final = 8  # frames that are remembered of a line
+FILES: Final = 10_000  # file names whose owner is remembered
+
+_PACKAGES: Final = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
+_OURS: Final = str(Path(__file__).resolve().parent.parent) + os.sep
+_STDLIB: Final = tuple(
+    {
+        str(Path(path)) + os.sep
+        for name in ("stdlib", "platstdlib")
+        if (path := sysconfig.get_path(name)) is not None
+    }
+)  # fmt: skip
+# What a bare frame of these files says is nothing: they stand between every call and its work.
+_MACHINERY: Final = ("opentelemetry", "wrapt", "_pytest", "pluggy")
+
+APP, LIBRARY, MACHINE = 2, 1, 0  # whose a file is; MACHINE: Python's own, OpenTelemetry's, ours
+_owners: dict[str, int] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line: the function as Python qualifies it, the file, and the code itself."""
+
+    function: str
+    path: str
+    line: int
+    code: CodeType
+    callers: tuple[tuple[CodeType, int], ...] = field(default=(), compare=False)
+    """The app's frames around it, innermost first, with their lines; only where :func:`here` was asked."""
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+def owner(filename: str) -> int:
+    """Whose code a file is. About 0.1 µs for a known one."""
+    known = _owners.get(filename)
+    if known is None:
+        known = _owner(filename)
+        if len(_owners) < FILES:
+            _owners[filename] = known
+    return known
+
+
+def _owner(filename: str) -> int:
+    if filename.startswith(("<frozen", "<string>", "<template>", "<attrs", _OURS)):
+        return MACHINE
+    for mark in _PACKAGES:
+        _, found, rest = filename.rpartition(mark)
+        if found:
+            return MACHINE if rest.startswith(_MACHINERY) else LIBRARY
+    return MACHINE if filename.startswith(_STDLIB) else APP
+
+
+def stack_of(frame: FrameType | None) -> Iterable[tuple[CodeType, int]]:
+    """The code and line of each frame, innermost first; about 0.1 µs each."""
+    for _ in range(DEPTH):
+        if frame is None:
+            return
+        yield frame.f_code, frame.f_lineno or 0
+        frame = frame.f_back
+
+
+def place_of(stack: Iterable[tuple[CodeType, int]]) -> Place | None:
+    """The innermost line of the app; where there is none, of a library."""
+    fallback = None
+    for code, line in stack:
+        whose = owner(code.co_filename)
+        if whose == APP:
+            return _place(code, line)
+        if whose == LIBRARY and fallback is None:
+            fallback = code, line
+    return None if fallback is None else _place(*fallback)
+
+
+def here(depth: int = 1) -> Place | None:
+    """The line of the app from which this is called, and the frames around it. About 10 µs, by the stack's depth."""
+    stack = list(stack_of(sys._getframe(depth + 1)))
+    place = place_of(stack)
+    if place is None:
+        return None
+    callers = [(code, line) for code, line in stack if owner(code.co_filename) == APP]
+    return replace(place, callers=tuple(callers[1 : CALLERS + 1]))
+
+
+def _place(code: CodeType, line: int) -> Place:
+    path = code.co_filename
+    with suppress(ValueError, OSError):  # elsewhere, or a working folder that was deleted
+        path = str(Path(path).relative_to(Path.cwd()))
+    return Place(code.co_qualname, path, line, code)

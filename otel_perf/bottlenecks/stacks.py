@@ -1,0 +1,145 @@
+"""What a thread or a task is doing at this moment, told from its stack, which nobody has to pay for but who looks.
+
+Reading another thread's frames is safe under the GIL: it cannot run meanwhile. It may be anywhere, so a stack says
+where the time goes only when several of them agree.
+"""
+
+from __future__ import annotations
+
+import dis
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_perf.bottlenecks.place import DEPTH, place_of, stack_of
+
+if TYPE_CHECKING:
+    from types import CodeType, FrameType
+
+    from otel_perf.bottlenecks.place import Place
+    from otel_perf.bottlenecks.record import Record
+
+RUNNING, WAITING, LOCK, POOL = "running", "waiting", "lock", "pool"
+
+# Where a library's pool makes its caller wait: end of the file's name, function, what it is called.
+_POOLS: Final = (
+    ("sqlalchemy/util/queue.py", "get", "SQLAlchemy's connection pool"),
+    ("sqlalchemy/pool/impl.py", "_do_get", "SQLAlchemy's connection pool"),
+    ("psycopg_pool/pool.py", "getconn", "psycopg's connection pool"),
+    ("psycopg_pool/pool_async.py", "getconn", "psycopg's connection pool"),
+    ("asyncpg/pool.py", "_acquire", "asyncpg's connection pool"),
+    ("urllib3/connectionpool.py", "_get_conn", "urllib3's connection pool"),
+    ("httpcore/_sync/connection_pool.py", "wait_for_connection", "httpx's connection pool"),
+    ("httpcore/_async/connection_pool.py", "wait_for_connection", "httpx's connection pool"),
+    ("redis/connection.py", "get_connection", "redis-py's connection pool"),
+    ("pymongo/pool.py", "_get_conn", "pymongo's connection pool"),
+)
+_POOL_FILES: Final = {path.rpartition("/")[2] for path, _, _ in _POOLS}
+_ASYNC_LOCKS: Final = {"Lock.acquire": "asyncio.Lock", "Semaphore.acquire": "asyncio.Semaphore"}
+_LOCKING: Final = {"Semaphore.acquire": "threading.Semaphore"}
+_ACQUIRING: Final = {"acquire", "acquire_lock", "__enter__"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack at one moment: what its innermost frame does, and the app's line."""
+
+    doing: str
+    what: str  # the lock or pool that is waited for
+    place: Place | None
+    code: CodeType
+    instruction: int  # of the innermost frame: the same one again means that it has not moved
+    importing: bool = False  # a module
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Tells whether two stacks are at the same instruction."""
+        return id(self.code), self.instruction
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A stack seen for a trace."""
+
+    at: int  # ns
+    record: Record  # the innermost span that was open there
+    thread: int
+    stack: Stack
+
+
+def of_thread(frame: FrameType) -> Stack:
+    """The stack whose innermost frame is ``frame``; 5–20 µs."""
+    frames = list(stack_of(frame))
+    doing, what = _doing(frame.f_code, frame.f_lasti, frames)
+    importing = any(code.co_filename.startswith("<frozen importlib") for code, _ in frames)
+    return Stack(doing, what, place_of(frames), frame.f_code, frame.f_lasti, importing)
+
+
+def of_task(task: Any) -> Stack | None:
+    """The stack of a task that is waiting; ``None`` if it is running, has ended, or is not made of coroutines."""
+    frames: list[FrameType] = []
+    awaited = task.get_coro()
+    for _ in range(DEPTH):
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is None:
+            break
+        if getattr(awaited, "cr_running", False) or getattr(awaited, "gi_running", False):
+            return None
+        frames.append(frame)
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    if not frames:
+        return None
+    frames.reverse()
+    stack = [(frame.f_code, frame.f_lineno or 0) for frame in frames]
+    code, instruction = frames[0].f_code, frames[0].f_lasti
+    doing, what = WAITING, ""
+    if code.co_filename.endswith("asyncio/locks.py") and code.co_qualname in _ASYNC_LOCKS:
+        doing, what = LOCK, _ASYNC_LOCKS[code.co_qualname]
+    pool = _pool(stack)
+    if pool:
+        doing, what = POOL, pool
+    return Stack(doing, what, place_of(stack), code, instruction)
+
+
+def _doing(code: CodeType, instruction: int, stack: list[tuple[CodeType, int]]) -> tuple[str, str]:
+    filename = code.co_filename
+    if filename.endswith(("threading.py", "selectors.py", "queue.py", "concurrent/futures/_base.py")):
+        pool = _pool(stack)
+        if pool:
+            return POOL, pool
+        for outer, _ in stack[:3]:
+            if outer.co_qualname in _LOCKING and outer.co_filename.endswith("threading.py"):
+                return LOCK, _LOCKING[outer.co_qualname]
+        if code.co_qualname in {"Condition.__enter__", "Condition.acquire"}:
+            return LOCK, "threading.Condition"
+        return WAITING, ""
+    if _takes_lock(code, instruction):
+        return LOCK, "a lock"
+    return RUNNING, ""
+
+
+def _pool(stack: list[tuple[CodeType, int]]) -> str:
+    for code, _ in stack[:8]:
+        if code.co_filename.rpartition("/")[2] in _POOL_FILES:
+            for path, function, name in _POOLS:
+                if code.co_filename.endswith(path) and code.co_name == function:
+                    return name
+    return ""
+
+
+@lru_cache(maxsize=512)
+def _takes_lock(code: CodeType, instruction: int) -> bool:
+    """Whether the instruction enters a ``with`` or calls an ``acquire``.
+
+    A lock of Python's own is written in C and has no frame, so that a thread that waits for it stands at that
+    instruction of its caller. Whatever else is written in Python and entered there would be the innermost frame.
+    """
+    name = ""
+    for found in dis.get_instructions(code):
+        if found.opname in {"LOAD_METHOD", "LOAD_ATTR"}:
+            name = str(found.argval)
+        if found.opname in {"BEFORE_WITH", "LOAD_SPECIAL"}:
+            name = "__enter__"
+        if found.offset >= instruction:
+            return found.opname == "BEFORE_WITH" or (found.opname.startswith("CALL") and name in _ACQUIRING)
+    return False

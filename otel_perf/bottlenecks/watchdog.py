@@ -1,0 +1,351 @@
+"""A thread that looks at what is late, while something is open, and sleeps otherwise.
+
+Every 20 ms it sends each busy event loop a heartbeat, looks at the stacks of the spans that have been open for too
+long, and reads the memory in use. Its own sleep is the probe for the GIL: what it overslept, less what it waited for a
+CPU, it waited for the interpreter. It takes at most 2 % of a CPU: when there is much to look at, it looks less often.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from asyncio import tasks
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_perf.bottlenecks.record import CLIENT, Record, Root, Work
+from otel_perf.bottlenecks.stacks import RUNNING, Sample, Stack, of_task, of_thread
+from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otel_perf.bottlenecks.processor import BottleneckProcessor
+    from otel_perf.bottlenecks.work import Workshop
+    from otel_perf.core.guard import Guard
+
+PERIOD: Final = 0.02  # seconds between looks
+DUTY: Final = 50  # it sleeps at least so many times as long as it looked
+AWAKE: Final = 1.0  # seconds for which it goes on looking when nothing is open
+LATE: Final = 0.015  # seconds after which a heartbeat is waited for, and the loop's stack looked at
+OVERSLEPT: Final = 0.005  # seconds: CPython's switch interval
+SAMPLES: Final = 2_000  # kept for one local root
+PLACES: Final = 64  # stacks looked at in one go
+READINGS: Final = 3_000  # of memory and of the GIL that are kept: a minute
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+_LINUX: Final = sys.platform.startswith("linux")
+
+
+@dataclass(slots=True)
+class Heartbeat:
+    """An event loop, and when it was last asked and last answered (ns)."""
+
+    loop: Any
+    thread: int
+    sent: int = 0
+    answered: int = 0
+    stacks: list[Stack] = field(default_factory=list)
+    culprit: Record | None = None
+    asked: bool = False
+
+    def beat(self) -> None:
+        """Called by the loop."""
+        self.answered = time.time_ns()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """An event loop did nothing else for some time (ns)."""
+
+    loop: Any
+    start: int
+    end: int
+    stacks: tuple[Stack, ...]
+    culprit: Record | None  # the span in whose task it was, if that is known
+    asked: bool  # requests were open meanwhile, or other work of the app's own
+
+
+@dataclass(frozen=True, slots=True)
+class Overslept:
+    """The watchdog slept for too long: for want of a CPU, or because other threads had the interpreter."""
+
+    start: int  # ns
+    end: int
+    queued: int  # ns of it in the run queue
+    hog: Stack | None
+
+    @property
+    def gil(self) -> int:
+        """How much of it was waiting for the interpreter (ns)."""
+        return max(0, self.end - self.start - self.queued)
+
+
+class Watchdog:
+    """Started by the first span, once in a process; safe across forks."""
+
+    def __init__(
+        self, processor: BottleneckProcessor, workshop: Workshop, slow: float, guard: Callable[[], Guard]
+    ) -> None:
+        self.blocks: deque[Block] = deque(maxlen=256)
+        self.overslept: deque[Overslept] = deque(maxlen=READINGS)
+        self.resident: deque[tuple[int, int]] = deque(maxlen=READINGS)  # (ns, bytes)
+        self.block_limit = 100_000_000  # ns
+        self._processor = processor
+        self._workshop = workshop
+        self._slow = int(slow * 1e9)
+        self._guard = guard
+        self._hearts: dict[int, Heartbeat] = {}
+        self._positions: dict[int, tuple[int, int]] = {}
+        self._files: dict[int, int] = {}
+        self._turn = 0
+        self._statm = -1
+        self.after_fork_in_child()
+
+    def after_fork_in_child(self) -> None:
+        """The thread is not there any more; the next span starts one."""
+        self._asleep = True
+        self._started = False
+        self._ended = False
+        self._bell = allocate_lock()
+        self._bell.acquire()
+        self._hearts.clear()
+        for file in (*self._files.values(), self._statm):  # of the parent's threads and memory
+            if file >= 0:
+                os.close(file)
+        self._files.clear()
+        self._statm = -1
+
+    def begun(self, root: Root) -> None:
+        """A local root was started: wake up."""
+        loop = root.loop
+        if loop is not None and id(loop) not in self._hearts:
+            self._hearts[id(loop)] = Heartbeat(loop, get_ident())
+        if self._asleep and not self._ended:
+            self._asleep = False
+            if not self._started:
+                self._started = True
+                start_new_thread(self._run, (self._bell,))
+            elif self._bell.locked():
+                self._bell.release()
+
+    def end(self) -> None:
+        """Stop looking, for good."""
+        self._ended = True
+
+    def _run(self, bell: Any) -> None:
+        native, idle = _open_run_queue(0), 0.0
+        slept, waited = PERIOD, _run_queue(native)
+        while not self._ended and bell is self._bell:
+            before = time.monotonic()
+            time.sleep(slept)
+            after, worked, queued = time.monotonic(), time.thread_time(), _run_queue(native)
+            late, starved, waited = after - before - slept, max(0, queued - waited), queued
+            try:
+                idle = 0.0 if self.look(late, starved) else idle + after - before
+            except Exception as error:
+                self._guard().handle(error)
+            if idle > AWAKE:
+                idle = 0.0
+                self._asleep = True
+                if not self._processor.roots:
+                    bell.acquire()
+                self._asleep = False
+            slept = max(PERIOD, DUTY * (time.thread_time() - worked))
+
+    def look(self, late: float = 0.0, starved: int = 0) -> bool:
+        """Look once. ``late`` (s) is what the last sleep took too long, ``starved`` (ns) what of that was the kernel's.
+
+        Whether anything is open.
+        """
+        now = time.time_ns()
+        roots = list(self._processor.roots.values())
+        if not roots and not any(heart.sent > heart.answered for heart in self._hearts.values()):
+            return False
+        frames = sys._current_frames()
+        self._listen(now, roots, frames)
+        memory = self._memory()
+        if memory:
+            self.resident.append((now, memory))
+        slow = [root for root in roots if now - root.top.start >= self._slow]
+        for root in slow if len(slow) > 1 else ():
+            root.crowded = True
+        if slow:
+            self._sample(now, slow, frames)
+        if late >= OVERSLEPT:
+            self.overslept.append(Overslept(now - int(late * 1e9), now, starved, self._hog(frames)))
+        return True
+
+    # --- event loops -------------------------------------------------------------------------------
+
+    def _listen(self, now: int, roots: list[Root], frames: dict[int, Any]) -> None:
+        busy = {id(root.loop) for root in roots if root.loop is not None}
+        for key, heart in list(self._hearts.items()):
+            if heart.sent > heart.answered:
+                if now - heart.sent >= LATE * 1e9 and heart.thread in frames and len(heart.stacks) < 100:
+                    heart.stacks.append(of_thread(frames[heart.thread]))
+                    if heart.culprit is None:
+                        heart.culprit = self._running(heart.loop)
+                    heart.asked = heart.asked or any(
+                        root.loop is heart.loop and root.top.kind is not CLIENT for root in roots
+                    )
+                if heart.loop.is_closed():
+                    del self._hearts[key]
+                continue
+            if heart.stacks:
+                self._record(heart)
+            if key in busy:
+                heart.sent = time.time_ns()
+                try:
+                    heart.loop.call_soon_threadsafe(heart.beat)
+                except RuntimeError:  # closed
+                    del self._hearts[key]
+
+    def _record(self, heart: Heartbeat) -> None:
+        # It was well when it answered last; the block began somewhere between then and the next heartbeat.
+        start = heart.sent - int(PERIOD * 1e9 / 2)
+        if heart.answered - start >= self.block_limit:
+            self.blocks.append(
+                Block(heart.loop, start, heart.answered, tuple(heart.stacks), heart.culprit, heart.asked)
+            )
+        heart.stacks, heart.culprit, heart.asked = [], None, False
+
+    def _running(self, loop: Any) -> Record | None:
+        """The innermost span of the task that a loop is running."""
+        running = getattr(tasks, "_current_tasks", {}).get(loop)
+        if running is None:
+            return None
+        return _record_of(running, self._processor.open)
+
+    # --- stacks ------------------------------------------------------------------------------------
+
+    def _sample(self, now: int, slow: list[Root], frames: dict[int, Any]) -> None:
+        for root in slow:
+            self._queue_of(root.top.thread, root)
+        chosen = self._chosen({id(root) for root in slow})
+        if len(chosen) > PLACES:
+            self._turn = (self._turn + PLACES) % len(chosen)
+            chosen = (chosen[self._turn :] + chosen[: self._turn])[:PLACES]
+        for thread, task, record in chosen:
+            frame = frames.get(thread)
+            stack = of_task(task) if task is not None else None if frame is None else of_thread(frame)
+            if stack is None or (record.kind is CLIENT and stack.doing == RUNNING):
+                continue
+            samples = record.root.samples
+            if samples is None:
+                samples = record.root.samples = []
+            if len(samples) < SAMPLES:
+                samples.append(Sample(now, record, thread, stack))
+
+    def _chosen(self, wanted: set[int]) -> list[tuple[int, Any, Record]]:
+        """Each thread and task of the roots that are ``wanted``, with the innermost span that is open there."""
+        places: dict[tuple[int, int], tuple[int, Any, Record]] = {}
+        for thread, work in list(self._workshop.running.items()):
+            places[thread, 0] = thread, None, work.record
+            if id(work.record.root) in wanted:
+                self._queue_of(thread, work)
+        for record in list(self._processor.open.values()):  # in order of start: the innermost is last
+            task = record.task
+            places[record.thread, 0 if task is None else id(task)] = record.thread, task, record
+        return [place for place in places.values() if id(place[2].root) in wanted]
+
+    def _hog(self, frames: dict[int, Any]) -> Stack | None:
+        """A thread of the app that has moved since the last time, and so had the interpreter."""
+        before, found = self._positions, None
+        self._positions = {}
+        for thread, frame in list(frames.items())[:PLACES]:
+            if thread == get_ident():
+                continue
+            position = id(frame.f_code), frame.f_lasti
+            self._positions[thread] = position
+            if found is None and before.get(thread, position) != position:
+                stack = of_thread(frame)
+                if stack.doing == RUNNING and stack.place is not None:
+                    found = stack
+        return found
+
+    def _queue_of(self, thread: int, waits: Root | Work) -> None:
+        """Keep track of how long a thread has waited for a CPU since somebody looked first."""
+        file = self._files.get(thread)
+        if file is None:
+            native = _native(thread)
+            if not native or len(self._files) > 256:
+                return
+            file = self._files[thread] = _open_run_queue(native)
+        queued = _run_queue(file)
+        if queued < 0:
+            self._close(thread)
+        elif waits.queued < 0:
+            waits.queued = queued
+        else:
+            waits.waiting = queued - waits.queued
+
+    def _memory(self) -> int:
+        """Bytes of memory in use; 0 where that cannot be read cheaply."""
+        if not _LINUX:
+            return 0
+        try:
+            if self._statm < 0:
+                self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+            return int(os.pread(self._statm, 64, 0).split()[1]) * _PAGE
+        except (OSError, IndexError, ValueError):
+            return 0
+
+    def _close(self, thread: int) -> None:
+        file = self._files.pop(thread, -1)
+        if file >= 0:
+            os.close(file)
+
+
+def _record_of(task: Any, opened: dict[int, Record]) -> Record | None:
+    """The innermost open span of ``task``: of those started in it, else the one it inherited in its context."""
+    found = None
+    for record in list(opened.values()):
+        if record.task is task:
+            found = record
+    return found or _inherited(task, opened)
+
+
+def _inherited(task: Any, opened: dict[int, Record]) -> Record | None:
+    import contextvars
+    import gc
+
+    from opentelemetry import trace
+
+    for context in gc.get_referents(task):  # Python 3.11 has no other way to a task's context
+        if type(context) is contextvars.Context:
+            for variable, value in context.items():
+                if variable.name == "current_context" and isinstance(value, dict):
+                    span: Any = trace.get_current_span(value)  # type: ignore[arg-type]
+                    enclosing = getattr(span, "enclosing", None)
+                    span = span if enclosing is None else enclosing()
+                    return opened.get(span.get_span_context().span_id)
+    return None
+
+
+def _native(thread: int) -> int:
+    import threading
+
+    known = threading._active.get(thread)  # type: ignore[attr-defined]
+    return (known.native_id or 0) if known is not None else 0
+
+
+def _open_run_queue(native: int) -> int:
+    if not _LINUX:
+        return -1
+    try:
+        name = f"/proc/self/task/{native}/schedstat" if native else "/proc/thread-self/schedstat"
+        return os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def _run_queue(file: int) -> int:
+    """Ns that the thread has waited for a CPU so far; -1 if that cannot be read."""
+    if file < 0:
+        return -1
+    try:
+        return int(os.pread(file, 64, 0).split()[1])
+    except (OSError, IndexError, ValueError):
+        return -1

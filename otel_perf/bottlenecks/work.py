@@ -1,0 +1,105 @@
+"""Work that a span hands to a pool: how long it waited there, in which thread it ran, and what CPU it took.
+
+Without this the time of a handler that a framework runs in a thread would look like waiting.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import trace
+
+from otel_perf.bottlenecks.place import here
+from otel_perf.bottlenecks.record import Work
+from otel_perf.core import executors
+from otel_perf.core.threads import get_ident
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import ExitStack
+
+    from otel_perf.bottlenecks.processor import BottleneckProcessor
+    from otel_perf.bottlenecks.record import Record
+
+WORKS: Final = 512  # that are remembered of one local root
+
+
+class Workshop:
+    """The work that is under way. Thread-safe."""
+
+    def __init__(self, processor: BottleneckProcessor) -> None:
+        self.running: dict[int, Work] = {}  # by thread
+        self._processor = processor
+
+    def install(self, undo: ExitStack) -> None:
+        """Look at every ``submit`` to a ThreadPoolExecutor; at AnyIO's threads when they are first used."""
+        executors.watch(self._submitted, undo)
+        self._undo = undo
+        self.anyio()
+
+    def anyio(self) -> bool:
+        """Look at AnyIO's threads too, if it has been imported: Starlette runs plain functions in them."""
+        module: Any = sys.modules.get("anyio.to_thread")
+        if module is None:
+            return False
+        original = module.run_sync
+
+        def run_sync(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            return original(self._wrapped(func, "AnyIO's worker threads", full=False), *args, **kwargs)
+
+        def restore() -> None:
+            if module.run_sync is run_sync:
+                module.run_sync = original
+
+        run_sync.__wrapped__ = original  # type: ignore[attr-defined]
+        module.run_sync = run_sync
+        self._undo.callback(restore)
+        return True
+
+    def _submitted(self, executor: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+        queue = getattr(executor, "_work_queue", None)
+        full = queue is not None and queue.qsize() > 0
+        threads = getattr(executor, "_max_workers", 0)
+        return self._wrapped(function, f"a ThreadPoolExecutor of {threads}", full=full)
+
+    def _wrapped(self, function: Callable[..., Any], pool: str, *, full: bool) -> Callable[..., Any]:
+        record = self._record()
+        if record is None:
+            return function
+        root = record.root
+        if root.works is None:
+            root.works = []
+        if len(root.works) >= WORKS:
+            return function
+        work = Work(record, pool, time.time_ns())
+        work.submitter = get_ident()
+        if full:
+            work.site = here(2)
+        root.works.append(work)
+        return partial(self._run, work, function)
+
+    def _record(self) -> Record | None:
+        span: Any = trace.get_current_span()
+        enclosing = getattr(span, "enclosing", None)  # a lazy span stays lazy for this
+        context = (span if enclosing is None else enclosing()).get_span_context()
+        record = self._processor.open.get(context.span_id)
+        return record if record is not None and record.root.trace_id == context.trace_id else None
+
+    def _run(self, work: Work, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        thread = work.thread = get_ident()
+        outer = self.running.get(thread)
+        self.running[thread] = work
+        work.started = time.time_ns()
+        cpu = time.thread_time_ns()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            work.cpu = time.thread_time_ns() - cpu
+            work.ended = time.time_ns()
+            if outer is None:
+                self.running.pop(thread, None)
+            else:
+                self.running[thread] = outer
