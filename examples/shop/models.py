@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PRODUCTS: Final = 240
 CUSTOMERS: Final = 80
 ORDERS: Final = 400
-REVIEWS: Final = 18_000
+REVIEWS: Final = 60_000
 CATEGORIES: Final = ("books", "garden", "kitchen", "music", "office", "outdoor", "tools", "toys")
 # fmt: off
 _WORDS: Final = (
@@ -126,7 +126,7 @@ def _content() -> dict[type[Base], list[dict[str, object]]]:
             "id": number,
             "name": f"{chance.choice(_WORDS).title()} {number}",
             "category": chance.choice(CATEGORIES),
-            "description": " ".join(chance.choices(_WORDS, k=18)),
+            "description": " ".join(chance.choices(_WORDS, k=26)),
             "price": chance.randrange(300, 20_000),
         }
         for number in range(1, PRODUCTS + 1)

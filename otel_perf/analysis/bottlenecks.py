@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 from pydantic import BaseModel
 
 from otel_perf.analysis.otlp import service_of
+from otel_perf.core.events import BOTTLENECK
 
 if TYPE_CHECKING:
     from otel_perf.analysis.otlp import LogEntry
 
-BOTTLENECK: Final = "perf.bottleneck"  # the event; its attributes begin with it
 # A collection begins wherever the threshold is passed, so that its lines are no group.
 ANYWHERE: Final = frozenset({"garbage collector"})
 
@@ -21,7 +21,7 @@ class Bottleneck(BaseModel):
     """The findings of one kind at one line of a service; where none is known, of one culprit. Costs in seconds.
 
     ``where`` is that line or culprit. ``function``, ``path``, ``line``, ``evidence`` and ``trace_id`` are of the
-    costliest one; ``culprits`` are all of them, the costliest first.
+    costliest one; ``culprits`` are its own and then the others, by what they cost together.
     """
 
     service: str
@@ -47,7 +47,7 @@ class Bottlenecks:
 
     def add(self, entry: LogEntry) -> bool:
         """Take ``entry``; whether it is a finding."""
-        if entry.event_name != BOTTLENECK:
+        if entry.event_name != BOTTLENECK.name:
             return False
         key = (service_of(entry.resource), _text(entry, "kind"), _where(entry))
         if key not in self._groups:
@@ -70,7 +70,7 @@ class _Group:
         self._worst: tuple[float, LogEntry] | None = None
 
     def add(self, entry: LogEntry) -> None:
-        cost = float(entry.attributes.get(f"{BOTTLENECK}.cost", 0.0))
+        cost = float(entry.attributes.get(f"{BOTTLENECK.name}.cost", 0.0))
         self._findings += 1
         self._traces.add(entry.trace_id)
         self._costs[_text(entry, "culprit")] += cost
@@ -80,11 +80,12 @@ class _Group:
     def row(self) -> Bottleneck:
         assert self._worst is not None
         worst, entry = self._worst
+        own = _text(entry, "culprit")
         attributes = entry.attributes
         return Bottleneck(
             **self._key, findings=self._findings, traces=len(self._traces),
             cost=sum(self._costs.values()), worst=worst,
-            culprits=sorted(self._costs, key=lambda culprit: -self._costs[culprit]),
+            culprits=sorted(self._costs, key=lambda culprit: (culprit != own, -self._costs[culprit])),
             function=str(attributes.get("code.function.name", "")),
             path=str(attributes.get("code.file.path", "")), line=int(attributes.get("code.line.number", 0)),
             evidence=entry.body or _text(entry, "evidence"), trace_id=entry.trace_id,
@@ -92,7 +93,7 @@ class _Group:
 
 
 def _text(entry: LogEntry, name: str) -> str:
-    return str(entry.attributes.get(f"{BOTTLENECK}.{name}", ""))
+    return str(entry.attributes.get(f"{BOTTLENECK.name}.{name}", ""))
 
 
 def _where(entry: LogEntry) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from otel_perf.bottlenecks.processor import BottleneckProcessor
+    from otel_perf.bottlenecks.record import Root
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,10 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
 
         analyst = Analyst(host, processor, self._baselines, detectors, surroundings)
 
+        def begun(root: Root) -> None:
+            workshop.begun()
+            watchdog.begun(root)
+
         def child() -> None:
             processor.after_fork_in_child()
             watchdog.after_fork_in_child()
@@ -89,7 +94,7 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
                 watchdog.block_limit = int(detector.least * 0.8e9)
         processor.share = host.share(self.name)
         processor.finished, processor.flush = analyst.finished, analyst.flush
-        processor.begun = watchdog.begun
+        processor.begun = begun
         undo.callback(processor.forget)
         undo.callback(analyst.end)
         undo.callback(watchdog.end)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import trace as trace_api
 
 from otel_perf.bottlenecks.detectors.base import LEAST
-from otel_perf.bottlenecks.finding import BOTTLENECK, FOUND, KINDS, Finding, enriched
+from otel_perf.bottlenecks.finding import KINDS, Finding, enriched
 from otel_perf.bottlenecks.trace import Surroundings, Trace
+from otel_perf.core.events import BOTTLENECK
 from otel_perf.core.threads import allocate_lock, start_new_thread
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Analyst:
         context = None
         if finding.record.span is not None and finding.record.span.context is not None:
             context = trace_api.set_span_in_context(trace_api.NonRecordingSpan(finding.record.span.context))
-        self._host.event(FOUND, finding.attributes(), body=finding.evidence, severity="WARN", context=context)
+        self._host.event(BOTTLENECK, finding.attributes(), body=finding.evidence, severity="WARN", context=context)
 
     # --- handing on --------------------------------------------------------------------------------
 
@@ -176,7 +177,7 @@ class Analyst:
                 attributes[KINDS] = sorted({finding.kind for finding in shown})
             if record is root.top:
                 attributes |= {
-                    BOTTLENECK: True,
+                    BOTTLENECK.name: True,
                     KINDS: kinds,
                     "perf.bottleneck.cost": round(worst.cost, 6),
                     "perf.bottleneck.top": worst.evidence,

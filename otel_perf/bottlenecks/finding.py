@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util import BoundedList
 
 from otel_perf.core.census import Metric
-from otel_perf.core.events import Event
+from otel_perf.core.events import BOTTLENECK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,11 +19,7 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.place import Place
     from otel_perf.bottlenecks.record import Record
 
-BOTTLENECK: Final = "perf.bottleneck"
 KINDS: Final = "perf.bottleneck.kinds"
-FOUND: Final = Event(
-    BOTTLENECK, "A bottleneck: its kind, evidence, cost and line, with the ids of the span that shows it"
-)
 BOTTLENECKS: Final = Metric("perf.bottlenecks", "{finding}", "counter", "Bottlenecks found, by kind and culprit")
 
 
@@ -60,7 +56,7 @@ def enriched(span: ReadableSpan, attributes: Mapping[str, Any], findings: Sequen
     merged = BoundedAttributes(attributes={**(span.attributes or {}), **attributes}, immutable=True)
     merged.dropped = span.dropped_attributes
     at = span.end_time
-    events = [*span.events, *(SpanEvent(BOTTLENECK, finding.attributes(), at) for finding in findings)]
+    events = [*span.events, *(SpanEvent(BOTTLENECK.name, finding.attributes(), at) for finding in findings)]
     copied: BoundedList[SpanEvent] = BoundedList.from_seq(len(events), events)
     copied.dropped = span.dropped_events
     return ReadableSpan(

@@ -35,12 +35,12 @@ class Pause:
 
 
 class Pauses:
-    """The latest pauses. Costs 0.3 µs a collection."""
+    """The latest pauses. Costs 1 µs a collection."""
 
     def __init__(self, collected: Callable[[int], None]) -> None:
         self.recent: deque[Pause] = deque(maxlen=REMEMBERED)
         self._collected = collected
-        self._start = 0
+        self._start = self._cpu = 0
 
     def install(self, undo: ExitStack) -> None:
         """Begin; ``undo`` ends it."""
@@ -53,10 +53,14 @@ class Pauses:
 
     def _callback(self, phase: str, info: dict[str, Any]) -> None:
         if phase == "start":
-            self._start = time.time_ns()
+            self._cpu, self._start = time.thread_time_ns(), time.time_ns()
             return
-        start, end = self._start, time.time_ns()
-        if not start or end - start < SHORTEST:
+        start, now = self._start, time.time_ns()
+        if not start or now - start < SHORTEST:
+            return
+        # On a busy machine the collection itself may wait for a CPU; that is not its fault.
+        end = min(now, start + time.thread_time_ns() - self._cpu)
+        if end - start < SHORTEST:
             return
         frame = sys._getframe(1)
         asked = "collect" in frame.f_code.co_names

@@ -7,11 +7,12 @@ import sys
 import sysconfig
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from types import CodeType, FrameType
 
 DEPTH: Final = 200  # frames that are looked at
@@ -29,6 +30,8 @@ _STDLIB: Final = tuple(
 )  # fmt: skip
 # What a bare frame of these files says is nothing: they stand between every call and its work.
 _MACHINERY: Final = ("opentelemetry", "wrapt", "_pytest", "pluggy")
+
+_LOOPS: Final = ("asyncio/events.py", "asyncio/base_events.py", "asyncio/runners.py", "uvloop/__init__.py")
 
 APP, LIBRARY, MACHINE = 2, 1, 0  # whose a file is; MACHINE: Python's own, OpenTelemetry's, ours
 _owners: dict[str, int] = {}
@@ -78,6 +81,11 @@ def stack_of(frame: FrameType | None) -> Iterable[tuple[CodeType, int]]:
         frame = frame.f_back
 
 
+def inside_loop(stack: Iterable[tuple[CodeType, int]]) -> Iterator[tuple[CodeType, int]]:
+    """What an event loop is running: the frames of the loop itself, and those that only started it, are left out."""
+    return takewhile(lambda frame: not frame[0].co_filename.endswith(_LOOPS), stack)
+
+
 def place_of(stack: Iterable[tuple[CodeType, int]]) -> Place | None:
     """The innermost line of the app; where there is none, of a library."""
     fallback = None
@@ -92,7 +100,7 @@ def place_of(stack: Iterable[tuple[CodeType, int]]) -> Place | None:
 
 def here(depth: int = 1) -> Place | None:
     """The line of the app from which this is called, and the frames around it. About 10 µs, by the stack's depth."""
-    stack = list(stack_of(sys._getframe(depth + 1)))
+    stack = list(inside_loop(stack_of(sys._getframe(depth + 1))))
     place = place_of(stack)
     if place is None:
         return None

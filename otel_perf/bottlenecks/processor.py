@@ -76,7 +76,7 @@ class BottleneckProcessor(SpanProcessor):
             if len(opened) >= OPEN:
                 self.skipped += 1
                 return
-            above = None if parent is None else opened.get(parent.span_id)
+            above = None if parent is None or parent.is_remote else opened.get(parent.span_id)
             if above is None or above.root.trace_id != context.trace_id:
                 self._begin(context, kind, start)
                 return
@@ -169,7 +169,9 @@ class BottleneckProcessor(SpanProcessor):
         if record.children is not None:
             self.kept = max(0, self.kept - _size(record))
         root.regressed = self._baselines.root(record, duration)
-        if self.finished is None or (duration < HOLD and self.collected <= record.start and root.regressed is None):
+        short = duration < HOLD and self.collected <= record.start and root.regressed is None
+        # A call that nobody's request made says all there is in its own span.
+        if self.finished is None or short or record.kind is CLIENT:
             for waiting in root.held or ():  # outlived its root's start: a clock was set
                 self.hand_on(waiting.span)
             return False

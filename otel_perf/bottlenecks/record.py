@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import SpanKind
 
+from otel_perf.bottlenecks.conventions import raw
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
     from otel_perf.bottlenecks.place import Place
 
 CHILDREN: Final = 512  # records kept of one parent; more are only counted, by name
-NAMES: Final = 64  # names by which they are counted
+NAMES: Final = 64  # kinds by which they are counted
 CLIENT: Final = SpanKind.CLIENT
 WAITING: Final = frozenset({SpanKind.CLIENT, SpanKind.PRODUCER, SpanKind.CONSUMER})  # their time is somebody else's
 
@@ -31,7 +33,7 @@ class Record:
     end: int = 0
     task: Any = None  # where an event loop runs: the task in which it was started; True once it has ended
     children: list[Record] | None = None
-    more: dict[str, Record] | None = None  # those that were one too many
+    more: dict[tuple[str, str], Record] | None = None  # those that were one too many, by name and statement
     count: int = 1  # spans that this stands for,
     busy: int = 0  # and their time together, if they are several (ns)
     site: Place | None = None
@@ -50,14 +52,15 @@ class Record:
         return "" if self.span is None else self.span.name
 
     def count_only(self, child: Record) -> None:
-        """Count ``child``, which has ended and is one too many, with those of its name."""
+        """Count ``child``, which has ended and is one too many, with those that are alike."""
         more = self.more
         if more is None:
             more = self.more = {}
-        known = more.get(child.name)
+        key = (child.name, "" if child.span is None else raw(child.span))
+        known = more.get(key)
         if known is None:
             if len(more) < NAMES:
-                more[child.name] = child
+                more[key] = child
             return
         if known.count == 1:
             known.busy = known.duration
@@ -75,14 +78,15 @@ class Record:
 class Work:
     """What was handed to a pool: when it was submitted, began and ended, and its thread's CPU time."""
 
-    __slots__ = ("cpu", "ended", "pool", "queued", "record", "site", "started", "submitted", "submitter", "thread",
-                 "waiting")  # fmt: skip
+    __slots__ = ("cpu", "ended", "full", "pool", "queued", "record", "site", "started", "submitted", "submitter",
+                 "thread", "waiting")  # fmt: skip
 
     def __init__(self, record: Record, pool: str, submitted: int) -> None:
         self.record = record
         self.pool = pool
         self.submitted = submitted
         self.submitter = 0  # thread
+        self.full = False  # no thread was free
         self.started = 0
         self.ended = 0
         self.thread = 0

@@ -153,6 +153,10 @@ class Trace:
                     if start < end:
                         yield start, end, piece.record
 
+    def starved(self, start: int, end: int) -> int:
+        """How long a thread that only sleeps waited for a CPU in that time (ns): this one may have, too."""
+        return sum(min(probe.queued, end - start) for probe in self.around.overslept if start < probe.end <= end)
+
     # --- stacks ------------------------------------------------------------------------------------
 
     def samples_in(self, pieces: Sequence[Piece], thread: int) -> list[Sample]:

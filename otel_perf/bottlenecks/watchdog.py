@@ -184,7 +184,7 @@ class Watchdog:
         for key, heart in list(self._hearts.items()):
             if heart.sent > heart.answered:
                 if now - heart.sent >= LATE * 1e9 and heart.thread in frames and len(heart.stacks) < 100:
-                    heart.stacks.append(of_thread(frames[heart.thread]))
+                    heart.stacks.append(of_thread(frames[heart.thread], of_loop=True))
                     if heart.culprit is None:
                         heart.culprit = self._running(heart.loop)
                     heart.asked = heart.asked or any(

@@ -33,22 +33,27 @@ class Workshop:
     def __init__(self, processor: BottleneckProcessor) -> None:
         self.running: dict[int, Work] = {}  # by thread
         self._processor = processor
+        self._complete = False
 
     def install(self, undo: ExitStack) -> None:
         """Look at every ``submit`` to a ThreadPoolExecutor; at AnyIO's threads when they are first used."""
         executors.watch(self._submitted, undo)
         self._undo = undo
-        self.anyio()
 
-    def anyio(self) -> bool:
-        """Look at AnyIO's threads too, if it has been imported: Starlette runs plain functions in them."""
-        module: Any = sys.modules.get("anyio.to_thread")
-        if module is None:
-            return False
+    def begun(self) -> None:
+        """A local root was started: look at AnyIO's threads too, once that is there."""
+        if not self._complete and "anyio.to_thread" in sys.modules:
+            self._complete = True
+            self._watch_anyio(sys.modules["anyio.to_thread"])
+
+    def _watch_anyio(self, module: Any) -> None:
+        """Starlette runs plain functions in them."""
         original = module.run_sync
 
         def run_sync(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            return original(self._wrapped(func, "AnyIO's worker threads", full=False), *args, **kwargs)
+            limiter = kwargs.get("limiter") or module.current_default_thread_limiter()
+            full = limiter.available_tokens <= 0
+            return original(self._wrapped(func, "AnyIO's worker threads", full=full), *args, **kwargs)
 
         def restore() -> None:
             if module.run_sync is run_sync:
@@ -57,13 +62,11 @@ class Workshop:
         run_sync.__wrapped__ = original  # type: ignore[attr-defined]
         module.run_sync = run_sync
         self._undo.callback(restore)
-        return True
 
     def _submitted(self, executor: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-        queue = getattr(executor, "_work_queue", None)
-        full = queue is not None and queue.qsize() > 0
         threads = getattr(executor, "_max_workers", 0)
-        return self._wrapped(function, f"a ThreadPoolExecutor of {threads}", full=full)
+        busy = len(getattr(executor, "_threads", ())) >= threads and not executor._idle_semaphore._value
+        return self._wrapped(function, f"a ThreadPoolExecutor of {threads}", full=busy)
 
     def _wrapped(self, function: Callable[..., Any], pool: str, *, full: bool) -> Callable[..., Any]:
         record = self._record()
@@ -75,7 +78,7 @@ class Workshop:
         if len(root.works) >= WORKS:
             return function
         work = Work(record, pool, time.time_ns())
-        work.submitter = get_ident()
+        work.submitter, work.full = get_ident(), full
         if full:
             work.site = here(2)
         root.works.append(work)

@@ -19,3 +19,6 @@ UNCAUGHT_ERROR: Final = Event("perf.uncaught_error", "An exception that nobody c
 FEATURE_CHANGED: Final = Event(
     "perf.feature.changed", "A feature, or a part of one, was turned on or off or stepped down while the program ran"
 )
+BOTTLENECK: Final = Event(
+    "perf.bottleneck", "A bottleneck: kind, evidence, cost, line, and the ids of the span that shows it"
+)

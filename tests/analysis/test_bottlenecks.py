@@ -2,12 +2,12 @@
 
 import pytest
 
-from otel_perf.analysis.bottlenecks import ANYWHERE, BOTTLENECK, Bottlenecks
+from otel_perf.analysis.bottlenecks import ANYWHERE, Bottlenecks
 from otel_perf.analysis.otlp import LogEntry
-from otel_perf.bottlenecks.finding import FOUND
+from otel_perf.core.events import BOTTLENECK
 
 
-def finding(kind="n_plus_one", *, cost=1.0, culprit="SELECT", line=7, trace="a", service="shop", event=FOUND.name):
+def finding(kind="n_plus_one", *, cost=1.0, culprit="SELECT", line=7, trace="a", service="shop", event=BOTTLENECK.name):
     place = {"code.function.name": "load", "code.file.path": "app.py", "code.line.number": line} if line else {}
     attributes = {
         "perf.bottleneck.kind": kind,
@@ -25,15 +25,14 @@ def rows(*entries):
     return found.rows()
 
 
-def test_the_event_is_the_one_that_is_emitted():
-    assert FOUND.name == BOTTLENECK
+def test_other_events_are_none():
     assert not Bottlenecks().add(finding(event="perf.uncaught_error"))
 
 
 def test_findings_at_one_line_are_one_row_that_shows_the_costliest():
     """GIVEN three findings at a line, two in one trace WHEN they are gathered THEN costs add up, traces count once."""
-    (row,) = rows(finding(cost=1.0), finding(cost=3.0, culprit="GET", trace="c"), finding(cost=1.5, trace="c"))
-    assert (row.findings, row.traces, row.cost, row.worst) == (3, 2, 5.5, 3.0)
+    (row,) = rows(finding(cost=1.0), finding(cost=3.0, culprit="GET", trace="c"), finding(cost=2.5, trace="c"))
+    assert (row.findings, row.traces, row.cost, row.worst) == (3, 2, 6.5, 3.0)
     assert (row.evidence, row.trace_id, row.where) == ("GET took 3 s", "c", "app.py:7")
     assert (row.function, row.path, row.line) == ("load", "app.py", 7)
     assert row.culprits == ["GET", "SELECT"]

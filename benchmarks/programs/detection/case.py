@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 HOSTS: Final = ("main", "thread", "fastapi")  # where an operation runs; a coroutine: in a loop, or under FastAPI
-NOUNS: Final = "users orders items carts invoices reports stock prices ratings messages routes tariffs".split()
+NOUNS: Final = ["users", "orders", "items", "carts", "invoices", "reports", "stock", "prices", "ratings", "messages", "routes", "tariffs"]
 DATABASE: Final = Path(tempfile.mkdtemp(prefix="otel-perf-bench-")) / "shop.sqlite"
 
 TRUST: Final = ssl.create_default_context()  # made once: it takes httpx 20 ms
@@ -76,6 +76,11 @@ class Case:
     random: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
+        self.begin(0)
+
+    def begin(self, number: int) -> None:
+        """Have everything as it was before, for another try; the first is number 0."""
+        self.mark = f"{self.id}#{number}"
         self.random = random.Random(self.id)
         self.noun = self.random.choice(NOUNS)
         self.name = f"GET /{self.noun}/{self.id.replace('/', '-')}"

@@ -6,16 +6,16 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import httpx
 import requests
+from case import DATABASE, TRUST, Case, bottleneck, connect, healthy
 from opentelemetry import trace
 from sqlalchemy import ForeignKey, create_engine, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
-
-from case import DATABASE, TRUST, Case, bottleneck, connect, healthy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -312,12 +312,17 @@ USUAL = {"reports/daily": 0.12, "reports/quick": 0.03}  # seconds: what the call
 def warm_up(case: Case) -> None:
     """Calls that have a past: 320 of each."""
 
+    def request(path: str) -> None:
+        requests.get(case.url(path, case.about(USUAL[path])), timeout=30).json()
+
+    def query() -> None:
+        with closing(connect()) as connection:
+            connection.cursor().execute("SELECT pause(?), 'known'", (case.about(0.03),))
+
     def ask(_: int) -> None:
-        with trace.get_tracer("shop").start_as_current_span("GET /warm-up", kind=trace.SpanKind.SERVER):
-            for path, usual in USUAL.items():
-                requests.get(case.url(path, case.about(usual)), timeout=30).json()
-            with closing(connect()) as connection:
-                connection.cursor().execute("SELECT pause(?), 'known'", (case.about(0.03),))
+        for call in (*(partial(request, path) for path in USUAL), query):
+            with trace.get_tracer("shop").start_as_current_span("GET /known", kind=trace.SpanKind.SERVER):
+                call()
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(ask, range(320)))

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import requests
-
 from case import DATABASE, Case, bottleneck, healthy
 
 if TYPE_CHECKING:
@@ -48,8 +47,8 @@ def collects_answers(case: Case) -> int:
     parts, wanted = [], int(case.over(LEAST))
     while len(parts) * MIB < wanted:
         parts.append(b"x" * MIB)
-        if len(parts) % 32 == 0:
-            requests.get(case.url("profile", 0.012), timeout=30)
+        if len(parts) == 48:
+            requests.get(case.url("profile", 0.04), timeout=30)
     return sum(map(len, parts))
 
 

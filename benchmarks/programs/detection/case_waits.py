@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 import httpx
 import requests
-from sqlalchemy import create_engine, event, text
-from sqlalchemy.pool import QueuePool
-
 from case import DATABASE, TRUST, Case, bottleneck, connect, healthy
 from case_code import compute
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.pool import QueuePool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +43,6 @@ def heap(case: Case) -> Iterator[list[Any]]:
         kept.append([[number] for number in range(10_000)])
     yield kept
     kept.clear()
-    gc.unfreeze()
 
 
 @contextmanager
@@ -53,7 +51,6 @@ def small_heap(case: Case) -> Iterator[None]:
     gc.collect()
     gc.freeze()
     yield
-    gc.unfreeze()
 
 
 @contextmanager

@@ -9,33 +9,37 @@ where is told in the second file; ``bench.case`` on the root span says which tra
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
 import inspect
 import json
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-import fastapi
-import httpx
-import requests
-import uvicorn
-from opentelemetry import trace
 
 import case_calls  # noqa: F401
 import case_code  # noqa: F401
 import case_memory  # noqa: F401
 import case_waits  # noqa: F401
+import fastapi
+import httpx
+import requests
 import trends
+import uvicorn
 from case import SCENARIOS, TRUST, Case, fill, places
+from opentelemetry import trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CASE: Final = "bench.case"
+TRIES: Final = 3
+# These wait for a CPU by themselves, or find memory there the second time.
+ONCE: Final = ("fan_out", "cpu_starved", "memory_growth")
+DISTURBED: Final = 0.02  # seconds for which the machine kept an operation from its CPU, from which it is run again
 tracer = trace.get_tracer("shop")
 
 
@@ -45,7 +49,7 @@ def sync_body(case: Case) -> None:
         for step in case.steps:
             stack.enter_context(tracer.start_as_current_span(step))
         if case.prefaced:
-            requests.get(case.url("session", case.about(0.015)), timeout=30)
+            requests.get(case.url("session", case.about(0.008)), timeout=30)
         SCENARIOS[case.scenario].run(case)
 
 
@@ -56,7 +60,7 @@ async def async_body(case: Case) -> None:
             stack.enter_context(tracer.start_as_current_span(step))
         if case.prefaced:
             async with httpx.AsyncClient(verify=TRUST) as client:
-                await client.get(case.url("session", case.about(0.015)))
+                await client.get(case.url("session", case.about(0.008)))
         await SCENARIOS[case.scenario].run(case)
 
 
@@ -77,11 +81,11 @@ class Service:
         """Ask for the case once; http.client has no instrumentor."""
 
         def endpoint() -> None:
-            trace.get_current_span().set_attribute(CASE, case.id)
+            trace.get_current_span().set_attribute(CASE, case.mark)
             body(case)
 
         async def async_endpoint() -> None:
-            trace.get_current_span().set_attribute(CASE, case.id)
+            trace.get_current_span().set_attribute(CASE, case.mark)
             await body(case)
 
         path = case.name.removeprefix("GET ")
@@ -104,15 +108,23 @@ class Shop:
     def __init__(self) -> None:
         self.runner = asyncio.Runner()
         self.service: Service | None = None
-        self.starved = 0.0
 
-    def run(self, case: Case) -> None:
-        """One operation."""
+    def run(self, case: Case) -> str:
+        """One operation, again if the machine disturbed it; the mark of the one that counts."""
+        for number in range(TRIES):
+            case.begin(number)
+            before = run_queue()
+            self._run(case)
+            if run_queue() - before < DISTURBED or SCENARIOS[case.scenario].kind in ONCE:
+                break
+            time.sleep(0.1)
+        return case.mark
+
+    def _run(self, case: Case) -> None:
         scenario = SCENARIOS[case.scenario]
         asynchronous = inspect.iscoroutinefunction(scenario.run)
         if case.host == "fastapi" and self.service is None:
             self.service = Service()
-        self.starved = 0.0
         with scenario.around(case) as case.given:
             if case.host == "fastapi":
                 assert self.service is not None
@@ -127,25 +139,29 @@ class Shop:
                 self._root(case)
 
     def _root(self, case: Case) -> None:
-        before = run_queue()
-        with tracer.start_as_current_span(case.name, kind=trace.SpanKind.SERVER, attributes={CASE: case.id}):
+        with tracer.start_as_current_span(case.name, kind=trace.SpanKind.SERVER, attributes={CASE: case.mark}):
             sync_body(case)
-        self.starved = run_queue() - before
 
     async def _root_of_coroutine(self, case: Case) -> None:
-        with tracer.start_as_current_span(case.name, kind=trace.SpanKind.SERVER, attributes={CASE: case.id}):
+        with tracer.start_as_current_span(case.name, kind=trace.SpanKind.SERVER, attributes={CASE: case.mark}):
             await async_body(case)
 
 
 def run_queue() -> float:
-    """Seconds for which this thread has waited for a CPU so far."""
-    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    """Seconds for which the threads of this process that are there have waited for a CPU so far."""
+    waited = 0
+    for stat in Path("/proc/self/task").glob("*/schedstat"):
+        with suppress(OSError):  # it has ended
+            waited += int(stat.read_text().split()[1])
+    return waited / 1e9
 
 
 def main() -> None:
     """Run all cases."""
     asked = json.loads(Path(sys.argv[1]).read_text())
     fill()
+    gc.collect()
+    gc.freeze()  # of what was imported, as servers do: a full collection takes no 50 ms then
     shop = Shop()
     with Path(sys.argv[2]).open("w") as told:
         if "clean" in asked:
@@ -157,12 +173,10 @@ def main() -> None:
         if asked["together"]:
             trends.together(cases)
         for case in cases:
-            if not asked["together"]:
-                shop.run(case)
-                time.sleep(0.03)
+            mark = case.id if asked["together"] else shop.run(case)
             scenario = SCENARIOS[case.scenario]
-            names = [name for name in scenario.blame if isinstance(name, str)]
-            told.write(json.dumps([case.id, shop.starved, places(scenario), names, case.host]) + "\n")
+            names = [name for name in scenario.blame if isinstance(name, str)] + [case.name] * asked["together"]
+            told.write(json.dumps([case.id, mark, places(scenario), names, case.host]) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from otel_perf.core.settings import Parsed, count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from otel_perf.bottlenecks.place import Place
-    from otel_perf.bottlenecks.record import Record
     from otel_perf.bottlenecks.stacks import Stack
+    from otel_perf.bottlenecks.trace import Trace
 
+FIRST: Final = 3  # times of an operation that may be cold
 LEAST: Final = 0.005  # seconds: a finding that would save less is none
 
 
@@ -41,12 +42,19 @@ class Switched:
 
 def ms(nanoseconds: float) -> str:
     """For a sentence."""
-    return f"{nanoseconds / 1e9:.2f} s" if nanoseconds >= 1e9 else f"{nanoseconds / 1e6:.0f} ms"
+    if nanoseconds >= 1e9:
+        return f"{nanoseconds / 1e9:.2f} s"
+    return f"{nanoseconds / 1e6:.0f} ms" if nanoseconds >= 1e7 else f"{nanoseconds / 1e6:.2g} ms"
 
 
-def at(place: Place | None) -> str:
-    """The end of a sentence."""
+def called_from(place: Place | None) -> str:
+    """Where a call is made, for a sentence."""
     return "" if place is None else f" from {place}"
+
+
+def inside(place: Place | None) -> str:
+    """Where time was spent, for a sentence."""
+    return "" if place is None else f" in {place.function} at {place}"
 
 
 def most_common(places: Iterable[Place | None]) -> tuple[Place | None, float]:
@@ -60,11 +68,19 @@ def most_common(places: Iterable[Place | None]) -> tuple[Place | None, float]:
     return next(place for place in inside if place.line == line), number / len(seen)
 
 
+def is_cold(trace: Trace, stacks: Sequence[Stack]) -> bool:
+    """Whether it is the start of something and not its usual course.
+
+    That is when half of the stacks import modules; or, the first times of an operation, when half of them are in
+    libraries, which fill caches and make connections.
+    """
+    if sum(stack.importing for stack in stacks) * 2 >= len(stacks):
+        return True
+    baseline = trace.baselines.of_root(trace.top)
+    first = baseline is not None and baseline.seen <= FIRST
+    return first and sum(stack.in_library for stack in stacks) * 2 >= len(stacks)
+
+
 def places(stacks: Iterable[Stack]) -> list[Place | None]:
     """Of the app, of each stack."""
     return [stack.place for stack in stacks]
-
-
-def name(record: Record) -> str:
-    """Of a span, for a sentence."""
-    return record.name

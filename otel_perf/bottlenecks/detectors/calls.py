@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from otel_perf.bottlenecks.conventions import describe, is_http
 from otel_perf.bottlenecks.dependence import Dependence, between, may_repeat
-from otel_perf.bottlenecks.detectors.base import LEAST, Count, Share, Switched, at, most_common, ms, setting
+from otel_perf.bottlenecks.detectors.base import LEAST, Count, Share, Switched, called_from, most_common, ms, setting
 from otel_perf.bottlenecks.finding import Finding
 from otel_perf.bottlenecks.record import CLIENT
-from otel_perf.bottlenecks.trace import clients
+from otel_perf.bottlenecks.trace import clients, merged
 from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class NPlusOne(Switched):
         saved = spent * (1 - 1 / count)
         batch = "request" if _is_http(calls[0]) else "query"
         evidence = (
-            f"{trace.top.name} ran {what} {count} times ({ms(spent)} of {ms(trace.duration)}){at(place)};"
+            f"{trace.top.name} ran {what} {count} times ({ms(spent)} of {ms(trace.duration)}){called_from(place)};"
             f" one {batch} would save about {ms(saved)}"
         )
         return Finding(self.kind, parent, evidence, saved / 1e9, what, count, place)
@@ -119,9 +119,10 @@ class FanOut(Switched):
             count = sum(call.count for call in calls)
             if count < self.http if _is_http(calls[0]) else count <= self.calls:
                 continue
-            one = median(call.duration for call in calls)
+            one = median(call.duration for call in calls if call.count == 1)
             together = trace.measure(_intervals(calls))
-            if sum(call.duration for call in calls) < AT_ONCE * together:
+            union = sum(end - start for start, end in merged(_intervals(calls)))
+            if sum(call.busy or call.duration for call in calls) < AT_ONCE * union:
                 continue
             if together <= one or together - one < LEAST * 1e9:
                 continue
@@ -129,10 +130,11 @@ class FanOut(Switched):
             saved = spent * (1 - one / together)
             place, _ = most_common(call.site for call in calls)
             evidence = (
-                f"{trace.top.name} made {count} calls {_what(calls[0])} for {ms(spent)} of {ms(trace.duration)}"
-                f"{at(place)}, where one takes {ms(one)}; fewer, or a batch, would save about {ms(saved)}"
+                f"{trace.top.name} made {count} calls at once, like {_what(calls[0])}{called_from(place)}, and waited"
+                f" {ms(spent)} of {ms(trace.duration)}, where one takes {ms(one)}; fewer, or a batch, would save about"
+                f" {ms(saved)}"
             )
-            yield Finding(self.kind, parent, evidence, saved / 1e9, calls[0].name, count, place)
+            yield Finding(self.kind, parent, evidence, saved / 1e9, _what(calls[0]), count, place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +186,10 @@ class SerialIo(Switched):
         cost = saved if certain else saved / 2
         place, _ = most_common(call.site for call in run)
         whats = list(dict.fromkeys(_what(call) for call in run))
-        possible = "" if certain else "possible: "
+        would = f"would save about {ms(saved)}" if certain else f"would save {ms(saved)} if none needs the one before"
         evidence = (
-            f"{possible}{trace.top.name} waited for {len(run)} calls one after the other ({', '.join(whats[:3])};"
-            f" {ms(spent)} of {ms(trace.duration)}){at(place)}; at the same time they would save about {ms(saved)}"
-            f"{'' if certain else ', if none needs the answer of the one before'}"
+            f"{'' if certain else 'Possibly: '}{trace.top.name} waited for {len(run)} calls one after the other"
+            f" ({', '.join(whats[:3])}; {ms(spent)} of {ms(trace.duration)}){called_from(place)}; at once they {would}"
         )
         return Finding(self.kind, parent, evidence, cost / 1e9, whats[0], len(run), place)
 
@@ -256,8 +257,9 @@ class SlowIo(Switched):
             saved = spent * max(0.0, 1 - usual / call.duration)
             if saved < LEAST * 1e9:
                 continue
-            usually = f", where its median is {ms(usual)}" if known else ""
+            what, usually = _what(call), "its usual " if known else ""
             evidence = (
-                f"{trace.top.name} waited {ms(spent)} of {ms(trace.duration)} for {_what(call)}{at(call.site)}{usually}"
+                f"{trace.top.name} waited {ms(spent)} of {ms(trace.duration)} for {what}{called_from(call.site)};"
+                f" answered in {usually}{ms(usual)} it would save {ms(saved)}"
             )
-            yield Finding(self.kind, call, evidence, saved / 1e9, call.name, 1, call.site)
+            yield Finding(self.kind, call, evidence, saved / 1e9, what, 1, call.site)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from otel_perf.bottlenecks.detectors.base import Share, Switched, at, most_common, ms, places, setting
+from otel_perf.bottlenecks.detectors.base import Share, Switched, inside, is_cold, most_common, ms, places, setting
 from otel_perf.bottlenecks.finding import Finding
 from otel_perf.bottlenecks.stacks import RUNNING
 from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.trace import Activity, Piece, Trace
 
 PROBED: Final = 5_000_000  # ns: CPython's switch interval
-FIRST: Final = 3  # times of an operation that may be cold starts: imports, caches that fill, connections
 
 
 def _length(pieces: Sequence[Piece]) -> int:
@@ -36,12 +35,6 @@ def _most(pieces: Sequence[Piece]) -> Record:
 
 def _hottest(samples: Sequence[Sample]) -> tuple[Place | None, float]:
     return most_common(places(sample.stack for sample in samples))
-
-
-def _importing(samples: Sequence[Sample]) -> bool:
-    """Whether half of the time or more went into importing modules."""
-    cold = sum(sample.stack.importing for sample in samples)
-    return cold * 2 >= len(samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +94,9 @@ class GilWait(Switched):
             record = _most(pieces)
             spent = trace.take(waited, activity.has)
             hog, _ = most_common(places(probe.hog for probe in probes if probe.hog is not None))
-            whose = f" {hog.function} had it most," if hog is not None else ""
             evidence = (
-                f"{trace.top.name} waited about {ms(spent)} of {ms(trace.duration)} for the interpreter (GIL);"
-                f"{whose} in another thread{at(hog)}; a process of its own for that would save this"
+                f"{trace.top.name} waited about {ms(spent)} of {ms(trace.duration)} for the interpreter (GIL), which"
+                f" another thread had{inside(hog)}; in a process of its own that would not hold this up"
             )
             yield Finding(self.kind, record, evidence, spent / 1e9, hog.function if hog else "GIL", 1, hog)
 
@@ -148,16 +140,12 @@ def _own_time(kind: str, trace: Trace, activity: Activity, pieces: list[Piece], 
     if trace.truncated:  # of what is not known any more, some was somebody else's time
         return
     samples = trace.samples_in(pieces, activity.thread)
-    baseline = trace.baselines.of_root(trace.top)
-    seen = 0 if baseline is None else baseline.seen
-    if (seen <= FIRST and not samples) or (samples and _importing(samples)):
-        return
     place, share = _hottest(samples)
-    if place is None:
-        share = 1.0
+    if place is None or is_cold(trace, [sample.stack for sample in samples]):
+        return  # nothing that anybody could act on
     record = _most(pieces)
     own = trace.claim([(piece.start, piece.end) for piece in pieces], activity.has)
-    cost = own * share
-    where = f", {share:.0%} of it in {place.function}" if place is not None else ""
-    evidence = f"{trace.top.name} {verb} {ms(own)} of {ms(trace.duration)} in its own code{where}{at(place)}"
-    yield Finding(kind, record, evidence, cost / 1e9, place.function if place is not None else record.name, 1, place)
+    evidence = (
+        f"{trace.top.name} {verb} {ms(own)} of {ms(trace.duration)} in its own code, {share:.0%} of it{inside(place)}"
+    )
+    yield Finding(kind, record, evidence, own * share / 1e9, place.function, 1, place)

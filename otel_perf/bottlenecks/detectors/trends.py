@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
-from otel_perf.bottlenecks.detectors.base import Switched, at, most_common, ms, places, setting
+from otel_perf.bottlenecks.detectors.base import Switched, inside, most_common, ms, places, setting
 from otel_perf.bottlenecks.finding import Finding
 from otel_perf.bottlenecks.record import CLIENT
 from otel_perf.core.settings import Duration, Parsed, parse_size
@@ -41,7 +41,7 @@ class MemoryGrowth(Switched):
         samples = [sample for sample in trace.samples if any(start <= sample.at <= end for start, end in growing)]
         place, _ = most_common(places(sample.stack for sample in samples))
         evidence = (
-            f"memory grew by {grown / 2**20:.0f} MiB during {trace.top.name}{at(place)};"
+            f"memory grew by {grown / 2**20:.0f} MiB during {trace.top.name}{inside(place)};"
             f" a page, a stream or a limit keeps it small"
         )
         culprit = place.function if place is not None else trace.top.name

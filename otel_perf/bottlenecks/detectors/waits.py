@@ -6,7 +6,17 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from otel_perf.bottlenecks.detectors.base import Share, Switched, at, most_common, ms, places, setting
+from otel_perf.bottlenecks.detectors.base import (
+    Share,
+    Switched,
+    called_from,
+    inside,
+    is_cold,
+    most_common,
+    ms,
+    places,
+    setting,
+)
 from otel_perf.bottlenecks.finding import Finding
 from otel_perf.bottlenecks.record import CLIENT
 from otel_perf.bottlenecks.stacks import LOCK, POOL
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.stacks import Sample
     from otel_perf.bottlenecks.trace import Trace
 
+STARVED: Final = 0.3  # of a block: the loop may have waited for a CPU
 MINUTE: Final = 60 * 10**9  # ns
 
 
@@ -49,14 +60,14 @@ class GcPause(Switched):
         asked = place is not None and any(pause.asked and pause.place == place for pause in pauses)
         generation = max(pause.generation for pause in pauses)
         number = f"{len(pauses)} collections" if len(pauses) > 1 else "a collection"
-        reason = ", asked for" if asked else ", set off" if place is not None else ""
+        reason = f", asked for{inside(place)}" if asked else ""
         remedy = "leave it to Python" if asked else "fewer objects that live, or gc.freeze() after the start"
         evidence = (
             f"{trace.top.name} stood still for {ms(spent)} of {ms(trace.duration)} during {number} of generation"
-            f" {generation}{reason}{at(place)}; {remedy}"
+            f" {generation}{reason}; {remedy}"
         )
         culprit = place.function if asked and place is not None else "garbage collector"
-        yield Finding(self.kind, record, evidence, spent / 1e9, culprit, len(pauses), place)
+        yield Finding(self.kind, record, evidence, spent / 1e9, culprit, len(pauses), place if asked else None)
 
 
 def _stopped_by(pause: Pause) -> Callable[[Record], bool]:
@@ -76,7 +87,7 @@ class PoolWait(Switched):
         lines: dict[str, list[object]] = defaultdict(list)
         for work in trace.root.works or ():
             begun = work.started or work.ended or trace.top.end
-            if begun - work.submitted >= self.least * 1e9 / 2:
+            if work.full and begun - work.submitted >= self.least * 1e9 / 2:
                 waits[f"a thread of {work.pool}"].append((work.submitted, begun))
                 lines[f"a thread of {work.pool}"].append(work.site)
         for run, interval in trace.standing(POOL):
@@ -91,7 +102,7 @@ class PoolWait(Switched):
             spent = trace.claim(intervals)
             place, _ = most_common(lines[pool])  # type: ignore[arg-type]
             evidence = (
-                f"{trace.top.name} waited {ms(spent)} of {ms(trace.duration)} for {pool}{at(place)};"
+                f"{trace.top.name} waited {ms(spent)} of {ms(trace.duration)} for {pool}{called_from(place)};"
                 f" a larger pool, or shorter use of it, would save that"
             )
             yield Finding(self.kind, record, evidence, spent / 1e9, pool, len(intervals), place)
@@ -117,10 +128,9 @@ class LockWait(Switched):
             sample: Sample = waits[0][0][0]
             spent = trace.claim(intervals)
             place = sample.stack.place
-            function = f" in {place.function}" if place is not None else ""
             evidence = (
-                f"{trace.top.name} waited {ms(spent)} of {ms(trace.duration)} for {sample.stack.what}{function}"
-                f"{at(place)}; hold it for less, and not during I/O"
+                f"{trace.top.name} waited {ms(spent)} of {ms(trace.duration)} for {sample.stack.what}"
+                f"{inside(place)}; hold it for less, and not during I/O"
             )
             culprit = place.function if place is not None else sample.stack.what
             yield Finding(self.kind, sample.record, evidence, spent / 1e9, culprit, len(waits), place)
@@ -142,13 +152,17 @@ class LoopBlock(Switched):
             interval = (block.start, block.end)
             if trace.measure([interval]) < 0.8 * self.least * 1e9:
                 continue
+            place, _ = most_common(places(block.stacks))
+            if (
+                place is None
+                or is_cold(trace, block.stacks)
+                or trace.starved(*interval) >= STARVED * (block.end - block.start)
+            ):
+                continue
             record: Record = block.culprit or trace.owner([interval]) or trace.top
             spent = trace.claim([interval])
-            place, _ = most_common(places(block.stacks))
-            function = f" in {place.function}" if place is not None else ""
             evidence = (
-                f"{trace.top.name} blocked the event loop for {ms(block.end - block.start)}{function}{at(place)};"
-                f" every other request waited too; await it, or run it in a thread"
+                f"{trace.top.name} blocked the event loop for {ms(block.end - block.start)}{inside(place)};"
+                f" all else that it serves waited too; await it, or run it in a thread"
             )
-            culprit = place.function if place is not None else "event loop"
-            yield Finding(self.kind, record, evidence, spent / 1e9, culprit, 1, place)
+            yield Finding(self.kind, record, evidence, spent / 1e9, place.function, 1, place)
