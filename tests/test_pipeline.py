@@ -282,3 +282,98 @@ def test_ids_leave_the_apps_random_numbers_alone(start):
     spans = [trace.get_tracer("t").start_span("x") for _ in range(10)]
     assert random.random() == expected
     assert len({span.get_span_context().trace_id for span in spans}) == 10
+
+
+class Shaper:
+    """A shaper that hands on at once."""
+
+    def __init__(self):
+        self.sinks, self.seen = [], []
+
+    def feed(self, sink):
+        self.sinks.append(sink)
+
+    def on_start(self, span, parent_context=None):
+        pass
+
+    def _on_ending(self, span):
+        pass
+
+    def on_end(self, span):
+        self.seen.append(span.name)
+        for sink in self.sinks:
+            sink.on_end(span)
+
+    def shutdown(self):
+        for sink in self.sinks:
+            sink.shutdown()
+
+    def force_flush(self, timeout_millis=30000):
+        return all(sink.force_flush(timeout_millis) for sink in self.sinks)
+
+
+class Shaping(Demo):
+    shapes = by_trace = True
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.shaper, self.shares = Shaper(), []
+
+    def provide(self, settings, host, parts):
+        parts.span_shaper = self.shaper
+
+    def install(self, settings, host, undo):
+        self.shares.append(host.share(self.name))
+        undo.callback(self.shares.append, "off")
+
+
+@pytest.fixture
+def with_shaping(monkeypatch):
+    feature = Shaping("shaping")
+    found = discover()
+    monkeypatch.setattr("otel_perf.pipeline.discover", lambda: [f for f in found if not f.shapes] + [feature])
+    return feature
+
+
+def test_spans_go_through_the_shaper_to_the_store(start, home, with_shaping):
+    pipeline = start()
+    trace.get_tracer("t").start_span("work").end()
+    pipeline.shutdown()
+    assert with_shaping.shaper.seen == ["work"]
+    assert [span.name for span in spans(home)] == ["work"]
+
+
+def test_a_shaper_that_is_off_is_in_the_way_only_where_a_flag_may_turn_it_on(start, with_shaping, tmp_path):
+    start(OTEL_PERF_SHAPING="off")
+    assert with_shaping.shaper.sinks == []
+    path = tmp_path / "flags.json"
+    flags(path, shaping=False)
+    pipeline = start(OTEL_PERF_SHAPING="", OTEL_PERF_FLAGS_FILE=str(path))
+    assert with_shaping.shaper.sinks != []
+    assert with_shaping.shares == []
+    flags(path, shaping=True)
+    pipeline.reload()
+    assert with_shaping.shares == [1.0]
+
+
+def test_a_feature_that_chooses_by_trace_is_on_for_any_share_and_told_when_it_changes(start, with_shaping, tmp_path):
+    path = tmp_path / "flags.json"
+    flags(path, shaping="0.0001%")
+    pipeline = start(OTEL_PERF_FLAGS_FILE=str(path))
+    for value in ("30%", "off", "50%"):
+        flags(path, shaping=value)
+        pipeline.reload()
+    pipeline.reload()
+    assert with_shaping.shares == [pytest.approx(0.000001), "off", 0.3, "off", 0.5]
+
+
+def test_what_is_stored_late_goes_through_the_shaper_too(start, home, with_shaping, tmp_path):
+    path = tmp_path / "flags.json"
+    flags(path, store=False)
+    pipeline = start(OTEL_PERF_FLAGS_FILE=str(path))
+    flags(path, store=True)
+    pipeline.reload()
+    trace.get_tracer("t").start_span("late").end()
+    pipeline.shutdown()
+    assert with_shaping.shaper.seen == ["late"]
+    assert [span.name for span in spans(home)] == ["late"]

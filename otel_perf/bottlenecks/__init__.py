@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from otel_perf.bottlenecks.processor import BottleneckProcessor
-    from otel_perf.bottlenecks.record import Root
+    from otel_perf.bottlenecks.root import Root
 
 
 @dataclass(frozen=True, slots=True)

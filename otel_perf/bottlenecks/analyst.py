@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.baseline import Baselines
     from otel_perf.bottlenecks.detectors import Detector
     from otel_perf.bottlenecks.processor import BottleneckProcessor
-    from otel_perf.bottlenecks.record import Record, Root
+    from otel_perf.bottlenecks.record import Record
+    from otel_perf.bottlenecks.root import Root
     from otel_perf.core.census import Reading
     from otel_perf.core.feature import Host
 
@@ -124,24 +125,23 @@ class Analyst:
 
     def _look(self, root: Root, analyse: bool) -> None:
         findings: list[Finding] = []
-        if analyse:
-            try:
-                findings = self.analyse(root)
-            except Exception as error:
-                self._release(root)
-                self._host.guard("bottlenecks").handle(error)
-        else:
-            self.unanalysed += 1
-        if not findings:
+        try:
+            if analyse:
+                seen = Trace(root, self._baselines, self._surroundings())
+                findings = self.analyse(seen)
+                if findings:
+                    self._hand_on(seen, findings)
+            else:
+                self.unanalysed += 1
+        except Exception as error:
+            self._host.guard("bottlenecks").handle(error)
+        finally:
             self._release(root)
-            return
-        self._hand_on(root, findings)
         for finding in findings:
             self._tell(finding)
 
-    def analyse(self, root: Root) -> list[Finding]:
+    def analyse(self, seen: Trace) -> list[Finding]:
         """The findings of a local root, the costliest first."""
-        seen = Trace(root, self._baselines, self._surroundings())
         found = [finding for detector in self._detectors for finding in detector.find(seen)]
         found = [finding for finding in found if finding.cost >= LEAST or finding.kind == "memory_growth"]
         return sorted(found, key=lambda finding: finding.cost, reverse=True)
@@ -158,66 +158,67 @@ class Analyst:
 
     # --- handing on --------------------------------------------------------------------------------
 
-    def _hand_on(self, root: Root, findings: list[Finding]) -> None:
-        by_record: dict[int, list[Finding]] = {}
+    def _hand_on(self, seen: Trace, findings: list[Finding]) -> None:
+        root = seen.root
+        by_span: dict[int, list[Finding]] = {}
         for finding in findings:
-            by_record.setdefault(id(finding.record), []).append(finding)
+            by_span.setdefault(id(finding.record.span), []).append(finding)
         worst = findings[0]
         kinds = sorted({finding.kind for finding in findings})
-        held = root.held or deque()
+        held = root.held
         while held:
-            record = held.popleft()
-            span = record.span
-            if span is None:
-                continue
-            shown = by_record.get(id(record), [])
+            span = held.popleft()
+            shown = by_span.get(id(span), [])
             attributes: dict[str, Any] = {}
-            if shown or record is root.top:
-                attributes["perf.self_time"] = _self_time(record) / 1e9
+            if shown:
                 attributes[KINDS] = sorted({finding.kind for finding in shown})
-            if record is root.top:
+                attributes["perf.self_time"] = _self_time(shown[0].record) / 1e9
+            if span is seen.top.span:
                 attributes |= {
+                    "perf.self_time": _self_time(seen.top) / 1e9,
                     BOTTLENECK.name: True,
                     KINDS: kinds,
                     "perf.bottleneck.cost": round(worst.cost, 6),
                     "perf.bottleneck.top": worst.evidence,
+                    "perf.gc_time": _paused(seen) / 1e9,
                 }
                 if root.cpu >= 0:
                     attributes["perf.cpu_time"] = root.cpu / 1e9
                 if root.waiting >= 0:
                     attributes["perf.runqueue_time"] = root.waiting / 1e9
-                paused = sum(
-                    max(0, min(pause.end, record.end) - max(pause.start, record.start))
-                    for pause in self._surroundings().pauses
-                )
-                attributes["perf.gc_time"] = paused / 1e9
             self._processor.hand_on(enriched(span, attributes, shown) if attributes else span)
 
     def _release(self, root: Root) -> None:
         held = root.held
         while held:
             try:
-                record = held.popleft()
+                span = held.popleft()
             except IndexError:
                 return
-            self._processor.hand_on(record.span)
+            self._processor.hand_on(span)
 
     def _let_go(self, age: float) -> None:
         """Hand on the spans that have waited for longer than ``age`` for a root that is still open."""
         limit = time.time_ns() - int(age * 1e9)
         for root in list(self._processor.roots.values()):
             held = root.held
-            while held and held[0].end <= limit:
+            while held and (held[0].end_time or 0) <= limit:
                 try:
-                    self._processor.hand_on(held.popleft().span)
+                    self._processor.hand_on(held.popleft())
                 except IndexError:
                     break
+
+
+def _paused(seen: Trace) -> int:
+    """How long the garbage collector ran meanwhile (ns)."""
+    top = seen.top
+    return sum(max(0, min(pause.end, top.end) - max(pause.start, top.start)) for pause in seen.around.pauses)
 
 
 def _self_time(record: Record) -> int:
     """What no child covers (ns)."""
     covered, reached = 0, record.start
-    for child in sorted(record.children or (), key=lambda child: child.start):
+    for child in sorted(record.children, key=lambda child: child.start):
         start, end = max(child.start, reached), min(child.end, record.end)
         if start < end:
             covered += end - start

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.bottlenecks.conventions import raw
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-
     from otel_perf.bottlenecks.record import Record
 
 WINDOW: Final = 100
@@ -122,16 +120,16 @@ class Baselines:
         self._roots: dict[str, Durations] = {}
         self._clients: dict[tuple[str, str], Durations] = {}
 
-    def root(self, record: Record, duration: int) -> Regression | None:
+    def root(self, name: str, duration: int) -> Regression | None:
         """Count a local root that has ended."""
-        known = self._roots.get(record.name)
+        known = self._roots.get(name)
         if known is None:
             if len(self._roots) >= NAMES:
                 return None
-            known = self._roots[record.name] = Durations()
+            known = self._roots[name] = Durations()
         return known.add(duration)
 
-    def client(self, span: ReadableSpan, duration: int) -> None:
+    def client(self, span: Any, duration: int) -> None:
         """Count a client span that has ended."""
         key = span._name, raw(span)
         known = self._clients.get(key)

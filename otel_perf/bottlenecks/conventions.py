@@ -34,14 +34,13 @@ def first(attributes: Mapping[str, Any] | None, names: tuple[str, ...]) -> str:
     return ""
 
 
-def raw(span: ReadableSpan) -> str:
+def raw(span: Any) -> str:
     """What tells calls of one name apart cheaply: the statement as it was sent, or nothing."""
-    attributes: Any = span._attributes
     try:
-        values = attributes._dict  # the SDK's mapping itself takes three times as long
+        get = span._attributes._dict.get  # the SDK's mapping itself takes three times as long
     except AttributeError:
-        values = attributes or {}
-    return values.get("db.statement") or values.get("db.query.text") or ""
+        get = (span.attributes or {}).get
+    return get("db.statement") or get("db.query.text") or ""
 
 
 def is_database(attributes: Mapping[str, Any] | None) -> bool:

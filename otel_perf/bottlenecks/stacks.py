@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
     from otel_perf.bottlenecks.place import Place
-    from otel_perf.bottlenecks.record import Record
 
 RUNNING, WAITING, LOCK, POOL = "running", "waiting", "lock", "pool"
 
@@ -63,7 +62,7 @@ class Sample:
     """A stack seen for a trace."""
 
     at: int  # ns
-    record: Record  # the innermost span that was open there
+    span_id: int  # of the innermost span that was open there
     thread: int
     stack: Stack
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import SpanKind
 
-from otel_perf.bottlenecks.record import CLIENT, WAITING, Record, Root, Work
+from otel_perf.bottlenecks.record import WAITING, Record, nest_calls, tree
+from otel_perf.bottlenecks.root import CLIENT
 from otel_perf.core.critical_path import critical_path
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from otel_perf.bottlenecks.baseline import Baselines
     from otel_perf.bottlenecks.pauses import Pause
+    from otel_perf.bottlenecks.root import Root, Work
     from otel_perf.bottlenecks.stacks import Sample
     from otel_perf.bottlenecks.watchdog import Block, Overslept
 
@@ -71,21 +73,26 @@ class Trace:
 
     def __init__(self, root: Root, baselines: Baselines, surroundings: Surroundings) -> None:
         self.root = root
-        self.top = root.top
         self.baselines = baselines
         self.around = surroundings
         self.samples: list[Sample] = root.samples or []
-        self.truncated = False
+        self.truncated = root.counted is not None
+        self._by_id = tree(root)
+        self.top = self._by_id[root.span_id]
         self.records: list[Record] = []
         self.activities: list[Activity] = []
         self._add_works(root)
         self._walk()
-        self.path = critical_path(self.top, lambda record: record.children or ())
+        self.path = critical_path(self.top, lambda record: record.children)
         self.on_path = {id(visit.node) for visit in self.path}
         self.free = sorted(
             (Piece(start, end, visit.node) for visit in self.path for start, end in visit.own),
             key=lambda piece: piece.start,
         )
+
+    def record(self, span_id: int) -> Record:
+        """The record of a span; the local root's where it is not known."""
+        return self._by_id.get(span_id, self.top)
 
     @property
     def duration(self) -> int:
@@ -171,7 +178,7 @@ class Trace:
         """Stacks that did not move while they were ``doing`` something, twice at least, and for how long that was."""
         by_record: dict[tuple[int, int], list[Sample]] = defaultdict(list)
         for sample in self.samples:
-            by_record[id(sample.record), sample.thread].append(sample)
+            by_record[sample.span_id, sample.thread].append(sample)
         for samples in by_record.values():
             before: Sample | None = None
             index = 0
@@ -188,11 +195,10 @@ class Trace:
 
     def _extent(self, run: list[Sample], before: Sample | None, after: Sample | None) -> Interval:
         """From when to when a stack stood still: between the spans and stacks around it, if these are near."""
-        record, first, last = run[0].record, run[0].at, run[-1].at
-        end_of_trace = self.top.end
-        starts = [record.start, *(child.end for child in record.children or () if child.end <= first)]
+        record, first, last = self.record(run[0].span_id), run[0].at, run[-1].at
+        starts = [record.start, *(child.end for child in record.children if child.end <= first)]
         starts += [work.started for work in self.root.works or () if 0 < work.started <= first]
-        ends = [record.end or end_of_trace, *(child.start for child in record.children or () if child.start >= last)]
+        ends = [record.end, *(child.start for child in record.children if child.start >= last)]
         if before is not None:
             starts.append(before.at)
         if after is not None:
@@ -208,28 +214,23 @@ class Trace:
     def _add_works(self, root: Root) -> None:
         """Put what was handed to pools into the tree, with the spans that began in it."""
         if root.cpu >= 0:
-            self._activity(root.top, root.top.thread, root.top.start, root.top.end, root.cpu, root.waiting)
+            top = self.top
+            self.activities.append(Activity(top, top.thread, top.start, top.end, root.cpu, root.waiting))
         made: list[Record] = []
         for work in root.works or ():
-            record = _record_of(work, root)
+            parent = self.record(work.span_id)
+            record = Record(SpanKind.INTERNAL, work.submitted, work.ended or self.top.end, work.thread, parent.span)
+            record.work = work
             outer = next((other for other in reversed(made) if _is_inside(work, other.work)), None)
-            parent = work.record if outer is None else outer
-            siblings = parent.children or []
-            inner = [child for child in siblings if child.work is None and _began_in(child, work)]
-            if inner:
-                chosen = {id(child) for child in inner}
-                siblings = [child for child in siblings if id(child) not in chosen]
-            record.children = inner or None
-            record.parent = parent
-            for child in inner:
-                child.parent = record
-            parent.children = [*siblings, record]
+            parent = parent if outer is None else outer
+            siblings, parent.children = parent.children, []
+            for child in siblings:
+                (record if child.work is None and _began_in(child, work) else parent).adopt(child)
+            parent.adopt(record)
             made.append(record)
             if work.started:
-                self._activity(record, work.thread, work.started, record.end, work.cpu, work.waiting)
-
-    def _activity(self, top: Record, thread: int, start: int, end: int, cpu: int, waiting: int) -> None:
-        self.activities.append(Activity(top, thread, start, end, cpu, waiting))
+                activity = Activity(record, work.thread, work.started, record.end, work.cpu, work.waiting)
+                self.activities.append(activity)
 
     def _walk(self) -> None:
         tops = {id(activity.top): activity for activity in self.activities}
@@ -239,41 +240,12 @@ class Trace:
             activity = tops.get(id(record), activity)
             if activity is not None and activity.thread != record.thread:
                 activity = None
-            if activity is not None and (record.task is None or record is activity.top):
+            if activity is not None and not record.awaits:
                 activity.records.add(id(record))
             self.records.append(record)
-            if record.more is not None:
-                self.truncated = True
-                record.children = [*(record.children or ()), *record.more.values()]
-                record.more = None
-            if record.children is not None and len(record.children) > 1:
-                record.children = _nested(record.children)
-            ahead.extend((child, activity) for child in record.children or ())
-
-
-def _nested(children: list[Record]) -> list[Record]:
-    """Put a client span that ran within another one of its thread below it.
-
-    SQLAlchemy's instrumentor does not make its span the current one, so that its driver's is not a child of it.
-    """
-    outer: dict[int, Record] = {}
-    kept = []
-    for child in sorted(children, key=lambda child: (child.start, -child.end)):
-        around = outer.get(child.thread)
-        if child.kind is CLIENT and child.count == 1:
-            if around is not None and child.end <= around.end and child.task is around.task:
-                around.children = [*(around.children or ()), child]
-                continue
-            outer[child.thread] = child
-        kept.append(child)
-    return kept
-
-
-def _record_of(work: Work, root: Root) -> Record:
-    record = Record(root, SpanKind.INTERNAL, work.submitted, work.thread)
-    record.end = work.ended or max(root.top.end, work.submitted)
-    record.span, record.work = work.record.span, work
-    return record
+            if len(record.children) > 1:
+                nest_calls(record)
+            ahead.extend((child, activity) for child in record.children)
 
 
 def _is_inside(work: Work, other: Work | None) -> bool:
@@ -308,5 +280,5 @@ def clients(record: Record) -> Iterator[Record]:
         current = ahead.pop()
         if current.kind is CLIENT:
             yield current
-        elif current.children:
+        else:
             ahead.extend(current.children)

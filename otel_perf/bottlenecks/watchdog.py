@@ -7,15 +7,20 @@ CPU, it waited for the interpreter. It takes at most 2 % of a CPU: when there is
 
 from __future__ import annotations
 
+import contextvars
+import gc
 import os
 import sys
+import threading
 import time
 from asyncio import tasks
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_perf.bottlenecks.record import CLIENT, Record, Root, Work
+from opentelemetry import trace
+
+from otel_perf.bottlenecks.root import CLIENT, Root, Work
 from otel_perf.bottlenecks.stacks import RUNNING, Sample, Stack, of_task, of_thread
 from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
 
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_perf.bottlenecks.processor import BottleneckProcessor
+    from otel_perf.bottlenecks.root import Open
     from otel_perf.bottlenecks.work import Workshop
     from otel_perf.core.guard import Guard
 
@@ -47,7 +53,7 @@ class Heartbeat:
     sent: int = 0
     answered: int = 0
     stacks: list[Stack] = field(default_factory=list)
-    culprit: Record | None = None
+    culprit: tuple[Root, int] | None = None  # with the span's id
     asked: bool = False
 
     def beat(self) -> None:
@@ -63,7 +69,7 @@ class Block:
     start: int
     end: int
     stacks: tuple[Stack, ...]
-    culprit: Record | None  # the span in whose task it was, if that is known
+    culprit: tuple[Root, int] | None  # the root and the span in whose task it was, if that is known
     asked: bool  # requests were open meanwhile, or other work of the app's own
 
 
@@ -168,7 +174,7 @@ class Watchdog:
         memory = self._memory()
         if memory:
             self.resident.append((now, memory))
-        slow = [root for root in roots if now - root.top.start >= self._slow]
+        slow = [root for root in roots if now - root.start >= self._slow]
         for root in slow if len(slow) > 1 else ():
             root.crowded = True
         if slow:
@@ -188,7 +194,7 @@ class Watchdog:
                     if heart.culprit is None:
                         heart.culprit = self._running(heart.loop)
                     heart.asked = heart.asked or any(
-                        root.loop is heart.loop and root.top.kind is not CLIENT for root in roots
+                        root.loop is heart.loop and root.kind is not CLIENT for root in roots
                     )
                 if heart.loop.is_closed():
                     del self._hearts[key]
@@ -211,44 +217,46 @@ class Watchdog:
             )
         heart.stacks, heart.culprit, heart.asked = [], None, False
 
-    def _running(self, loop: Any) -> Record | None:
+    def _running(self, loop: Any) -> tuple[Root, int] | None:
         """The innermost span of the task that a loop is running."""
         running = getattr(tasks, "_current_tasks", {}).get(loop)
         if running is None:
             return None
-        return _record_of(running, self._processor.open)
+        return _innermost(running, self._processor.open)
 
     # --- stacks ------------------------------------------------------------------------------------
 
     def _sample(self, now: int, slow: list[Root], frames: dict[int, Any]) -> None:
         for root in slow:
-            self._queue_of(root.top.thread, root)
+            self._queue_of(root.thread, root)
         chosen = self._chosen({id(root) for root in slow})
         if len(chosen) > PLACES:
             self._turn = (self._turn + PLACES) % len(chosen)
             chosen = (chosen[self._turn :] + chosen[: self._turn])[:PLACES]
-        for thread, task, record in chosen:
+        for root, span, thread, task in chosen:
             frame = frames.get(thread)
             stack = of_task(task) if task is not None else None if frame is None else of_thread(frame)
-            if stack is None or (record.kind is CLIENT and stack.doing == RUNNING):
+            if stack is None or (span._kind is CLIENT and stack.doing == RUNNING):
                 continue
-            samples = record.root.samples
-            if samples is None:
-                samples = record.root.samples = []
-            if len(samples) < SAMPLES:
-                samples.append(Sample(now, record, thread, stack))
+            if root.samples is None:
+                root.samples = []
+            if len(root.samples) < SAMPLES:
+                root.samples.append(Sample(now, span._context.span_id, thread, stack))
 
-    def _chosen(self, wanted: set[int]) -> list[tuple[int, Any, Record]]:
+    def _chosen(self, wanted: set[int]) -> list[Open]:
         """Each thread and task of the roots that are ``wanted``, with the innermost span that is open there."""
-        places: dict[tuple[int, int], tuple[int, Any, Record]] = {}
+        places: dict[tuple[int, int], Open] = {}
+        opened = self._processor.open
         for thread, work in list(self._workshop.running.items()):
-            places[thread, 0] = thread, None, work.record
-            if id(work.record.root) in wanted:
+            if id(work.root) in wanted:
                 self._queue_of(thread, work)
-        for record in list(self._processor.open.values()):  # in order of start: the innermost is last
-            task = record.task
-            places[record.thread, 0 if task is None else id(task)] = record.thread, task, record
-        return [place for place in places.values() if id(place[2].root) in wanted]
+                known = opened.get(work.span_id)
+                if known is not None:
+                    places[thread, 0] = (work.root, known[1], thread, None)
+        for known in list(opened.values()):  # in order of start: the innermost is last
+            _, _, thread, task = known
+            places[thread, 0 if task is None else id(task)] = known
+        return [known for known in places.values() if id(known[0]) in wanted]
 
     def _hog(self, frames: dict[int, Any]) -> Stack | None:
         """A thread of the app that has moved since the last time, and so had the interpreter."""
@@ -298,21 +306,18 @@ class Watchdog:
             os.close(file)
 
 
-def _record_of(task: Any, opened: dict[int, Record]) -> Record | None:
+def _innermost(task: Any, opened: dict[int, Open]) -> tuple[Root, int] | None:
     """The innermost open span of ``task``: of those started in it, else the one it inherited in its context."""
-    found = None
-    for record in list(opened.values()):
-        if record.task is task:
-            found = record
-    return found or _inherited(task, opened)
+    found: Open | None = None
+    for known in list(opened.values()):
+        if known[3] is task:
+            found = known
+    if found is None:
+        found = _inherited(task, opened)
+    return None if found is None else (found[0], found[1]._context.span_id)
 
 
-def _inherited(task: Any, opened: dict[int, Record]) -> Record | None:
-    import contextvars
-    import gc
-
-    from opentelemetry import trace
-
+def _inherited(task: Any, opened: dict[int, Open]) -> Open | None:
     for context in gc.get_referents(task):  # Python 3.11 has no other way to a task's context
         if type(context) is contextvars.Context:
             for variable, value in context.items():
@@ -325,8 +330,6 @@ def _inherited(task: Any, opened: dict[int, Record]) -> Record | None:
 
 
 def _native(thread: int) -> int:
-    import threading
-
     known = threading._active.get(thread)  # type: ignore[attr-defined]
     return (known.native_id or 0) if known is not None else 0
 

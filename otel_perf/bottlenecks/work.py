@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import trace
 
 from otel_perf.bottlenecks.place import here
-from otel_perf.bottlenecks.record import Work
+from otel_perf.bottlenecks.root import Work
 from otel_perf.core import executors
 from otel_perf.core.threads import get_ident
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from otel_perf.bottlenecks.processor import BottleneckProcessor
-    from otel_perf.bottlenecks.record import Record
 
 WORKS: Final = 512  # that are remembered of one local root
 
@@ -69,27 +68,22 @@ class Workshop:
         return self._wrapped(function, f"a ThreadPoolExecutor of {threads}", full=busy)
 
     def _wrapped(self, function: Callable[..., Any], pool: str, *, full: bool) -> Callable[..., Any]:
-        record = self._record()
-        if record is None:
+        span: Any = trace.get_current_span()
+        enclosing = getattr(span, "enclosing", None)  # a lazy span stays lazy for this
+        context = (span if enclosing is None else enclosing()).get_span_context()
+        known = self._processor.open.get(context.span_id)
+        if known is None or known[0].trace_id != context.trace_id:
             return function
-        root = record.root
+        root = known[0]
         if root.works is None:
             root.works = []
         if len(root.works) >= WORKS:
             return function
-        work = Work(record, pool, time.time_ns())
-        work.submitter, work.full = get_ident(), full
+        work = Work(root, context.span_id, pool, time.time_ns(), get_ident())
         if full:
-            work.site = here(2)
+            work.full, work.site = True, here(2)
         root.works.append(work)
         return partial(self._run, work, function)
-
-    def _record(self) -> Record | None:
-        span: Any = trace.get_current_span()
-        enclosing = getattr(span, "enclosing", None)  # a lazy span stays lazy for this
-        context = (span if enclosing is None else enclosing()).get_span_context()
-        record = self._processor.open.get(context.span_id)
-        return record if record is not None and record.root.trace_id == context.trace_id else None
 
     def _run(self, work: Work, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         thread = work.thread = get_ident()

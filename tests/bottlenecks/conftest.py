@@ -12,7 +12,8 @@ from opentelemetry.sdk.trace import Tracer
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from otel_perf.bottlenecks.record import Record
+from otel_perf.bottlenecks.root import Root
+from otel_perf.bottlenecks.watchdog import Watchdog
 
 MS = 1_000_000  # ns
 
@@ -36,7 +37,13 @@ class App:
 
     @property
     def watchdog(self):
-        return self.processor.begun.__self__
+        """The one at work; ask once, it is looked for."""
+        (found,) = (
+            item
+            for item in gc.get_objects()
+            if isinstance(item, Watchdog) and item._processor is self.processor and not item._ended
+        )
+        return found
 
     def flush(self):
         assert self.pipeline.providers.tracer.force_flush()
@@ -110,10 +117,10 @@ def ids(spans):
     return Counter((span.context.trace_id, span.context.span_id) for span in spans)
 
 
-def records(traces):
-    """The records of these traces that something still holds."""
+def kept_of(traces):
+    """The local roots of these traces that something still holds."""
     gc.collect()
-    return [item for item in gc.get_objects() if isinstance(item, Record) and item.root.trace_id in traces]
+    return [item for item in gc.get_objects() if isinstance(item, Root) and item.trace_id in traces]
 
 
 def wait_for(condition, seconds=10):

@@ -69,3 +69,36 @@ def test_the_undo_restores_unless_somebody_patched_after_us(context):
     undo.close()
     assert ThreadPoolExecutor.submit is theirs
     ThreadPoolExecutor.submit = original
+
+
+def test_a_watcher_sees_what_is_submitted_in_a_context_and_may_wrap_it(installed):
+    seen = []
+
+    def watcher(executor, function):
+        seen.append((executor, function))
+        return lambda *arguments, **named: ("wrapped", function(*arguments, **named))
+
+    with ExitStack() as watching, ThreadPoolExecutor(1) as pool:
+        executors.watch(watcher, watching)
+        assert pool.submit(look, 1).result() == (None, (1,), {})
+        token = attach(set_value("who", "me"))
+        assert pool.submit(look, 1).result() == ("wrapped", ("me", (1,), {}))
+        watching.close()
+        assert pool.submit(look, 1).result() == ("me", (1,), {})
+        detach(token)
+        assert seen == [(pool, look)]
+
+
+def test_watchers_are_asked_in_turn(installed, context):
+    with ExitStack() as watching, ThreadPoolExecutor(1) as pool:
+        for mark in "ab":
+            executors.watch(lambda _, function, mark=mark: lambda *given: (mark, function(*given)), watching)
+        assert pool.submit(int, 5).result() == ("b", ("a", 5))
+
+
+def test_work_that_fails_fails_as_without_a_watcher(installed, context):
+    with ExitStack() as watching, ThreadPoolExecutor(1) as pool:
+        executors.watch(lambda _, function: function, watching)
+        assert isinstance(pool.submit(lambda: 1 / 0).exception(), ZeroDivisionError)
+    with pytest.raises(RuntimeError):
+        pool.submit(look)

@@ -18,7 +18,20 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 HOSTS: Final = ("main", "thread", "fastapi")  # where an operation runs; a coroutine: in a loop, or under FastAPI
-NOUNS: Final = ["users", "orders", "items", "carts", "invoices", "reports", "stock", "prices", "ratings", "messages", "routes", "tariffs"]
+NOUNS: Final = [
+    "users",
+    "orders",
+    "items",
+    "carts",
+    "invoices",
+    "reports",
+    "stock",
+    "prices",
+    "ratings",
+    "messages",
+    "routes",
+    "tariffs",
+]
 DATABASE: Final = Path(tempfile.mkdtemp(prefix="otel-perf-bench-")) / "shop.sqlite"
 
 TRUST: Final = ssl.create_default_context()  # made once: it takes httpx 20 ms
@@ -33,6 +46,7 @@ class Scenario(NamedTuple):
     around: Callable[[Case], AbstractContextManager[Any]]
     blame: tuple[Any, ...]  # functions and names that may be called the culprit
     hosts: tuple[str, ...]
+    first: bool  # the operation was never run before
 
 
 SCENARIOS: Final[dict[str, Scenario]] = {}
@@ -45,6 +59,7 @@ def bottleneck(
     blame: tuple[Any, ...] = (),
     hosts: tuple[str, ...] = HOSTS,
     injects: bool = True,
+    first: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The function has a bottleneck of ``kind``, for which it is to blame itself, or what ``blame`` names.
 
@@ -52,7 +67,7 @@ def bottleneck(
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        SCENARIOS[function.__name__] = Scenario(kind, injects, function, around, (function, *blame), hosts)
+        SCENARIOS[function.__name__] = Scenario(kind, injects, function, around, (function, *blame), hosts, first)
         return function
 
     return register
@@ -81,6 +96,7 @@ class Case:
     def begin(self, number: int) -> None:
         """Have everything as it was before, for another try; the first is number 0."""
         self.mark = f"{self.id}#{number}"
+        self.rehearsal = False
         self.random = random.Random(self.id)
         self.noun = self.random.choice(NOUNS)
         self.name = f"GET /{self.noun}/{self.id.replace('/', '-')}"

@@ -86,7 +86,9 @@ def query_for_each(case: Case) -> list[Any]:
 def literal_query_for_each(case: Case) -> list[Any]:
     keys, each = many(case)
     with engine.connect() as connection:
-        return [connection.execute(text(f"SELECT name, pause({each}) FROM item WHERE id = {key}")).one() for key in keys]
+        return [
+            connection.execute(text(f"SELECT name, pause({each}) FROM item WHERE id = {key}")).one() for key in keys
+        ]
 
 
 @bottleneck("n_plus_one", around=notes)

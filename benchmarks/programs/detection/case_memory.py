@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,16 @@ buffer = bytearray()  # used again and again
 
 
 @contextmanager
+def trimmed(case: Case) -> Iterator[None]:
+    """What earlier operations have freed is the system's again, so that this one has to get its own."""
+    ctypes.CDLL(None).malloc_trim(0)
+    yield
+
+
+@contextmanager
 def large_file(case: Case) -> Iterator[Any]:
     """A file to be read at once."""
+    ctypes.CDLL(None).malloc_trim(0)
     path = DATABASE.parent / f"large-{case.seed}"
     with path.open("wb") as file:
         file.truncate(int(case.over(LEAST)))
@@ -42,7 +51,7 @@ def reads_a_file_at_once(case: Case) -> int:
     return len(data)
 
 
-@bottleneck("memory_growth")
+@bottleneck("memory_growth", around=trimmed)
 def collects_answers(case: Case) -> int:
     parts, wanted = [], int(case.over(LEAST))
     while len(parts) * MIB < wanted:
@@ -52,15 +61,15 @@ def collects_answers(case: Case) -> int:
     return sum(map(len, parts))
 
 
-@bottleneck("memory_growth")
+@bottleneck("memory_growth", around=trimmed)
 def builds_rows(case: Case) -> int:
     wanted = int(case.over(LEAST))
-    rows = [("row %d" % number) * 40 for number in range(wanted // 430)]
+    rows = [f"row {number}" * 40 for number in range(wanted // 430)]
     requests.get(case.url("profile", 0.03), timeout=30)
     return len(rows)
 
 
-@bottleneck("memory_growth")
+@bottleneck("memory_growth", around=trimmed)
 async def gathers_chunks(case: Case) -> int:
     parts, wanted = [], int(case.over(LEAST))
     while len(parts) * 4 * MIB < wanted:

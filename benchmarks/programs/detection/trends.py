@@ -1,4 +1,4 @@
-"""Operations that are run hundreds of times: those that become slower, and the ordinary traffic of a healthy service."""
+"""Operations that run hundreds of times: those that become slower, and the traffic of a healthy service."""
 
 from __future__ import annotations
 
@@ -122,13 +122,13 @@ def traffic(shop: Shop, wanted: dict[str, Any], server: str) -> None:
     """About ``spans`` spans of ordinary requests, with the healthy cases of all kinds among them."""
     cases = [Case(*case, server) for case in wanted["cases"]]
     counter = [0]
-    threads = [
-        threading.Thread(target=_requests, args=(wanted["spans"], counter, number)) for number in range(2)
-    ] + [threading.Thread(target=asyncio.run, args=(_awaiting(wanted["spans"], counter, server),))]
+    threads = [threading.Thread(target=_requests, args=(wanted["spans"], counter, number)) for number in range(2)] + [
+        threading.Thread(target=asyncio.run, args=(_awaiting(wanted["spans"], counter, server),))
+    ]
     for thread in threads:
         thread.start()
     for case in cases:
-        shop.run(case)
+        shop.run(case, tries=1)
     for thread in threads:
         thread.join()
 

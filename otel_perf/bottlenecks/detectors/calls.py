@@ -12,7 +12,7 @@ from otel_perf.bottlenecks.conventions import describe, is_http
 from otel_perf.bottlenecks.dependence import Dependence, between, may_repeat
 from otel_perf.bottlenecks.detectors.base import LEAST, Count, Share, Switched, called_from, most_common, ms, setting
 from otel_perf.bottlenecks.finding import Finding
-from otel_perf.bottlenecks.record import CLIENT
+from otel_perf.bottlenecks.root import CLIENT
 from otel_perf.bottlenecks.trace import clients, merged
 from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
 
@@ -159,7 +159,7 @@ class SerialIo(Switched):
 
     def _runs(self, trace: Trace, parent: Record) -> Iterator[list[Record]]:
         run: list[Record] = []
-        for child in sorted(parent.children or (), key=lambda child: child.start):
+        for child in sorted(parent.children, key=lambda child: child.start):
             call = _only_call(child)
             if call is None or call.count > 1 or id(call) not in trace.on_path or call.duration < self.each * 1e9:
                 continue

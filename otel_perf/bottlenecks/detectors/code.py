@@ -25,12 +25,12 @@ def _length(pieces: Sequence[Piece]) -> int:
     return sum(piece.end - piece.start for piece in pieces)
 
 
-def _most(pieces: Sequence[Piece]) -> Record:
+def _most(trace: Trace, pieces: Sequence[Piece]) -> Record:
     spent: dict[int, int] = {}
     for piece in pieces:
         spent[id(piece.record)] = spent.get(id(piece.record), 0) + piece.end - piece.start
     chosen = max(pieces, key=lambda piece: spent[id(piece.record)]).record
-    return chosen if chosen.work is None else chosen.work.record
+    return chosen if chosen.work is None else trace.record(chosen.work.span_id)
 
 
 def _hottest(samples: Sequence[Sample]) -> tuple[Place | None, float]:
@@ -53,7 +53,7 @@ class CpuStarved(Switched):
             pieces = trace.pieces(activity.has)
             if not pieces:
                 continue
-            record = _most(pieces)
+            record = _most(trace, pieces)
             spent = trace.take(activity.waiting, activity.has)
             if spent < max(self.least * 1e9, self.share * trace.duration):
                 continue
@@ -91,7 +91,7 @@ class GilWait(Switched):
             moved = {sample.stack.position for sample in samples if sample.stack.doing == RUNNING}
             if waited < least or len(probes) < 3 or len(moved) < 2:
                 continue
-            record = _most(pieces)
+            record = _most(trace, pieces)
             spent = trace.take(waited, activity.has)
             hog, _ = most_common(places(probe.hog for probe in probes if probe.hog is not None))
             evidence = (
@@ -143,7 +143,7 @@ def _own_time(kind: str, trace: Trace, activity: Activity, pieces: list[Piece], 
     place, share = _hottest(samples)
     if place is None or is_cold(trace, [sample.stack for sample in samples]):
         return  # nothing that anybody could act on
-    record = _most(pieces)
+    record = _most(trace, pieces)
     own = trace.claim([(piece.start, piece.end) for piece in pieces], activity.has)
     evidence = (
         f"{trace.top.name} {verb} {ms(own)} of {ms(trace.duration)} in its own code, {share:.0%} of it{inside(place)}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
 from otel_perf.bottlenecks.detectors.base import Switched, inside, most_common, ms, places, setting
 from otel_perf.bottlenecks.finding import Finding
-from otel_perf.bottlenecks.record import CLIENT
+from otel_perf.bottlenecks.root import CLIENT
 from otel_perf.core.settings import Duration, Parsed, parse_size
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from otel_perf.bottlenecks.detectors.base import (
     setting,
 )
 from otel_perf.bottlenecks.finding import Finding
-from otel_perf.bottlenecks.record import CLIENT
+from otel_perf.bottlenecks.root import CLIENT
 from otel_perf.bottlenecks.stacks import LOCK, POOL
 from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
 
@@ -98,7 +98,7 @@ class PoolWait(Switched):
                 continue
             record = trace.owner(intervals) or trace.top
             if record.work is not None:
-                record = record.work.record
+                record = trace.record(record.work.span_id)
             spent = trace.claim(intervals)
             place, _ = most_common(lines[pool])  # type: ignore[arg-type]
             evidence = (
@@ -133,7 +133,7 @@ class LockWait(Switched):
                 f"{inside(place)}; hold it for less, and not during I/O"
             )
             culprit = place.function if place is not None else sample.stack.what
-            yield Finding(self.kind, sample.record, evidence, spent / 1e9, culprit, len(waits), place)
+            yield Finding(self.kind, trace.record(sample.span_id), evidence, spent / 1e9, culprit, len(waits), place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class LoopBlock(Switched):
     def find(self, trace: Trace) -> Iterator[Finding]:
         """In the trace whose task it was; where that is not known, in every trace that had to wait."""
         for block in trace.around.blocks:
-            ours = block.culprit is None or block.culprit.root is trace.root
+            ours = block.culprit is None or block.culprit[0] is trace.root
             if block.loop is not trace.root.loop or not ours or (trace.top.kind is CLIENT and not block.asked):
                 continue  # nobody waits for a call that no request made: a start, a script
             interval = (block.start, block.end)
@@ -159,7 +159,8 @@ class LoopBlock(Switched):
                 or trace.starved(*interval) >= STARVED * (block.end - block.start)
             ):
                 continue
-            record: Record = block.culprit or trace.owner([interval]) or trace.top
+            culprit = block.culprit
+            record = trace.record(culprit[1]) if culprit else trace.owner([interval]) or trace.top
             spent = trace.claim([interval])
             evidence = (
                 f"{trace.top.name} blocked the event loop for {ms(block.end - block.start)}{inside(place)};"

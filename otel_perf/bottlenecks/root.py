@@ -1,0 +1,122 @@
+"""What is kept of a local root while it is open.
+
+A local root is a span whose parent is in another process, or is not open here. Its spans are kept as they ended; what
+is slow enough to be looked at becomes a tree then, in another thread. All times are in ns since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from opentelemetry.trace import SpanKind
+
+from otel_perf.bottlenecks.conventions import raw
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from otel_perf.bottlenecks.place import Place
+
+CLIENT: Final = SpanKind.CLIENT
+SPANS: Final = 4_096  # kept of one local root; more are only counted,
+KINDS: Final = 64  # by parent, name and statement
+
+# A span that is open: its local root, itself, the thread and, where an event loop runs, the task it was started in.
+# Plain tuples, here and below: an object with named fields would be a third of the price of a span.
+Open: TypeAlias = "tuple[Root, Any, int, Any]"
+# A span that has ended: itself, its thread, whether an event loop ran there.
+Ended: TypeAlias = "tuple[ReadableSpan, int, bool]"
+
+
+class Counted:
+    """Spans that were one too many, alike."""
+
+    __slots__ = ("busy", "count", "end", "span", "start")
+
+    def __init__(self, span: Any) -> None:
+        self.span = span
+        self.start = span.start_time
+        self.end = span.end_time
+        self.count = 0
+        self.busy = 0  # their time together (ns)
+
+
+class Root:
+    """A local root, and what is collected for it. What few need is a default of the class, which costs nothing."""
+
+    open: bool = True
+    held: deque[ReadableSpan] | None = None  # ended, and not yet handed on
+    counted: dict[tuple[int, str, str], Counted] | None = None
+    seen: dict[str, int] | None = None  # client spans started so far, by name
+    sites: dict[int, Place] | None = None  # lines of calls, by span id
+    works: list[Work] | None = None
+    samples: list[Any] | None = None
+    started_cpu: int = -1  # the thread's CPU time at the start (ns); -1 where it says nothing
+    cpu: int = -1  # used between start and end
+    queued: int = -1  # time in the run queue when somebody first looked (ns)
+    waiting: int = -1  # time in the run queue since then
+    crowded: bool = False  # other slow ones were open at the same time
+    regressed: Any = None
+
+    def __init__(self, trace_id: int, span_id: int, kind: SpanKind, start: int, thread: int, loop: Any) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.kind = kind
+        self.start = start
+        self.thread = thread
+        self.loop = loop
+        self.ended: list[Ended] = []
+
+    def hold(self, span: ReadableSpan) -> None:
+        """Keep a span that has ended back."""
+        held = self.held
+        if held is None:
+            held = self.held = deque()
+        held.append(span)
+
+    def count(self, span: Any) -> None:
+        """Count a span that has ended and is one too many, with those that are alike."""
+        counted = self.counted
+        if counted is None:
+            counted = self.counted = {}
+        parent = span.parent
+        key = (0 if parent is None else parent.span_id, span.name, raw(span))
+        known = counted.get(key)
+        if known is None:
+            if len(counted) >= KINDS:
+                return
+            known = counted[key] = Counted(span)
+        known.count += 1
+        known.busy += max(0, span.end_time - span.start_time)
+        known.start = min(known.start, span.start_time)
+        known.end = max(known.end, span.end_time)
+
+    def place(self, span_id: int, site: Place | None) -> None:
+        """Remember from which line a call was made."""
+        if site is not None:
+            if self.sites is None:
+                self.sites = {}
+            self.sites[span_id] = site
+
+
+class Work:
+    """What was handed to a pool: when it was submitted, began and ended, and its thread's CPU time."""
+
+    __slots__ = ("cpu", "ended", "full", "pool", "queued", "root", "site", "span_id", "started", "submitted",
+                 "submitter", "thread", "waiting")  # fmt: skip
+
+    def __init__(self, root: Root, span_id: int, pool: str, submitted: int, submitter: int) -> None:
+        self.root = root
+        self.span_id = span_id  # of the span that handed it over
+        self.pool = pool
+        self.submitted = submitted
+        self.submitter = submitter  # thread
+        self.full = False  # no thread was free
+        self.started = 0
+        self.ended = 0
+        self.thread = 0
+        self.cpu = 0
+        self.queued = -1  # as of a root
+        self.waiting = -1
+        self.site: Place | None = None
