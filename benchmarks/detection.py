@@ -42,7 +42,7 @@ WAITING: Final = ("n_plus_one", "serial_io", "slow_io", "fan_out", "self_time", 
 BUSY: Final = ("cpu_bound", "cpu_starved", "gil_wait", "gc_pause", "memory_growth")
 REPEATED: Final = ("regression",)
 KINDS: Final = (*WAITING, *BUSY, *REPEATED)
-AT_ONCE: Final = {**dict.fromkeys(WAITING, 3), **dict.fromkeys(BUSY, 1), **dict.fromkeys(REPEATED, 2)}
+AT_ONCE: Final = {**dict.fromkeys(WAITING, 4), **dict.fromkeys(BUSY, 1), **dict.fromkeys(REPEATED, 2)}
 SCENARIOS: Final[dict[tuple[str, bool], list[str]]] = defaultdict(list)  # by kind, and whether they inject it
 # What one kind cannot be without: (injected, found): why.
 ACCEPTED: Final[dict[tuple[str, str], str]] = {

@@ -20,7 +20,7 @@ class BottleneckSettings:
     """Settings of the detection; each detector has its own."""
 
     slow: Duration = field(
-        default=0.05,
+        default=0.025,
         metadata={"doc": "A span that is open for longer has its thread's stack looked at, every 20 ms (s)."},
     )
 
@@ -84,6 +84,10 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
             workshop.begun()
             watchdog.begun(root)
 
+        def finished(root: Root) -> None:
+            watchdog.read_memory()
+            analyst.finished(root)
+
         def child() -> None:
             processor.after_fork_in_child()
             watchdog.after_fork_in_child()
@@ -93,7 +97,7 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
             if isinstance(detector, LoopBlock):
                 watchdog.block_limit = int(detector.least * 0.8e9)
         processor.share = host.share(self.name)
-        processor.finished, processor.flush = analyst.finished, analyst.flush
+        processor.finished, processor.flush = finished, analyst.flush
         processor.begun = begun
         undo.callback(processor.forget)
         undo.callback(analyst.end)

@@ -35,12 +35,23 @@ def first(attributes: Mapping[str, Any] | None, names: tuple[str, ...]) -> str:
 
 
 def raw(span: Any) -> str:
-    """What tells calls of one name apart cheaply: the statement as it was sent, or nothing."""
+    """What tells calls of one name apart cheaply: the statement or the address as it was sent, or nothing."""
     try:
         get = span._attributes._dict.get  # the SDK's mapping itself takes three times as long
     except AttributeError:
         get = (span.attributes or {}).get
-    return get("db.statement") or get("db.query.text") or ""
+    return get("db.statement") or get("db.query.text") or get("http.url") or get("url.full") or ""
+
+
+def is_url(text: str) -> bool:
+    """Whether what :func:`raw` gave is an address."""
+    return text.startswith(("http://", "https://"))
+
+
+def endpoint(span: ReadableSpan) -> str:
+    """Method, host and path of an HTTP request, with what varies in the path as ``{}``."""
+    attributes = span.attributes
+    return f"{first(attributes, METHOD)} {_address(attributes)}"
 
 
 def is_database(attributes: Mapping[str, Any] | None) -> bool:
@@ -69,9 +80,8 @@ def describe(span: ReadableSpan) -> str:
         from otel_perf.bottlenecks.sql import fingerprint
 
         return fingerprint(text, system)
-    method = first(attributes, METHOD)
-    if method:
-        return f"{method} {_address(attributes)}"[:LONGEST]
+    if first(attributes, METHOD):
+        return endpoint(span)[:LONGEST]
     collection = first(attributes, ("db.collection.name", "db.mongodb.collection", "db.sql.table"))
     return f"{span.name} {collection}".strip()[:LONGEST]
 

@@ -32,6 +32,7 @@ _STDLIB: Final = tuple(
 _MACHINERY: Final = ("opentelemetry", "wrapt", "_pytest", "pluggy")
 
 _LOOPS: Final = ("asyncio/events.py", "asyncio/base_events.py", "asyncio/runners.py", "uvloop/__init__.py")
+_RUNS: Final = frozenset({"_run", "_run_once", "run_forever", "run_until_complete", "run"})
 
 APP, LIBRARY, MACHINE = 2, 1, 0  # whose a file is; MACHINE: Python's own, OpenTelemetry's, ours
 _owners: dict[str, int] = {}
@@ -47,6 +48,11 @@ class Place:
     code: CodeType
     callers: tuple[tuple[CodeType, int], ...] = field(default=(), compare=False)
     """The app's frames around it, innermost first, with their lines; only where :func:`here` was asked."""
+
+    @property
+    def is_app(self) -> bool:
+        """Whether it is the app's own, and not a library's."""
+        return owner(self.code.co_filename) == APP
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}"
@@ -83,7 +89,7 @@ def stack_of(frame: FrameType | None) -> Iterable[tuple[CodeType, int]]:
 
 def inside_loop(stack: Iterable[tuple[CodeType, int]]) -> Iterator[tuple[CodeType, int]]:
     """What an event loop is running: the frames of the loop itself, and those that only started it, are left out."""
-    return takewhile(lambda frame: not frame[0].co_filename.endswith(_LOOPS), stack)
+    return takewhile(lambda frame: not (frame[0].co_name in _RUNS and frame[0].co_filename.endswith(_LOOPS)), stack)
 
 
 def place_of(stack: Iterable[tuple[CodeType, int]]) -> Place | None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.place import Place
     from otel_perf.bottlenecks.root import Root, Work
 
-WAITING: Final = frozenset({SpanKind.CLIENT, SpanKind.PRODUCER, SpanKind.CONSUMER})  # their time is somebody else's
+NOT_OWN: Final = frozenset({SpanKind.CLIENT, SpanKind.PRODUCER, SpanKind.CONSUMER})  # their time is somebody else's
 
 
 class Record:

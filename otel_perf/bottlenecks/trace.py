@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import SpanKind
 
-from otel_perf.bottlenecks.record import WAITING, Record, nest_calls, tree
+from otel_perf.bottlenecks.record import NOT_OWN, Record, nest_calls, tree
 from otel_perf.bottlenecks.root import CLIENT
+from otel_perf.bottlenecks.stacks import LOCK, POOL, RUNNING, WAITING
 from otel_perf.core.critical_path import critical_path
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from otel_perf.bottlenecks.baseline import Baselines
     from otel_perf.bottlenecks.pauses import Pause
+    from otel_perf.bottlenecks.place import Place
     from otel_perf.bottlenecks.root import Root, Work
     from otel_perf.bottlenecks.stacks import Sample
     from otel_perf.bottlenecks.watchdog import Block, Overslept
@@ -65,7 +67,7 @@ class Activity:
 
     def has(self, record: Record) -> bool:
         """Whether ``record`` is the activity's own code, and not somebody else's that it waited for."""
-        return id(record) in self.records and record.kind not in WAITING
+        return id(record) in self.records and record.kind not in NOT_OWN
 
 
 class Trace:
@@ -174,8 +176,19 @@ class Trace:
             if sample.thread == thread and any(piece.start <= sample.at <= piece.end for piece in pieces)
         ]
 
+    def places_in(self, start: int, end: int) -> list[Place | None]:
+        """Lines of the app that were seen in that time."""
+        return [
+            sample.stack.place
+            for sample in self.samples
+            if start <= sample.at <= end and sample.stack.place is not None and sample.stack.place.is_app
+        ]
+
     def standing(self, doing: str) -> Iterator[tuple[list[Sample], Interval]]:
-        """Stacks that did not move while they were ``doing`` something, twice at least, and for how long that was."""
+        """Stacks that did not move while they were ``doing`` something, and for how long that was.
+
+        Twice at least, but for a lock or a pool: nobody is seen there who only passes.
+        """
         by_record: dict[tuple[int, int], list[Sample]] = defaultdict(list)
         for sample in self.samples:
             by_record[sample.span_id, sample.thread].append(sample)
@@ -189,9 +202,23 @@ class Trace:
                     run.append(samples[index])
                 index += 1
                 after = samples[index] if index < len(samples) else None
-                if run[0].stack.doing == doing and len(run) > 1:
+                if run[0].stack.doing == doing and (len(run) > 1 or doing in {LOCK, POOL}):
                     yield run, self._extent(run, before, after)
                 before = run[-1]
+
+    def stands_still(self, pieces: Sequence[Piece], thread: int) -> int:
+        """How long the stack of ``thread`` did not move in ``pieces``, whatever it was doing (ns)."""
+        intervals = [
+            interval
+            for doing in (RUNNING, WAITING)
+            for run, interval in self.standing(doing)
+            if run[0].thread == thread
+        ]
+        return sum(
+            max(0, min(piece.end, end) - max(piece.start, start))
+            for start, end in merged(intervals)
+            for piece in pieces
+        )
 
     def _extent(self, run: list[Sample], before: Sample | None, after: Sample | None) -> Interval:
         """From when to when a stack stood still: between the spans and stacks around it, if these are near."""

@@ -39,6 +39,7 @@ LATE: Final = 0.015  # seconds after which a heartbeat is waited for, and the lo
 OVERSLEPT: Final = 0.005  # seconds: CPython's switch interval
 SAMPLES: Final = 2_000  # kept for one local root
 PLACES: Final = 64  # stacks looked at in one go
+FILES: Final = 256  # threads whose run queue is kept open
 READINGS: Final = 3_000  # of memory and of the GIL that are kept: a minute
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _LINUX: Final = sys.platform.startswith("linux")
@@ -80,7 +81,7 @@ class Overslept:
     start: int  # ns
     end: int
     queued: int  # ns of it in the run queue
-    hog: Stack | None
+    hogs: tuple[tuple[int, Stack], ...]  # threads that ran meanwhile, and where they are now
 
     @property
     def gil(self) -> int:
@@ -167,21 +168,26 @@ class Watchdog:
         """
         now = time.time_ns()
         roots = list(self._processor.roots.values())
-        if not roots and not any(heart.sent > heart.answered for heart in self._hearts.values()):
+        if not roots and not any(heart.sent > heart.answered or heart.stacks for heart in self._hearts.values()):
             return False
         frames = sys._current_frames()
         self._listen(now, roots, frames)
-        memory = self._memory()
-        if memory:
-            self.resident.append((now, memory))
+        self.read_memory()
+        self._account(roots)
         slow = [root for root in roots if now - root.start >= self._slow]
         for root in slow if len(slow) > 1 else ():
             root.crowded = True
         if slow:
             self._sample(now, slow, frames)
         if late >= OVERSLEPT:
-            self.overslept.append(Overslept(now - int(late * 1e9), now, starved, self._hog(frames)))
+            self.overslept.append(Overslept(now - int(late * 1e9), now, starved, self._hogs(frames)))
         return True
+
+    def read_memory(self) -> None:
+        """Note the memory in use; 2 µs."""
+        memory = self._memory()
+        if memory:
+            self.resident.append((time.time_ns(), memory))
 
     # --- event loops -------------------------------------------------------------------------------
 
@@ -201,7 +207,9 @@ class Watchdog:
                 continue
             if heart.stacks:
                 self._record(heart)
-            if key in busy:
+            if heart.loop.is_closed():
+                del self._hearts[key]
+            elif key in busy:
                 heart.sent = time.time_ns()
                 try:
                     heart.loop.call_soon_threadsafe(heart.beat)
@@ -227,8 +235,6 @@ class Watchdog:
     # --- stacks ------------------------------------------------------------------------------------
 
     def _sample(self, now: int, slow: list[Root], frames: dict[int, Any]) -> None:
-        for root in slow:
-            self._queue_of(root.thread, root)
         chosen = self._chosen({id(root) for root in slow})
         if len(chosen) > PLACES:
             self._turn = (self._turn + PLACES) % len(chosen)
@@ -248,46 +254,52 @@ class Watchdog:
         places: dict[tuple[int, int], Open] = {}
         opened = self._processor.open
         for thread, work in list(self._workshop.running.items()):
-            if id(work.root) in wanted:
-                self._queue_of(thread, work)
-                known = opened.get(work.span_id)
-                if known is not None:
-                    places[thread, 0] = (work.root, known[1], thread, None)
+            known = opened.get(work.span_id)
+            if known is not None:
+                places[thread, 0] = (work.root, known[1], thread, None)
         for known in list(opened.values()):  # in order of start: the innermost is last
             _, _, thread, task = known
             places[thread, 0 if task is None else id(task)] = known
         return [known for known in places.values() if id(known[0]) in wanted]
 
-    def _hog(self, frames: dict[int, Any]) -> Stack | None:
-        """A thread of the app that has moved since the last time, and so had the interpreter."""
-        before, found = self._positions, None
+    def _hogs(self, frames: dict[int, Any]) -> tuple[tuple[int, Stack], ...]:
+        """The threads of the app that have moved since the last time, and so had the interpreter."""
+        before, found = self._positions, []
         self._positions = {}
         for thread, frame in list(frames.items())[:PLACES]:
-            if thread == get_ident():
-                continue
             position = id(frame.f_code), frame.f_lasti
             self._positions[thread] = position
-            if found is None and before.get(thread, position) != position:
+            if thread != get_ident() and before.get(thread, position) != position:
                 stack = of_thread(frame)
                 if stack.doing == RUNNING and stack.place is not None:
-                    found = stack
-        return found
+                    found.append((thread, stack))
+        return tuple(found)
 
-    def _queue_of(self, thread: int, waits: Root | Work) -> None:
-        """Keep track of how long a thread has waited for a CPU since somebody looked first."""
+    def _account(self, roots: list[Root]) -> None:
+        """Keep track of how long the threads of roots and of work have waited for a CPU since they were looked at."""
+        queued: dict[int, int] = {}
+        waiting: list[Root | Work] = [*roots, *self._workshop.running.copy().values()]
+        for waits in waiting:
+            thread = waits.thread
+            if thread not in queued:
+                queued[thread] = self._queued(thread)
+            if waits.queued < 0:
+                waits.queued = queued[thread]
+            elif queued[thread] >= 0:
+                waits.waiting = queued[thread] - waits.queued
+
+    def _queued(self, thread: int) -> int:
+        """How long a thread has waited for a CPU so far (ns); -1 if that cannot be read."""
         file = self._files.get(thread)
         if file is None:
             native = _native(thread)
-            if not native or len(self._files) > 256:
-                return
+            if not native or len(self._files) >= FILES:
+                return -1
             file = self._files[thread] = _open_run_queue(native)
         queued = _run_queue(file)
         if queued < 0:
             self._close(thread)
-        elif waits.queued < 0:
-            waits.queued = queued
-        else:
-            waits.waiting = queued - waits.queued
+        return queued
 
     def _memory(self) -> int:
         """Bytes of memory in use; 0 where that cannot be read cheaply."""

@@ -54,7 +54,7 @@ def test_of_a_hundred_tasks_the_slow_ones_are_found(app):
     assert len(found) == 100
     for name, kinds in found.items():
         kind = name.split()[0]
-        kinds -= {"loop_block", "gc_pause"}  # noqa: PLW2901 - a machine that is busy may stop everybody
+        kinds -= {"loop_block", "gc_pause"}
         assert kinds == {"slow": {"slow_io"}, "repeats": {"n_plus_one"}, "healthy": set()}[kind], name
     assert costs_fit(app.spans())
 
@@ -71,7 +71,9 @@ def test_of_sixteen_threads_each_has_its_own_findings(app):
 
     in_threads(work, 16)
     found = kinds_by_root(app)
-    assert {name for name, kinds in found.items() if "slow_io" in kinds} == {f"odd {index}" for index in range(1, 16, 2)}
+    assert {name for name, kinds in found.items() if "slow_io" in kinds} == {
+        f"odd {index}" for index in range(1, 16, 2)
+    }
     assert all(not kinds for name, kinds in found.items() if name.startswith("even"))
     assert costs_fit(app.spans())
 

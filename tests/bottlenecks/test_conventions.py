@@ -9,7 +9,6 @@ from opentelemetry.sdk.trace import ReadableSpan
 from otel_perf.bottlenecks.conventions import LONGEST, describe, is_database, is_http, raw
 
 
-
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [
@@ -25,7 +24,10 @@ from otel_perf.bottlenecks.conventions import LONGEST, describe, is_database, is
         ({"http.method": "GET", "http.url": "https://a.example/users/42?key=hunter2"}, "GET a.example/users/{}"),
         ({"http.request.method": "GET", "url.full": "https://a.example/users/42"}, "GET a.example/users/{}"),
         ({"http.request.method": "PUT", "url.full": "https://me:hunter2@a.example:8443/x#hunter2"}, "PUT a.example/x"),
-        ({"http.request.method": "GET", "server.address": "b.example", "url.template": "/u/{id}"}, "GET b.example/u/{id}"),
+        (
+            {"http.request.method": "GET", "server.address": "b.example", "url.template": "/u/{id}"},
+            "GET b.example/u/{id}",
+        ),
         ({"http.request.method": "GET", "url.full": "http://a/x/1", "url.template": "/x/{id}"}, "GET a/x/{id}"),
         ({"http.method": "GET", "net.peer.name": "c.example"}, "GET c.example"),
         ({"http.method": "GET", "http.host": "d.example"}, "GET d.example"),
@@ -51,7 +53,10 @@ def test_a_call_is_described(attributes, expected):
     ],
 )
 def test_what_varies_in_a_path_is_cut(path, expected):
-    assert describe(ReadableSpan("x", attributes={"http.method": "GET", "http.url": f"http://h{path}"})) == f"GET h{expected}"
+    assert (
+        describe(ReadableSpan("x", attributes={"http.method": "GET", "http.url": f"http://h{path}"}))
+        == f"GET h{expected}"
+    )
 
 
 def test_what_a_call_is_to():
@@ -63,7 +68,9 @@ def test_what_a_call_is_to():
     assert not is_http({"db.system": "x"})
 
 
-@pytest.mark.parametrize("attributes", [None, {}, {"db.statement": "S"}, BoundedAttributes(attributes={"db.statement": "S"})])
+@pytest.mark.parametrize(
+    "attributes", [None, {}, {"db.statement": "S"}, BoundedAttributes(attributes={"db.statement": "S"})]
+)
 def test_the_statement_as_it_was_sent(attributes):
     assert raw(ReadableSpan("x", attributes=attributes)) == ("S" if attributes else "")
 
@@ -71,7 +78,13 @@ def test_the_statement_as_it_was_sent(attributes):
 marks = st.integers(10**8, 10**9).map(lambda number: f"hunter{number}")
 
 
-@given(marks, marks, marks, st.sampled_from(["http.url", "url.full"]), st.sampled_from(["http.method", "http.request.method"]))
+@given(
+    marks,
+    marks,
+    marks,
+    st.sampled_from(["http.url", "url.full"]),
+    st.sampled_from(["http.method", "http.request.method"]),
+)
 def test_no_credential_and_no_query_gets_through(user, password, query, url, method):
     address = f"https://{user}:{password}@shop.example/a/{query}/b?{query}={query}&t={password}#{query}"
     found = describe(ReadableSpan("GET", attributes={method: "GET", url: address}))
@@ -88,7 +101,9 @@ def test_no_credential_and_no_query_gets_through(user, password, query, url, met
     ],
 )  # fmt: skip
 def test_keys_and_values_of_other_stores_do_not_get_through(system, statement):
-    assert "hunter" not in describe(ReadableSpan("x", attributes={"db.system": system, "db.statement": statement})).lower()
+    assert (
+        "hunter" not in describe(ReadableSpan("x", attributes={"db.system": system, "db.statement": statement})).lower()
+    )
 
 
 @pytest.mark.parametrize("statement", [" ", "\n\t", "\u3000"])

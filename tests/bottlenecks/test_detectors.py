@@ -11,21 +11,30 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from opentelemetry.instrumentation.sqlite3 import SQLite3Instrumentor
+from opentelemetry.trace import SpanKind
 
 from tests.bottlenecks.conftest import costs_fit
 
 NOISE = {"gc_pause", "cpu_starved", "gil_wait"}  # of a machine that is busy
 
 
+async def _request(running, program):
+    with running.tracer.start_as_current_span("request"):
+        await program(running)
+
+
 @pytest.fixture
 def check(app):
     """Run a program as one trace; its finding of a kind, or what else was found."""
 
-    def check(program, kind, *, found, times=1, **environ):
-        running = app(**environ)
+    def check(program, kind, *, found, times=1):
+        running = app()
         for _ in range(times):
-            with running.tracer.start_as_current_span("request"):
-                program(running)
+            if inspect.iscoroutinefunction(program):
+                asyncio.run(_request(running, program))
+            else:
+                with running.tracer.start_as_current_span("request"):
+                    program(running)
         spans = running.spans()
         assert costs_fit(spans)
         findings = [finding for _, finding in running.findings()]
@@ -38,7 +47,8 @@ def check(app):
         assert mine, kinds
         finding = mine[-1]
         root = next(span for span in reversed(spans) if span.name == "request")
-        assert 0.005 <= finding["perf.bottleneck.cost"] <= (root.end_time - root.start_time) / 1e9
+        assert 0 <= finding["perf.bottleneck.cost"] <= (root.end_time - root.start_time) / 1e9 + 1e-6
+        assert finding["perf.bottleneck.cost"] >= 0.005 or kind == "memory_growth"
         assert root.attributes["perf.bottleneck"] is True
         assert kind in root.attributes["perf.bottleneck.kinds"]
         assert "request" in finding["perf.bottleneck.evidence"]
@@ -72,18 +82,18 @@ def database():
 def test_the_same_query_for_each_row_is_found(check, database):
     def load(app):
         for number in range(10):
-            database.execute("SELECT slowly(?) WHERE 'x' = 'y' OR 1 = 1", (number,)).fetchall()
+            database.cursor().execute("SELECT slowly(?) WHERE 'x' = 'y' OR 1 = 1", (number,)).fetchall()
 
     finding = check(load, "n_plus_one", found=True)
     assert finding["perf.bottleneck.count"] == 10
     assert finding["perf.bottleneck.culprit"] == "SELECT slowly(?) WHERE ? = ? OR ? = ?"
-    assert 0.05 < finding["perf.bottleneck.cost"]
-    is_at(finding, load, "database.execute")
+    assert finding["perf.bottleneck.cost"] > 0.05
+    is_at(finding, load, "database.cursor().execute")
 
 
 def test_one_query_for_all_rows_is_healthy(check, database):
     def load(app):
-        database.execute("SELECT slowly(1), slowly(2), slowly(3), slowly(4), slowly(5)").fetchall()
+        database.cursor().execute("SELECT slowly(1), slowly(2), slowly(3), slowly(4), slowly(5)").fetchall()
 
     check(load, "n_plus_one", found=False)
 
@@ -107,7 +117,7 @@ def test_the_same_calls_at_once_are_healthy(check):
     check(page, "serial_io", found=False)
 
 
-def test_a_call_that_takes_half_a_second_is_found_and_a_short_one_is_healthy(check):
+def test_a_call_that_takes_half_a_second_is_found(check):
     def ask(app):
         app.call("report", 0.6)
 
@@ -120,24 +130,16 @@ def test_a_short_call_is_healthy(check):
     check(lambda app: app.call("report", 0.08), "slow_io", found=False)
 
 
-def test_many_calls_at_once_that_wait_for_each_other_are_found(check):
-    gate = threading.Semaphore(4)
-
-    def backend(app):
-        with gate:
-            time.sleep(0.03)
-
-    def ask(app):
-        from opentelemetry.trace import SpanKind
-
+def test_many_calls_at_once_of_which_the_other_side_serves_a_few_are_found(check):
+    def ask(app, number):
         with app.tracer.start_as_current_span(
             "GET", kind=SpanKind.CLIENT, attributes={"http.request.method": "GET", "url.full": "http://shop/items/1"}
         ):
-            backend(app)
+            time.sleep(0.03 * (1 + number // 4))
 
     def page(app):
         with ThreadPoolExecutor(24) as pool:
-            list(pool.map(lambda _: ask(app), range(24)))
+            list(pool.map(lambda number: ask(app, number), range(24)))
 
     finding = check(page, "fan_out", found=True)
     assert finding["perf.bottleneck.count"] == 24
@@ -156,29 +158,38 @@ def test_code_that_blocks_the_loop_is_found(check):
     def block():
         time.sleep(0.35)
 
-    def serve(app):
-        async def main():
-            with app.tracer.start_as_current_span("request"):
-                await asyncio.sleep(0.06)
-                block()
-                await asyncio.sleep(0.06)
-
-        asyncio.run(main())
+    async def serve(app):
+        await asyncio.sleep(0.06)
+        block()
+        await asyncio.sleep(0.06)
 
     finding = check(serve, "loop_block", found=True)
     is_at(finding, block, "time.sleep")
     assert 0.2 < finding["perf.bottleneck.cost"] < 0.5
 
 
-def test_code_that_awaits_is_healthy(check):
-    def serve(app):
+def test_code_that_blocks_a_loop_that_a_synchronous_request_runs_is_found_at_its_line(check):
+    """GIVEN a synchronous view that runs a coroutine, as async_to_sync does THEN its own time is told, of that line."""
+
+    def block():
+        time.sleep(0.3)
+
+    def view(app):
         async def main():
-            with app.tracer.start_as_current_span("request"):
-                await asyncio.sleep(0.06)
-                await asyncio.to_thread(time.sleep, 0.05)
-                await asyncio.sleep(0.06)
+            await asyncio.sleep(0.01)
+            block()
 
         asyncio.run(main())
+
+    finding = check(view, "self_time", found=True, times=5)
+    is_at(finding, block, "time.sleep")
+
+
+def test_code_that_awaits_is_healthy(check):
+    async def serve(app):
+        await asyncio.sleep(0.06)
+        await asyncio.to_thread(time.sleep, 0.05)
+        await asyncio.sleep(0.06)
 
     check(serve, "loop_block", found=False)
 
@@ -277,16 +288,12 @@ def test_waiting_for_a_lock_of_asyncio_is_found(check):
         async with lock:
             pass
 
-    def page(app):
-        async def main():
-            lock = asyncio.Lock()
-            holder = asyncio.ensure_future(hold(lock))
-            await asyncio.sleep(0)
-            with app.tracer.start_as_current_span("request"):
-                await update(lock)
-            await holder
-
-        asyncio.run(main())
+    async def page(app):
+        lock = asyncio.Lock()
+        holder = asyncio.ensure_future(hold(lock))
+        await asyncio.sleep(0)
+        await update(lock)
+        await holder
 
     finding = check(page, "lock_wait", found=True)
     is_at(finding, update, "async with lock")
@@ -309,7 +316,7 @@ def test_computing_is_found(check):
 
     finding = check(lambda app: compute(), "cpu_bound", found=True, times=5)
     assert finding["code.function.name"].endswith("compute")
-    assert 0.2 < finding["perf.bottleneck.cost"]
+    assert finding["perf.bottleneck.cost"] > 0.2
 
 
 @pytest.mark.parametrize("kind", ["self_time", "cpu_bound"])

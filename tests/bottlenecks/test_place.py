@@ -113,6 +113,10 @@ def test_a_place_is_compared_without_its_callers():
         return here(0)
 
     first = ask()
-    second = (lambda: ask())()  # noqa: PLW0108
+
+    def through():
+        return ask()
+
+    second = through()
     assert first == second
     assert first.callers != second.callers

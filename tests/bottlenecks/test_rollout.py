@@ -41,8 +41,6 @@ def flag(path, value):
     path.write_text(json.dumps({"flags": {"perf.bottlenecks": {"variants": {"v": value}, "defaultVariant": "v"}}}))
 
 
-
-
 def some_ids(number):
     source = random.Random(3)
     return [source.getrandbits(128) for _ in range(number)]

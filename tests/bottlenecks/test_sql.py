@@ -67,7 +67,9 @@ def test_strings_in_double_quotes_are_literals_where_the_database_takes_them_for
     assert "hunter" not in fingerprint(statement, system)
 
 
-@pytest.mark.parametrize("statement", ['MATCH (n {name: "hunter2"}) RETURN n', '{"find": "users", "filter": {"a": "hunter2"}}'])
+@pytest.mark.parametrize(
+    "statement", ['MATCH (n {name: "hunter2"}) RETURN n', '{"find": "users", "filter": {"a": "hunter2"}}']
+)
 @pytest.mark.parametrize("system", ["neo4j", "cosmosdb", "couchbase", ""])
 def test_what_is_not_sql_keeps_no_strings(system, statement):
     assert "hunter" not in fingerprint(statement, system)
@@ -120,7 +122,7 @@ def statements(draw):
     return statement, [mark for _, mark in values]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(statements(), st.sampled_from(["", "postgresql", "mysql", "sqlite", "microsoft.sql_server"]))
 @example(("SELECT a FROM b WHERE c = 'x\\' AND d = 'zq1234567' AND e = 'y\\'", ["zq1234567"]), "postgresql")
 def test_no_literal_gets_through(made, system):

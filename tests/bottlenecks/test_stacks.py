@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -184,7 +185,7 @@ def test_a_thread_that_reads_a_pipe_in_a_with_is_not_taken_for_one_that_waits_fo
     reading, writing = os.pipe()
 
     def read(_):
-        with open(reading, "rb") as file:
+        with os.fdopen(reading, "rb") as file:
             file.read(1)
 
     assert seen(read, lambda: (None, lambda: [os.write(writing, b"x"), os.close(writing)])).doing == RUNNING
@@ -195,7 +196,7 @@ def test_a_thread_that_opens_files_all_the_time_is_hardly_ever_taken_for_one_tha
 
     def work():
         while not stop.is_set():
-            with open(os.devnull) as file:
+            with Path(os.devnull).open() as file:
                 file.read()
 
     thread = threading.Thread(target=work)
@@ -245,7 +246,7 @@ def test_a_task_that_waits_for_a_lock():
 
         async def taker():
             async with lock:
-                return None
+                return
 
         async with asyncio.TaskGroup() as group:
             group.create_task(hold())

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -219,7 +219,8 @@ def one_cpu_with_others(case: Case) -> Iterator[None]:
 
 def _pin(cpus: set[int]) -> None:
     for thread in os.listdir("/proc/self/task"):
-        os.sched_setaffinity(int(thread), cpus)
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(int(thread), cpus)
 
 
 @bottleneck("cpu_starved", around=one_cpu_with_others, blame=("CPU",))

@@ -29,8 +29,8 @@ class Detector(Protocol):
 
 # In the order in which they claim time: what is certain and specific comes first.
 DETECTORS: Final[tuple[type[Any], ...]] = (
-    GcPause, PoolWait, LockWait, LoopBlock, NPlusOne, FanOut, SerialIo, SlowIo, CpuStarved, GilWait, CpuBound, SelfTime,
-    MemoryGrowth, Regressed,
+    GcPause, PoolWait, LockWait, LoopBlock, NPlusOne, FanOut, SerialIo, SlowIo, MemoryGrowth, CpuStarved, GilWait,
+    CpuBound, SelfTime, Regressed,
 )  # fmt: skip
 
 

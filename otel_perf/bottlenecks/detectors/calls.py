@@ -43,6 +43,12 @@ def _is_http(call: Record) -> bool:
     return call.span is not None and is_http(call.span.attributes)
 
 
+def _together(calls: Sequence[Record]) -> float:
+    """How many of them ran at the same time, on average."""
+    union = sum(end - start for start, end in merged(_intervals(calls)))
+    return sum(call.busy or call.duration for call in calls) / max(1, union)
+
+
 def _parents_of_many(trace: Trace, least: int) -> Iterator[tuple[Record, list[Record]]]:
     """The spans below which at least ``least`` calls of one name began, with those calls, the innermost spans first.
 
@@ -84,6 +90,8 @@ class NPlusOne(Switched):
                     yield finding
 
     def _finding(self, trace: Trace, parent: Record, what: str, calls: list[Record]) -> Finding | None:
+        if _together(calls) >= AT_ONCE:
+            return None
         count, spent = sum(call.count for call in calls), self._spent(trace, calls)
         place, share = most_common(call.site for call in calls)
         if count < self.calls or spent < self.least * 1e9 or (place is not None and share < CALLERS):
@@ -121,14 +129,16 @@ class FanOut(Switched):
                 continue
             one = median(call.duration for call in calls if call.count == 1)
             together = trace.measure(_intervals(calls))
-            union = sum(end - start for start, end in merged(_intervals(calls)))
-            if sum(call.busy or call.duration for call in calls) < AT_ONCE * union:
+            if _together(calls) < AT_ONCE:
                 continue
             if together <= one or together - one < LEAST * 1e9:
                 continue
             spent = trace.claim(_intervals(calls))
             saved = spent * (1 - one / together)
             place, _ = most_common(call.site for call in calls)
+            if place is None or not place.is_app:  # tasks begin in the library: the line that waits for them is known
+                waiting, _ = most_common(trace.places_in(calls[0].start, calls[-1].end))
+                place = waiting or place
             evidence = (
                 f"{trace.top.name} made {count} calls at once, like {_what(calls[0])}{called_from(place)}, and waited"
                 f" {ms(spent)} of {ms(trace.duration)}, where one takes {ms(one)}; fewer, or a batch, would save about"
@@ -204,7 +214,7 @@ def _dependence(first: Record, second: Record) -> Dependence:
     """Whether the second call may have needed the first one's answer, by the code in which their ways parted.
 
     That is the outermost frame of both in which the lines differ, or one in which a loop came round. Which of several
-    loops it was is not known, so each of them has to say the same.
+    loops it was is not known, so each has to say the same; where the second line is below the first, it was none.
     """
     if first.site is None or second.site is None:
         return Dependence.UNKNOWN
@@ -212,9 +222,11 @@ def _dependence(first: Record, second: Record) -> Dependence:
     for (code, line), (other, other_line) in zip(_frames(first.site), _frames(second.site), strict=False):
         if code is not other:
             break
-        if line != other_line or may_repeat(code, line):
+        if line < other_line:
+            return between(code, line, other_line)
+        if line > other_line or may_repeat(code, line):
             answers.add(between(code, line, other_line))
-        if line != other_line:
+        if line > other_line:
             break
     return answers.pop() if len(answers) == 1 else Dependence.UNKNOWN
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from otel_perf.bottlenecks.detectors.base import Share, Switched, inside, is_cold, most_common, ms, places, setting
 from otel_perf.bottlenecks.finding import Finding
-from otel_perf.bottlenecks.stacks import RUNNING
 from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
 
 if TYPE_CHECKING:
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.stacks import Sample
     from otel_perf.bottlenecks.trace import Activity, Piece, Trace
 
+RUNS: Final = 0.1  # of its own time on a CPU: code that only sleeps waits for no interpreter
+STILL: Final = 0.5  # of the waiting, in which the stack did not move: it was not for the interpreter
+KNOWN: Final = 0.7  # of the own time has to be computing, or a stack that stands still
 PROBED: Final = 5_000_000  # ns: CPython's switch interval
 
 
@@ -77,23 +79,21 @@ class GilWait(Switched):
         for activity in trace.activities:
             pieces = trace.pieces(activity.has)
             own = _length(pieces)
-            least = max(self.least * 1e9, self.share * trace.duration)
-            if activity.cpu < 0 or own - activity.cpu < least:
+            waited = own - activity.cpu - max(0, activity.waiting)
+            if waited < max(self.least * 1e9, self.share * trace.duration) or activity.cpu < RUNS * own:
                 continue
-            probes = [
-                probe
+            hogs = [
+                stack
                 for probe in trace.around.overslept
                 if activity.start < probe.end <= activity.end and probe.gil >= PROBED
+                for thread, stack in probe.hogs
+                if thread != activity.thread
             ]
-            overslept = sum(probe.gil for probe in probes)
-            waited = min(own - activity.cpu - max(0, activity.waiting), 2 * overslept)
-            samples = trace.samples_in(pieces, activity.thread)
-            moved = {sample.stack.position for sample in samples if sample.stack.doing == RUNNING}
-            if waited < least or len(probes) < 3 or len(moved) < 2:
+            if not hogs or trace.stands_still(pieces, activity.thread) >= STILL * waited:
                 continue
+            hog, _ = most_common(places(hogs))
             record = _most(trace, pieces)
             spent = trace.take(waited, activity.has)
-            hog, _ = most_common(places(probe.hog for probe in probes if probe.hog is not None))
             evidence = (
                 f"{trace.top.name} waited about {ms(spent)} of {ms(trace.duration)} for the interpreter (GIL), which"
                 f" another thread had{inside(hog)}; in a process of its own that would not hold this up"
@@ -132,7 +132,11 @@ class SelfTime(Switched):
         """Not what only awaits: of a coroutine only what it hands to a thread counts."""
         for activity in trace.activities:
             pieces = trace.pieces(activity.has)
-            if _length(pieces) >= max(self.least * 1e9, self.share * trace.duration):
+            own = _length(pieces)
+            if own < max(self.least * 1e9, self.share * trace.duration):
+                continue
+            known = max(0, activity.cpu) + trace.stands_still(pieces, activity.thread)
+            if known >= KNOWN * own:  # the rest may have been waiting for a CPU or the interpreter
                 yield from _own_time(self.kind, trace, activity, pieces, "spent")
 
 

@@ -33,7 +33,9 @@ class MemoryGrowth(Switched):
         readings = [reading for reading in trace.around.resident if trace.top.start <= reading[0] <= trace.top.end]
         if len(readings) < 2 or trace.root.crowded:
             return
-        grown = readings[-1][1] - readings[0][1]
+        grown, least = 0, readings[0][1]
+        for _, resident in readings:
+            grown, least = max(grown, resident - least), min(least, resident)
         if grown < self.least:
             return
         growing = [(before[0], after[0]) for before, after in pairwise(readings) if after[1] - before[1] >= STEP]
