@@ -184,8 +184,8 @@ class Analyst:
                 }
                 if root.cpu >= 0:
                     attributes["perf.cpu_time"] = root.cpu / 1e9
-                if root.waiting >= 0:
-                    attributes["perf.runqueue_time"] = root.waiting / 1e9
+                if root.cpu >= 0 and root.queue.waited >= 0:  # else it is not yet a difference
+                    attributes["perf.runqueue_time"] = root.queue.waited / 1e9
             self._processor.hand_on(enriched(span, attributes, shown) if attributes else span)
 
     def _release(self, root: Root) -> None:

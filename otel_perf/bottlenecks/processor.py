@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from otel_perf.bottlenecks.place import here
 from otel_perf.bottlenecks.root import CLIENT, SPANS, Root
+from otel_perf.bottlenecks.run_queue import account
 from otel_perf.core.threads import get_ident
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class BottleneckProcessor(SpanProcessor):
         loop, thread = _get_running_loop(), get_ident()
         root = Root(trace_id, span_id, span._kind, start, thread, loop)
         if loop is None and time_ns() - start < NEW:
-            root.started_cpu = thread_time_ns()
+            root.queue, root.started_cpu = account(), thread_time_ns()
         self.roots[id(root)] = root
         self.open[span_id] = (root, span, thread, None if loop is None else current_task(loop))
         if self.begun is not None:
@@ -173,7 +174,7 @@ class BottleneckProcessor(SpanProcessor):
                 self.hand_on(waiting)
             return False
         if root.started_cpu >= 0 and root.thread == get_ident():
-            root.cpu = thread_time_ns() - root.started_cpu
+            root.cpu, root.queue = thread_time_ns() - root.started_cpu, account().since(root.queue)
         root.ended.append((span, root.thread, awaits))
         root.hold(span)
         self.finished(root)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from opentelemetry.trace import SpanKind
 
 from otel_perf.bottlenecks.conventions import raw
+from otel_perf.bottlenecks.run_queue import UNKNOWN, Account
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -54,8 +55,7 @@ class Root:
     samples: list[Any] | None = None
     started_cpu: int = -1  # the thread's CPU time at the start (ns); -1 where it says nothing
     cpu: int = -1  # used between start and end
-    queued: int = -1  # time in the run queue when somebody first looked (ns)
-    waiting: int = -1  # time in the run queue since then
+    queue: Account = UNKNOWN  # the thread's at the start, then what came since
     crowded: bool = False  # other slow ones were open at the same time
     regressed: Any = None
 
@@ -103,8 +103,8 @@ class Root:
 class Work:
     """What was handed to a pool: when it was submitted, began and ended, and its thread's CPU time."""
 
-    __slots__ = ("cpu", "ended", "full", "pool", "queued", "root", "site", "span_id", "started", "submitted",
-                 "submitter", "thread", "waiting")  # fmt: skip
+    __slots__ = ("cpu", "ended", "full", "pool", "queue", "root", "site", "span_id", "started", "submitted",
+                 "submitter", "thread")  # fmt: skip
 
     def __init__(self, root: Root, span_id: int, pool: str, submitted: int, submitter: int) -> None:
         self.root = root
@@ -117,6 +117,5 @@ class Work:
         self.ended = 0
         self.thread = 0
         self.cpu = 0
-        self.queued = -1  # as of a root
-        self.waiting = -1
+        self.queue = UNKNOWN  # as of a root
         self.site: Place | None = None

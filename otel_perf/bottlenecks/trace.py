@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.pauses import Pause
     from otel_perf.bottlenecks.place import Place
     from otel_perf.bottlenecks.root import Root, Work
+    from otel_perf.bottlenecks.run_queue import Account
     from otel_perf.bottlenecks.stacks import Sample
     from otel_perf.bottlenecks.watchdog import Block, Overslept
 
@@ -62,7 +63,7 @@ class Activity:
     start: int
     end: int
     cpu: int  # ns; -1 if it is not known
-    waiting: int  # ns in the run queue; -1 if it is not known
+    queue: Account  # its thread's meanwhile
     records: set[int] = field(default_factory=set)  # ids
 
     def has(self, record: Record) -> bool:
@@ -242,7 +243,7 @@ class Trace:
         """Put what was handed to pools into the tree, with the spans that began in it."""
         if root.cpu >= 0:
             top = self.top
-            self.activities.append(Activity(top, top.thread, top.start, top.end, root.cpu, root.waiting))
+            self.activities.append(Activity(top, top.thread, top.start, top.end, root.cpu, root.queue))
         made: list[Record] = []
         for work in root.works or ():
             parent = self.record(work.span_id)
@@ -256,7 +257,7 @@ class Trace:
             parent.adopt(record)
             made.append(record)
             if work.started:
-                activity = Activity(record, work.thread, work.started, record.end, work.cpu, work.waiting)
+                activity = Activity(record, work.thread, work.started, record.end, work.cpu, work.queue)
                 self.activities.append(activity)
 
     def _walk(self) -> None:

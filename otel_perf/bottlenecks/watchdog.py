@@ -11,16 +11,17 @@ import contextvars
 import gc
 import os
 import sys
-import threading
 import time
 from asyncio import tasks
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 
-from otel_perf.bottlenecks.root import CLIENT, Root, Work
+from otel_perf.bottlenecks.root import CLIENT, Root
+from otel_perf.bottlenecks.run_queue import account
 from otel_perf.bottlenecks.stacks import RUNNING, Sample, Stack, of_task, of_thread
 from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
 
@@ -39,7 +40,6 @@ LATE: Final = 0.015  # seconds after which a heartbeat is waited for, and the lo
 OVERSLEPT: Final = 0.005  # seconds: CPython's switch interval
 SAMPLES: Final = 2_000  # kept for one local root
 PLACES: Final = 64  # stacks looked at in one go
-FILES: Final = 256  # threads whose run queue is kept open
 READINGS: Final = 3_000  # of memory and of the GIL that are kept: a minute
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _LINUX: Final = sys.platform.startswith("linux")
@@ -105,7 +105,6 @@ class Watchdog:
         self._guard = guard
         self._hearts: dict[int, Heartbeat] = {}
         self._positions: dict[int, tuple[int, int]] = {}
-        self._files: dict[int, int] = {}
         self._turn = 0
         self._statm = -1
         self.after_fork_in_child()
@@ -118,10 +117,8 @@ class Watchdog:
         self._bell = allocate_lock()
         self._bell.acquire()
         self._hearts.clear()
-        for file in (*self._files.values(), self._statm):  # of the parent's threads and memory
-            if file >= 0:
-                os.close(file)
-        self._files.clear()
+        if self._statm >= 0:
+            os.close(self._statm)  # the parent's
         self._statm = -1
 
     def begun(self, root: Root) -> None:
@@ -142,12 +139,11 @@ class Watchdog:
         self._ended = True
 
     def _run(self, bell: Any) -> None:
-        native, idle = _open_run_queue(0), 0.0
-        slept, waited = PERIOD, _run_queue(native)
+        idle, slept, waited = 0.0, PERIOD, account().waited
         while not self._ended and bell is self._bell:
             before = time.monotonic()
             time.sleep(slept)
-            after, worked, queued = time.monotonic(), time.thread_time(), _run_queue(native)
+            after, worked, queued = time.monotonic(), time.thread_time(), account().waited
             late, starved, waited = after - before - slept, max(0, queued - waited), queued
             try:
                 idle = 0.0 if self.look(late, starved) else idle + after - before
@@ -173,14 +169,16 @@ class Watchdog:
         frames = sys._current_frames()
         self._listen(now, roots, frames)
         self.read_memory()
-        self._account(roots)
         slow = [root for root in roots if now - root.start >= self._slow]
         for root in slow if len(slow) > 1 else ():
             root.crowded = True
         if slow:
             self._sample(now, slow, frames)
+        moved = self._moved(frames)
         if late >= OVERSLEPT:
-            self.overslept.append(Overslept(now - int(late * 1e9), now, starved, self._hogs(frames)))
+            hogs = ((thread, of_thread(frames[thread])) for thread in moved)
+            mine = tuple(hog for hog in hogs if hog[1].doing == RUNNING and hog[1].place is not None)
+            self.overslept.append(Overslept(now - int(late * 1e9), now, starved, mine))
         return True
 
     def read_memory(self) -> None:
@@ -262,44 +260,14 @@ class Watchdog:
             places[thread, 0 if task is None else id(task)] = known
         return [known for known in places.values() if id(known[0]) in wanted]
 
-    def _hogs(self, frames: dict[int, Any]) -> tuple[tuple[int, Stack], ...]:
-        """The threads of the app that have moved since the last time, and so had the interpreter."""
-        before, found = self._positions, []
-        self._positions = {}
-        for thread, frame in list(frames.items())[:PLACES]:
-            position = id(frame.f_code), frame.f_lasti
-            self._positions[thread] = position
-            if thread != get_ident() and before.get(thread, position) != position:
-                stack = of_thread(frame)
-                if stack.doing == RUNNING and stack.place is not None:
-                    found.append((thread, stack))
-        return tuple(found)
-
-    def _account(self, roots: list[Root]) -> None:
-        """Keep track of how long the threads of roots and of work have waited for a CPU since they were looked at."""
-        queued: dict[int, int] = {}
-        waiting: list[Root | Work] = [*roots, *self._workshop.running.copy().values()]
-        for waits in waiting:
-            thread = waits.thread
-            if thread not in queued:
-                queued[thread] = self._queued(thread)
-            if waits.queued < 0:
-                waits.queued = queued[thread]
-            elif queued[thread] >= 0:
-                waits.waiting = queued[thread] - waits.queued
-
-    def _queued(self, thread: int) -> int:
-        """How long a thread has waited for a CPU so far (ns); -1 if that cannot be read."""
-        file = self._files.get(thread)
-        if file is None:
-            native = _native(thread)
-            if not native or len(self._files) >= FILES:
-                return -1
-            file = self._files[thread] = _open_run_queue(native)
-        queued = _run_queue(file)
-        if queued < 0:
-            self._close(thread)
-        return queued
+    def _moved(self, frames: dict[int, Any]) -> list[int]:
+        """The other threads that are elsewhere than the last time, and so had the interpreter meanwhile."""
+        before, self._positions = self._positions, {}
+        own = get_ident()
+        for thread, frame in islice(frames.items(), PLACES):
+            if thread != own:
+                self._positions[thread] = id(frame.f_code), frame.f_lasti
+        return [thread for thread, position in self._positions.items() if before.get(thread, position) != position]
 
     def _memory(self) -> int:
         """Bytes of memory in use; 0 where that cannot be read cheaply."""
@@ -311,11 +279,6 @@ class Watchdog:
             return int(os.pread(self._statm, 64, 0).split()[1]) * _PAGE
         except (OSError, IndexError, ValueError):
             return 0
-
-    def _close(self, thread: int) -> None:
-        file = self._files.pop(thread, -1)
-        if file >= 0:
-            os.close(file)
 
 
 def _innermost(task: Any, opened: dict[int, Open]) -> tuple[Root, int] | None:
@@ -339,28 +302,3 @@ def _inherited(task: Any, opened: dict[int, Open]) -> Open | None:
                     span = span if enclosing is None else enclosing()
                     return opened.get(span.get_span_context().span_id)
     return None
-
-
-def _native(thread: int) -> int:
-    known = threading._active.get(thread)  # type: ignore[attr-defined]
-    return (known.native_id or 0) if known is not None else 0
-
-
-def _open_run_queue(native: int) -> int:
-    if not _LINUX:
-        return -1
-    try:
-        name = f"/proc/self/task/{native}/schedstat" if native else "/proc/thread-self/schedstat"
-        return os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return -1
-
-
-def _run_queue(file: int) -> int:
-    """Ns that the thread has waited for a CPU so far; -1 if that cannot be read."""
-    if file < 0:
-        return -1
-    try:
-        return int(os.pread(file, 64, 0).split()[1])
-    except (OSError, IndexError, ValueError):
-        return -1

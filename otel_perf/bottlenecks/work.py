@@ -14,6 +14,7 @@ from opentelemetry import trace
 
 from otel_perf.bottlenecks.place import here
 from otel_perf.bottlenecks.root import Work
+from otel_perf.bottlenecks.run_queue import account
 from otel_perf.core import executors
 from otel_perf.core.threads import get_ident
 
@@ -90,11 +91,11 @@ class Workshop:
         outer = self.running.get(thread)
         self.running[thread] = work
         work.started = time.time_ns()
-        cpu = time.thread_time_ns()
+        queue, cpu = account(), time.thread_time_ns()
         try:
             return function(*args, **kwargs)
         finally:
-            work.cpu = time.thread_time_ns() - cpu
+            work.cpu, work.queue = time.thread_time_ns() - cpu, account().since(queue)
             work.ended = time.time_ns()
             if outer is None:
                 self.running.pop(thread, None)

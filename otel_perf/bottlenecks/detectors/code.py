@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.trace import Activity, Piece, Trace
 
 RUNS: Final = 0.1  # of its own time on a CPU: code that only sleeps waits for no interpreter
-STILL: Final = 0.5  # of the waiting, in which the stack did not move: it was not for the interpreter
+TURN: Final = 10_000_000  # ns: who waits for the interpreter asks for it every 5 ms, and so gets a CPU for a moment
 KNOWN: Final = 0.7  # of the own time has to be computing, or a stack that stands still
+AROUND: Final = 250_000_000  # ns in which the other thread is looked for: one that computes does it for longer
 PROBED: Final = 5_000_000  # ns: CPython's switch interval
 
 
@@ -50,13 +51,13 @@ class CpuStarved(Switched):
     def find(self, trace: Trace) -> Iterator[Finding]:
         """From the kernel's own account of the thread (schedstat); Linux only."""
         for activity in trace.activities:
-            if activity.waiting < max(self.least * 1e9, self.share * trace.duration):
+            if activity.queue.waited < max(self.least * 1e9, self.share * trace.duration):
                 continue
             pieces = trace.pieces(activity.has)
             if not pieces:
                 continue
             record = _most(trace, pieces)
-            spent = trace.take(activity.waiting, activity.has)
+            spent = trace.take(activity.queue.waited, activity.has)
             if spent < max(self.least * 1e9, self.share * trace.duration):
                 continue
             evidence = (
@@ -79,26 +80,30 @@ class GilWait(Switched):
         for activity in trace.activities:
             pieces = trace.pieces(activity.has)
             own = _length(pieces)
-            waited = own - activity.cpu - max(0, activity.waiting)
+            waited = own - activity.cpu
             if waited < max(self.least * 1e9, self.share * trace.duration) or activity.cpu < RUNS * own:
+                continue
+            probes = [probe for probe in trace.around.overslept if probe.gil >= PROBED]
+            seen = any(activity.start < probe.end <= activity.end for probe in probes)
+            if not seen or activity.queue.turns < waited / TURN:
                 continue
             hogs = [
                 stack
-                for probe in trace.around.overslept
-                if activity.start < probe.end <= activity.end and probe.gil >= PROBED
+                for probe in probes
+                if activity.start - AROUND < probe.end <= activity.end + AROUND
                 for thread, stack in probe.hogs
                 if thread != activity.thread
             ]
-            if not hogs or trace.stands_still(pieces, activity.thread) >= STILL * waited:
-                continue
             hog, _ = most_common(places(hogs))
+            if hog is None:
+                continue  # nothing that anybody could act on
             record = _most(trace, pieces)
             spent = trace.take(waited, activity.has)
             evidence = (
                 f"{trace.top.name} waited about {ms(spent)} of {ms(trace.duration)} for the interpreter (GIL), which"
                 f" another thread had{inside(hog)}; in a process of its own that would not hold this up"
             )
-            yield Finding(self.kind, record, evidence, spent / 1e9, hog.function if hog else "GIL", 1, hog)
+            yield Finding(self.kind, record, evidence, spent / 1e9, hog.function, 1, hog)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +140,9 @@ class SelfTime(Switched):
             own = _length(pieces)
             if own < max(self.least * 1e9, self.share * trace.duration):
                 continue
-            known = max(0, activity.cpu) + trace.stands_still(pieces, activity.thread)
-            if known >= KNOWN * own:  # the rest may have been waiting for a CPU or the interpreter
+            blocked = own - activity.cpu
+            still = trace.stands_still(pieces, activity.thread) if activity.queue.turns < blocked / TURN else 0
+            if max(0, activity.cpu) + still >= KNOWN * own:  # else it may have waited for the interpreter
                 yield from _own_time(self.kind, trace, activity, pieces, "spent")
 
 

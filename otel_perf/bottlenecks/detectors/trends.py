@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
-from otel_perf.bottlenecks.detectors.base import Switched, inside, most_common, ms, places, setting
+from otel_perf.bottlenecks.detectors.base import Switched, inside, most_common, ms, setting
 from otel_perf.bottlenecks.finding import Finding
 from otel_perf.bottlenecks.root import CLIENT
 from otel_perf.core.settings import Duration, Parsed, parse_size
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.trace import Trace
 
 Bytes = Annotated[int, Parsed(parse_size, "at least 1MB, with kB, MB, GB, KiB, MiB or GiB", 1_000_000)]
-STEP: Final = 2**20  # bytes between two looks that count as growing
+STEP: Final = 2**20  # bytes between two looks that count as a change
+SOON: Final = 5_000_000  # ns after the end, within which memory is looked at once more
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class MemoryGrowth(Switched):
 
     def find(self, trace: Trace) -> Iterator[Finding]:
         """What it costs is the time in which memory grew."""
-        readings = [reading for reading in trace.around.resident if trace.top.start <= reading[0] <= trace.top.end]
+        end = trace.top.end + SOON
+        readings = [reading for reading in trace.around.resident if trace.top.start <= reading[0] <= end]
         if len(readings) < 2 or trace.root.crowded:
             return
         grown, least = 0, readings[0][1]
@@ -38,10 +40,10 @@ class MemoryGrowth(Switched):
             grown, least = max(grown, resident - least), min(least, resident)
         if grown < self.least:
             return
-        growing = [(before[0], after[0]) for before, after in pairwise(readings) if after[1] - before[1] >= STEP]
-        spent = trace.claim(growing)
-        samples = [sample for sample in trace.samples if any(start <= sample.at <= end for start, end in growing)]
-        place, _ = most_common(places(sample.stack for sample in samples))
+        # Giving it back takes time, too.
+        changing = [(before[0], after[0]) for before, after in pairwise(readings) if abs(after[1] - before[1]) >= STEP]
+        spent = trace.claim(changing)
+        place, _ = most_common(line for start, end in changing for line in trace.places_in(start, end))
         evidence = (
             f"memory grew by {grown / 2**20:.0f} MiB during {trace.top.name}{inside(place)};"
             f" a page, a stream or a limit keeps it small"
