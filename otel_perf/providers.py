@@ -93,7 +93,9 @@ class Providers:
     late_readers: tuple[Any, ...] = ()  # added to a finished provider, which does not flush or stop them
 
     def flush_own(self, timeout: float) -> None:
-        """Make safe what our own parts hold."""
+        """Make safe what our own parts hold; the shaper's sinks may be somebody else's, and are not flushed here."""
+        if self.shaper is not None:
+            _quietly(self.shaper, "hand_on_all", timeout)
         for part in self.own:
             _quietly(part, "force_flush", int(timeout * 1000))
 
@@ -186,8 +188,7 @@ def add_late(providers: Providers, parts: Parts) -> Providers:
 
 
 def _own(parts: Parts) -> tuple[Any, ...]:
-    sinks = parts.span_sinks if parts.span_shaper is None else (parts.span_shaper,)
-    return (*parts.span_processors, *sinks, *parts.log_processors, *parts.metric_readers)
+    return (*parts.span_processors, *parts.span_sinks, *parts.log_processors, *parts.metric_readers)
 
 
 def _shaped(shaper: Any, sinks: Sequence[Any]) -> Sequence[Any]:

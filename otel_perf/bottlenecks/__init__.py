@@ -52,7 +52,7 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
         from otel_perf.bottlenecks.analyst import Analyst
         from otel_perf.bottlenecks.detectors import load_all
         from otel_perf.bottlenecks.detectors.waits import LoopBlock
-        from otel_perf.bottlenecks.finding import BOTTLENECKS
+        from otel_perf.bottlenecks.finding import BOTTLENECKS, SKIPPED
         from otel_perf.bottlenecks.pauses import Pauses
         from otel_perf.bottlenecks.trace import Surroundings
         from otel_perf.bottlenecks.watchdog import Watchdog
@@ -98,13 +98,15 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
                 watchdog.block_limit = int(detector.least * 0.8e9)
         processor.share = host.share(self.name)
         processor.finished, processor.flush = finished, analyst.flush
-        processor.begun = begun
+        processor.begun, processor.holding = begun, analyst.start
         undo.callback(processor.forget)
         undo.callback(analyst.end)
         undo.callback(watchdog.end)
         undo.callback(setattr, processor, "on", False)
         undo.callback(on_fork(before=analyst.before_fork, child=child))
+        undo.callback(setattr, processor, "holding", None)
         undo.callback(host.census.add(BOTTLENECKS, analyst.readings))
+        undo.callback(host.census.add(SKIPPED, analyst.skipped))
         pauses.install(undo)
         workshop.install(undo)
         processor.on = True

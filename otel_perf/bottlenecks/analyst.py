@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace as trace_api
@@ -16,7 +17,7 @@ from otel_perf.bottlenecks.detectors.base import LEAST
 from otel_perf.bottlenecks.finding import KINDS, Finding, enriched
 from otel_perf.bottlenecks.trace import Surroundings, Trace
 from otel_perf.core.events import BOTTLENECK
-from otel_perf.core.threads import allocate_lock, start_new_thread
+from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -47,8 +48,6 @@ class Analyst:
         detectors: Sequence[Detector],
         surroundings: Callable[[], Surroundings],
     ) -> None:
-        self.found: Counter[tuple[str, str]] = Counter()  # by kind and culprit
-        self.unanalysed = 0  # roots that the thread was too late for
         self._host = host
         self._processor = processor
         self._baselines = baselines
@@ -61,7 +60,10 @@ class Analyst:
         self.flush(1.0)
 
     def after_fork_in_child(self) -> None:
-        """The thread is not there any more; the next root starts one."""
+        """The thread is not there any more, and what was found is the parent's."""
+        self.found: Counter[tuple[str, str]] = Counter()  # by kind and culprit
+        self.unanalysed = 0  # roots that the thread was too late for
+        self._thread = 0
         self._queue: deque[tuple[float, Root]] = deque()
         self._bell = allocate_lock()
         self._bell.acquire()
@@ -73,28 +75,45 @@ class Analyst:
         """A local root has ended that may have findings."""
         if len(self._queue) >= QUEUE or self._ended:
             self.unanalysed += 1
-            self._release(root)
+            self._processor.release(root)
             return
         self._queue.append((time.monotonic(), root))
+        self.start()
         if not self._started:
+            self._drain()
+
+    def start(self) -> None:
+        """Something is queued or held: have the thread, if it is not there yet."""
+        if not self._started and not self._ended:
             self._started = True
-            start_new_thread(self._run, (self._bell,))
+            try:
+                start_new_thread(self._run, (self._bell,))
+            except RuntimeError:  # no more threads, or the interpreter is going down
+                self._started = False
 
     def flush(self, timeout: float) -> None:
-        """Look at all that waits now, in this thread, and hand it on, and all that is held."""
-        if not self._working.acquire(timeout=max(0.0, timeout)):
-            return
-        try:
-            deadline = time.monotonic() + timeout
-            while self._queue:
-                try:
-                    _, root = self._queue.popleft()
-                except IndexError:
-                    break
-                self._look(root, time.monotonic() < deadline)
-            self._let_go(0.0)
-        finally:
-            self._working.release()
+        """Look at all that waits now, in this thread, and hand it on, and all that is held.
+
+        What cannot be looked at within ``timeout`` seconds is handed on as it is.
+        """
+        deadline = time.monotonic() + timeout
+        if self._thread != get_ident() and self._working.acquire(timeout=max(0.0, timeout)):
+            try:
+                while time.monotonic() < deadline and self._look_at_next():
+                    pass
+            finally:
+                self._working.release()
+        self._drain()
+        self._let_go(0.0)
+
+    def _drain(self) -> None:
+        while self._queue:
+            try:
+                root = self._queue.popleft()[1]
+            except IndexError:  # another thread had it
+                return
+            self.unanalysed += 1
+            self._processor.release(root)
 
     def end(self) -> None:
         """Stop for good, when everything was handed on."""
@@ -107,38 +126,48 @@ class Analyst:
         """What was found so far, by kind and culprit."""
         return [(number, {"kind": kind, "culprit": culprit}) for (kind, culprit), number in self.found.copy().items()]
 
+    def skipped(self) -> Iterable[Reading]:
+        """Spans that were not recorded, and local roots that were not looked at."""
+        return [(self._processor.skipped, {"reason": "open spans"}), (self.unanalysed, {"reason": "late"})]
+
     def _run(self, bell: Any) -> None:
+        self._thread = get_ident()
         while not self._ended and bell is self._bell:
             bell.acquire(timeout=TICK)
-            while self._queue and not self._ended:
-                wait = self._queue[0][0] + SETTLE - time.monotonic()
-                if wait > 0:
-                    time.sleep(wait)
-                with self._working:
-                    try:
-                        _, root = self._queue.popleft()
-                    except IndexError:
-                        break
-                    self._look(root, True)
-            with self._working:
-                self._let_go(HELD)
+            try:
+                self._work()
+            except Exception as error:
+                self._host.guard("bottlenecks").handle(error)
 
-    def _look(self, root: Root, analyse: bool) -> None:
+    def _work(self) -> None:
+        while self._queue and not self._ended:
+            try:
+                since, _ = self._queue[0]
+            except IndexError:  # a flush had it
+                break
+            time.sleep(max(0.0, since + SETTLE - time.monotonic()))
+            with self._working:
+                self._look_at_next()
+        self._let_go(HELD)
+
+    def _look_at_next(self) -> bool:
+        try:
+            root = self._queue.popleft()[1]
+        except IndexError:
+            return False
         findings: list[Finding] = []
         try:
-            if analyse:
-                seen = Trace(root, self._baselines, self._surroundings())
-                findings = self.analyse(seen)
-                if findings:
-                    self._hand_on(seen, findings)
-            else:
-                self.unanalysed += 1
+            seen = Trace(root, self._baselines, self._surroundings())
+            findings = self.analyse(seen)
+            if findings:
+                self._hand_on(seen, findings)
         except Exception as error:
             self._host.guard("bottlenecks").handle(error)
         finally:
-            self._release(root)
+            self._processor.release(root)
         for finding in findings:
             self._tell(finding)
+        return True
 
     def analyse(self, seen: Trace) -> list[Finding]:
         """The findings of a local root, the costliest first."""
@@ -165,9 +194,7 @@ class Analyst:
             by_span.setdefault(id(finding.record.span), []).append(finding)
         worst = findings[0]
         kinds = sorted({finding.kind for finding in findings})
-        held = root.held
-        while held:
-            span = held.popleft()
+        for span in root.unhold(inf):
             shown = by_span.get(id(span), [])
             attributes: dict[str, Any] = {}
             if shown:
@@ -188,25 +215,12 @@ class Analyst:
                     attributes["perf.runqueue_time"] = root.queue.waited / 1e9
             self._processor.hand_on(enriched(span, attributes, shown) if attributes else span)
 
-    def _release(self, root: Root) -> None:
-        held = root.held
-        while held:
-            try:
-                span = held.popleft()
-            except IndexError:
-                return
-            self._processor.hand_on(span)
-
     def _let_go(self, age: float) -> None:
-        """Hand on the spans that have waited for longer than ``age`` for a root that is still open."""
-        limit = time.time_ns() - int(age * 1e9)
+        """Hand on the spans that have waited for longer than ``age`` (s) for a root that is still open."""
+        before = time.monotonic() - age
         for root in list(self._processor.roots.values()):
-            held = root.held
-            while held and (held[0].end_time or 0) <= limit:
-                try:
-                    self._processor.hand_on(held.popleft())
-                except IndexError:
-                    break
+            for span in root.unhold(before):
+                self._processor.hand_on(span)
 
 
 def _paused(seen: Trace) -> int:

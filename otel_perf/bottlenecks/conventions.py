@@ -18,9 +18,11 @@ URL: Final = ("url.full", "http.url")
 METHOD: Final = ("http.request.method", "http.method")
 HOST: Final = ("server.address", "net.peer.name", "http.host")
 TEMPLATE: Final = ("url.template",)
+LONGEST_KEY: Final = 1_000  # characters by which calls are told apart
 LONGEST: Final = 120  # characters of a call in a sentence
 _NO_SQL: Final = frozenset({"redis", "mongodb", "memcached", "elasticsearch", "opensearch", "dynamodb", "aws.dynamodb"})
 
+_COMMAND: Final = re.compile(r"[A-Za-z][A-Za-z_.]{0,29}")
 _VARIABLE_PART: Final = re.compile(r"(?<=/)(?:\d+|[0-9a-fA-F]{8,}|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[^/]*\d[^/]*)(?=/|$)")
 
 
@@ -40,7 +42,8 @@ def raw(span: Any) -> str:
         get = span._attributes._dict.get  # the SDK's mapping itself takes three times as long
     except AttributeError:
         get = (span.attributes or {}).get
-    return get("db.statement") or get("db.query.text") or get("http.url") or get("url.full") or ""
+    text = get("db.statement") or get("db.query.text") or get("http.url") or get("url.full") or ""
+    return text if len(text) <= LONGEST_KEY else text[:LONGEST_KEY]
 
 
 def is_url(text: str) -> bool:
@@ -87,9 +90,10 @@ def describe(span: ReadableSpan) -> str:
 
 
 def _words(text: str) -> str:
-    """The command of a key-value store: its keys may be anybody's data."""
-    command, *arguments = text.split()[:8]
-    return " ".join([command.upper(), *("?" for _ in arguments)])
+    """The command of a key-value or document store: what follows may be anybody's data."""
+    command, *arguments = text.split(None, 8) or [""]
+    known = command if _COMMAND.fullmatch(command) else "…"
+    return " ".join([known.upper(), *("?" for _ in arguments)])
 
 
 def _address(attributes: Mapping[str, Any] | None) -> str:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.record import Record
 
 KINDS: Final = "perf.bottleneck.kinds"
+SKIPPED: Final = Metric(
+    "perf.bottlenecks.skipped", "{span}", "counter", "Spans and local roots that were not looked at, by reason"
+)
 BOTTLENECKS: Final = Metric("perf.bottlenecks", "{finding}", "counter", "Bottlenecks found, by kind and culprit")
 
 

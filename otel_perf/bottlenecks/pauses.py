@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.bottlenecks.place import place_of, stack_of
+from otel_perf.bottlenecks.stacks import calls
 from otel_perf.core.threads import get_ident
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.place import Place
 
 SHORTEST: Final = 2_000_000  # ns: shorter ones are not remembered
+_COLLECTING: Final = frozenset({"collect"})
 REMEMBERED: Final = 512
 
 
@@ -62,8 +64,13 @@ class Pauses:
         end = min(now, start + time.thread_time_ns() - self._cpu)
         if end - start < SHORTEST:
             return
-        frame = sys._getframe(1)
-        asked = "collect" in frame.f_code.co_names
+        try:
+            frame = sys._getframe(1)
+        except ValueError:  # nothing of Python's runs in this thread
+            self.recent.append(Pause(start, end, get_ident(), info.get("generation", 0), None, asked=False))
+            self._collected(end)
+            return
+        asked = calls(frame.f_code, frame.f_lasti, _COLLECTING)
         place = place_of(stack_of(frame))
         self.recent.append(Pause(start, end, get_ident(), info.get("generation", 0), place, asked))
         self._collected(end)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from asyncio import _get_running_loop, current_task
+from math import inf
 from time import thread_time_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 HOLD: Final = 50_000_000  # ns: shorter local roots are not looked at, shorter spans not held back
 OPEN: Final = 10_000  # spans that may be open; more are handed on without being recorded
+SWEEP: Final = 1.0  # seconds between looks for spans that never end, once there are so many
 KEPT: Final = 50_000  # ended spans of local roots that are open, in the whole process
 CHUNK: Final = 64  # of those that are counted at once
 SITE_AFTER: Final = 5_000_000  # ns since the root's start, before which no line is looked up for repeated calls
@@ -55,6 +57,8 @@ class BottleneckProcessor(SpanProcessor):
         self.kept = 0  # ended spans; may drift by a few between threads
         self.collected = 0  # when the last long garbage collection ended (ns)
         self.skipped = 0  # spans that were not recorded
+        self.holding: Callable[[], None] | None = None  # a span is held back
+        self._sweep_after = 0.0
         self._baselines = baselines
         self._guard = guard
         self._sinks: tuple[SpanProcessor, ...] = ()
@@ -75,8 +79,8 @@ class BottleneckProcessor(SpanProcessor):
         try:
             live: Any = span  # not its properties, nor those of its context, which would take a third of the time
             context, parent, opened = live._context, live._parent, self.open
-            if len(opened) >= OPEN:
-                self.skipped += 1
+            if len(opened) >= OPEN and not self._has_swept():
+                self._skip(parent)
                 return
             above = None if parent is None or parent[IS_REMOTE] else opened.get(parent[SPAN_ID])
             if above is None or above[0].trace_id != context[TRACE_ID]:
@@ -84,7 +88,11 @@ class BottleneckProcessor(SpanProcessor):
                 return
             root = above[0]
             loop = _get_running_loop()
-            task = None if loop is None else current_task(loop)
+            task = None
+            if loop is not None:
+                task = current_task(loop)
+                if root.loop is None:
+                    self._enter(root, loop)
             opened[context[SPAN_ID]] = (root, live, get_ident(), task)
             if live._kind is CLIENT and live._start_time - root.start >= SITE_AFTER:
                 self._look_up(root, live)
@@ -106,6 +114,28 @@ class BottleneckProcessor(SpanProcessor):
         if self.begun is not None:
             self.begun(root)
 
+    def _enter(self, root: Root, loop: Any) -> None:
+        """Code that began outside of an event loop runs one."""
+        root.loop = loop
+        if self.begun is not None:
+            self.begun(root)
+
+    def _has_swept(self) -> bool:
+        """Make room: drop spans that have been left open by local roots that ended. Whether there is any now."""
+        now = time.monotonic()
+        if now >= self._sweep_after:
+            self._sweep_after = now + SWEEP
+            for span_id, known in list(self.open.items()):
+                if not known[0].open:
+                    self.open.pop(span_id, None)
+        return len(self.open) < OPEN
+
+    def _skip(self, parent: Any) -> None:
+        self.skipped += 1
+        above = None if parent is None else self.open.get(parent[SPAN_ID])
+        if above is not None and above[0].counted is None:
+            above[0].counted = {}  # it is not complete
+
     def _look_up(self, root: Root, span: Any) -> None:
         """Find the line of a call that is made again and again: some of the first ones, then fewer and fewer."""
         seen = root.seen
@@ -126,7 +156,7 @@ class BottleneckProcessor(SpanProcessor):
                 start = ended._start_time
                 duration = ended._end_time - start
                 if root.span_id == span_id:
-                    if self._end_root(root, ended, duration, task is not None):
+                    if self._end_root(root, ended, duration, 0 if task is None else id(task)):
                         return
                 else:
                     if ended._kind is CLIENT:
@@ -138,9 +168,9 @@ class BottleneckProcessor(SpanProcessor):
                     if not root.open:
                         pass  # it outlived its root
                     elif size < SPANS and (size % CHUNK or self._may_keep()):
-                        spans.append((ended, thread, task is not None))
+                        spans.append((ended, thread, 0 if task is None else id(task)))
                         if duration >= HOLD or self.collected > start:
-                            root.hold(span)
+                            self._hold(root, span)
                             return
                     else:
                         root.count(span)
@@ -160,7 +190,7 @@ class BottleneckProcessor(SpanProcessor):
         if root.sites is None or span_id not in root.sites:
             root.place(span_id, here(2))
 
-    def _end_root(self, root: Root, span: ReadableSpan, duration: int, awaits: bool) -> bool:
+    def _end_root(self, root: Root, span: ReadableSpan, duration: int, task: int) -> bool:
         """Whether the local root is held back, to be looked at."""
         root.open = False
         if self.roots.pop(id(root), None) is None:  # forgotten meanwhile
@@ -170,15 +200,28 @@ class BottleneckProcessor(SpanProcessor):
         short = duration < HOLD and self.collected <= root.start and root.regressed is None
         # A call that nobody's request made says all there is in its own span.
         if self.finished is None or short or root.kind is CLIENT:
-            for waiting in root.held or ():  # longer than its root: a clock was set
-                self.hand_on(waiting)
+            self.release(root)
             return False
         if root.started_cpu >= 0 and root.thread == get_ident():
             root.cpu, root.queue = thread_time_ns() - root.started_cpu, account().since(root.queue)
-        root.ended.append((span, root.thread, awaits))
+        root.ended.append((span, root.thread, task))
         root.hold(span)
         self.finished(root)
         return True
+
+    def _hold(self, root: Root, span: ReadableSpan) -> None:
+        root.hold(span)
+        if root.done:  # meanwhile
+            self.release(root)
+        elif self.holding is not None:
+            self.holding()
+
+    def release(self, root: Root) -> None:
+        """Hand on all that a local root holds, and let go of it."""
+        root.done = True
+        for span in root.unhold(inf):
+            self.hand_on(span)
+        root.close()
 
     def hand_on(self, span: ReadableSpan) -> None:
         """Give ``span`` to the exporters' processors."""
@@ -190,9 +233,7 @@ class BottleneckProcessor(SpanProcessor):
         roots, self.open, self.roots, self.kept = self.roots, {}, {}, 0
         for root in list(roots.values()):
             root.open = False
-            held = root.held
-            while held:
-                self.hand_on(held.popleft())
+            self.release(root)
 
     def after_fork_in_child(self) -> None:
         """What is open is the parent's."""
@@ -200,16 +241,19 @@ class BottleneckProcessor(SpanProcessor):
 
     def shutdown(self) -> None:
         """Hand on what is held, then shut the exporters' processors down."""
-        if self.flush is not None:
-            self.flush(1.0)
+        self.hand_on_all(1.0)
         for sink in self._sinks:
             sink.shutdown()
+
+    def hand_on_all(self, timeout: float) -> None:
+        """Hand on what is held, looked at or not."""
+        if self.flush is not None:
+            self.flush(timeout)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Hand on what is held, then flush the exporters' processors."""
         deadline = time.monotonic() + timeout_millis / 1000
-        if self.flush is not None:
-            self.flush(timeout_millis / 1000)
+        self.hand_on_all(timeout_millis / 1000)
         done = True
         for sink in self._sinks:
             left = max(0, int((deadline - time.monotonic()) * 1000))

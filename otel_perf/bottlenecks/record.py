@@ -20,8 +20,8 @@ NOT_OWN: Final = frozenset({SpanKind.CLIENT, SpanKind.PRODUCER, SpanKind.CONSUME
 class Record:
     """One span, or a piece of work that a span handed to a thread, or several spans that are alike."""
 
-    __slots__ = ("awaits", "busy", "children", "count", "end", "kind", "parent", "site", "span", "start", "thread",
-                 "work")  # fmt: skip
+    __slots__ = ("busy", "children", "count", "end", "kind", "parent", "site", "span", "start", "task",
+                 "thread", "work")  # fmt: skip
 
     def __init__(self, kind: SpanKind, start: int, end: int, thread: int, span: ReadableSpan | None = None) -> None:
         self.kind = kind
@@ -31,7 +31,7 @@ class Record:
         self.span = span
         self.parent: Record | None = None
         self.children: list[Record] = []
-        self.awaits = False  # an event loop ran where it was started
+        self.task = 0  # id() of the one that it was started in; 0 where no event loop ran
         self.count = 1  # spans that this stands for,
         self.busy = 0  # and their time together, if they are several
         self.site: Place | None = None
@@ -65,11 +65,11 @@ def tree(root: Root) -> dict[int, Record]:
     """
     records: dict[int, Record] = {}
     sites = root.sites or {}
-    for span, thread, awaits in root.ended:
+    for span, thread, task in root.ended:
         context = span.context
         if context is not None:
             record = records[context.span_id] = _record(span, thread)
-            record.awaits = awaits
+            record.task = task
             record.site = sites.get(context.span_id)
     top = records[root.span_id]
     for span_id, record in records.items():
@@ -81,7 +81,7 @@ def tree(root: Root) -> dict[int, Record]:
         record = _record(counted.span, top.thread)
         record.start, record.end = counted.start, counted.end
         record.count, record.busy = counted.count, counted.busy
-        record.awaits = top.awaits
+        record.task = top.task
         records.get(parent_id, top).adopt(record)
     return records
 
@@ -91,14 +91,15 @@ def nest_calls(record: Record) -> None:
 
     SQLAlchemy's instrumentor does not make its span the current one, so that its driver's is not a child of it.
     """
-    outer: dict[int, Record] = {}
+    outer: dict[tuple[int, int], Record] = {}  # by thread and task
     kept = []
     for child in sorted(record.children, key=lambda child: (child.start, -child.end)):
         if child.kind is CLIENT and child.count == 1:
-            around = outer.get(child.thread)
+            place = child.thread, child.task
+            around = outer.get(place)
             if around is not None and child.end <= around.end:
                 around.adopt(child)
                 continue
-            outer[child.thread] = child
+            outer[place] = child
         kept.append(child)
     record.children = kept

@@ -7,6 +7,7 @@ is slow enough to be looked at becomes a tree then, in another thread. All times
 from __future__ import annotations
 
 from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from opentelemetry.trace import SpanKind
@@ -15,6 +16,8 @@ from otel_perf.bottlenecks.conventions import raw
 from otel_perf.bottlenecks.run_queue import UNKNOWN, Account
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from opentelemetry.sdk.trace import ReadableSpan
 
     from otel_perf.bottlenecks.place import Place
@@ -26,8 +29,8 @@ KINDS: Final = 64  # by parent, name and statement
 # A span that is open: its local root, itself, the thread and, where an event loop runs, the task it was started in.
 # Plain tuples, here and below: an object with named fields would be a third of the price of a span.
 Open: TypeAlias = "tuple[Root, Any, int, Any]"
-# A span that has ended: itself, its thread, whether an event loop ran there.
-Ended: TypeAlias = "tuple[ReadableSpan, int, bool]"
+# A span that has ended: itself, its thread, and id() of its task, 0 where no event loop ran.
+Ended: TypeAlias = "tuple[ReadableSpan, int, int]"
 
 
 class Counted:
@@ -47,7 +50,8 @@ class Root:
     """A local root, and what is collected for it. What few need is a default of the class, which costs nothing."""
 
     open: bool = True
-    held: deque[ReadableSpan] | None = None  # ended, and not yet handed on
+    held: deque[tuple[float, ReadableSpan]] | None = None  # ended, since when by the monotonic clock, not yet handed on
+    done: bool = False  # what is held from now on is handed on by whoever holds it
     counted: dict[tuple[int, str, str], Counted] | None = None
     seen: dict[str, int] | None = None  # client spans started so far, by name
     sites: dict[int, Place] | None = None  # lines of calls, by span id
@@ -73,7 +77,25 @@ class Root:
         held = self.held
         if held is None:
             held = self.held = deque()
-        held.append(span)
+        held.append((monotonic(), span))
+
+    def unhold(self, before: float) -> Iterator[ReadableSpan]:
+        """Give each span that was held before that moment, once, whoever asks."""
+        held = self.held
+        while held:
+            try:
+                since, span = held.popleft()
+            except IndexError:  # another thread had it
+                return
+            if since > before:
+                held.appendleft((since, span))
+                return
+            yield span
+
+    def close(self) -> None:
+        """Nobody will look at it any more: let go of all but its name, which children that never end hold on to."""
+        self.ended = []
+        self.samples = self.works = self.sites = self.seen = None
 
     def count(self, span: Any) -> None:
         """Count a span that has ended and is one too many, with those that are alike."""

@@ -29,19 +29,33 @@ class Account(NamedTuple):
 UNKNOWN: Final = Account(-1, -1)
 
 
-class _File:
-    """An open file that is closed with its thread."""
+class OwnFile:
+    """A file of the kernel's that stays open.
 
-    def __init__(self) -> None:
-        self.number = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+    Its number may come to be somebody else's, when the app closes every descriptor to become a daemon: so it is
+    closed only while it is still this file. Raises ``OSError``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._number = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        self._identity = self._stat()
+
+    def _stat(self) -> tuple[int, int]:
+        found = os.fstat(self._number)
+        return found.st_dev, found.st_ino
+
+    def read(self) -> bytes:
+        """Its content now, up to 128 bytes; 0.7 µs."""
+        return os.pread(self._number, 128, 0)
 
     def __del__(self) -> None:
-        with suppress(OSError):
-            os.close(self.number)
+        with suppress(OSError, AttributeError):  # closed already, or never opened
+            if self._stat() == self._identity:
+                os.close(self._number)
 
 
 class _Files(threading.local):
-    file: _File | None = None
+    file: OwnFile | None = None
 
 
 _files = _Files()
@@ -62,8 +76,9 @@ def account() -> Account:
     try:
         file = _files.file
         if file is None:
-            file = _files.file = _File()
-        _, waited, turns = os.pread(file.number, 64, 0).split()
+            file = _files.file = OwnFile("/proc/thread-self/schedstat")
+        _, waited, turns = file.read().split()
         return Account(int(waited), int(turns))
     except (OSError, ValueError):
+        _files.file = None
         return UNKNOWN

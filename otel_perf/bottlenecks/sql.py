@@ -9,15 +9,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 STATEMENTS: Final = 1_000  # remembered
-LONGEST_STATEMENT: Final = 20_000  # characters; a longer one is looked at up to there
+LONGEST_STATEMENT: Final = 20_000  # characters; of a longer one only the first word is told
 LONGEST: Final = 160  # characters of a fingerprint
+LONGEST_WORD: Final = 20
+_NAMING: Final = frozenset({"FROM", "JOIN", "INTO", "UPDATE", "TABLE", "AS", "INDEX", "VIEW"})
 COLUMNS: Final = 3  # commas in a list of columns, from which on it is "…"
 _NO_SPACE_BEFORE: Final = frozenset({",", ")", ".", ";", "::"})
 _NO_SPACE_AFTER: Final = frozenset({"(", ".", "::"})
 _STRINGS_IN_DOUBLE_QUOTES: Final = frozenset({"mysql", "mariadb"})
+# Where double quotes are names and nothing else; elsewhere, SQLite among them, careless SQL has values in them.
+_NAMES_IN_DOUBLE_QUOTES: Final = frozenset(
+    {
+        "postgresql",
+        "oracle",
+        "oracle.db",
+        "mssql",
+        "microsoft.sql_server",
+        "cockroachdb",
+        "redshift",
+        "aws.redshift",
+        "snowflake",
+    }
+)
 
 
-@lru_cache(maxsize=STATEMENTS)
 def fingerprint(statement: str, system: str = "") -> str:
     """``statement`` with every literal, parameter and list of them as ``?``, comments gone, columns cut to ``…``.
 
@@ -25,12 +40,24 @@ def fingerprint(statement: str, system: str = "") -> str:
     ``system`` is the convention's name of the database: MySQL has strings in double quotes. About 20 µs a token,
     once for each statement. Thread-safe.
     """
+    if len(statement) > LONGEST_STATEMENT:
+        return _first_word(statement)
+    return _fingerprint(statement, system)
+
+
+def _first_word(statement: str) -> str:
+    word = (statement[:200].split() or ["?"])[0]
+    return f"{word.upper() if word.isalpha() and len(word) <= LONGEST_WORD else '?'} …"
+
+
+@lru_cache(maxsize=STATEMENTS)
+def _fingerprint(statement: str, system: str) -> str:
     from sqlparse import lexer
 
-    tokens: Any = lexer.tokenize(statement[:LONGEST_STATEMENT])  # type: ignore[no-untyped-call]
-    words = _words(list(tokens), system in _STRINGS_IN_DOUBLE_QUOTES)
+    tokens: Any = lexer.tokenize(statement)  # type: ignore[no-untyped-call]
+    words = _words(list(tokens), system)
     if words is None:
-        return f"{(statement.split() or ['?'])[0][:20].upper()} …"
+        return _first_word(statement)
     text, before = "", "("
     for word in _folded(words):
         call = word == "(" and before.isidentifier() and not before.isupper()
@@ -40,7 +67,7 @@ def fingerprint(statement: str, system: str = "") -> str:
     return _short(text)
 
 
-def _words(tokens: list[tuple[Any, str]], quoted_strings: bool) -> list[str] | None:
+def _words(tokens: list[tuple[Any, str]], system: str) -> list[str] | None:
     """The words of a statement, or ``None`` if it cannot be read."""
     from sqlparse import tokens as kinds
 
@@ -52,9 +79,13 @@ def _words(tokens: list[tuple[Any, str]], quoted_strings: bool) -> list[str] | N
         following = meant[index + 1][1] if index + 1 < len(meant) else ""
         if kind in kinds.Error:
             return None
-        if kind in kinds.Literal.String.Symbol:  # in double quotes, where careless SQL has values too
-            compared = index > 0 and meant[index - 1][0] in kinds.Operator and following != "."
-            words.append("?" if quoted_strings or compared else text)
+        if kind in kinds.Literal.String.Symbol:  # in double quotes
+            before = meant[index - 1] if index else (kinds.Keyword, "")
+            named = (
+                before[1] == "." or following == "." or (before[0] in kinds.Keyword and before[1].upper() in _NAMING)
+            )
+            sure = system in _NAMES_IN_DOUBLE_QUOTES
+            words.append(text if system not in _STRINGS_IN_DOUBLE_QUOTES and (named or sure) else "?")
         elif kind in kinds.Literal or kind in kinds.Name.Placeholder or (kind in kinds.Name and text.startswith("@")):
             words.append("?")
         elif kind in kinds.Keyword:

@@ -6,9 +6,17 @@ where the time goes only when several of them agree.
 
 from __future__ import annotations
 
+import ast
 import dis
+import linecache
+import queue
+import selectors
+import threading
+from asyncio import locks
+from concurrent.futures import _base
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.bottlenecks.place import APP, DEPTH, MACHINE, inside_loop, owner, place_of, stack_of
@@ -34,9 +42,10 @@ _POOLS: Final = (
     ("pymongo/pool.py", "_get_conn", "pymongo's connection pool"),
 )
 _POOL_FILES: Final = {path.rpartition("/")[2] for path, _, _ in _POOLS}
+_WAITING: Final = frozenset(module.__file__ for module in (threading, selectors, queue, _base))
 _ASYNC_LOCKS: Final = {"Lock.acquire": "asyncio.Lock", "Semaphore.acquire": "asyncio.Semaphore"}
 _LOCKING: Final = {"Semaphore.acquire": "threading.Semaphore"}
-_ACQUIRING: Final = {"acquire", "acquire_lock", "__enter__"}
+_ACQUIRING: Final = frozenset({"acquire", "acquire_lock", "__enter__"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,7 @@ def of_task(task: Any) -> Stack | None:
     stack = [(frame.f_code, frame.f_lineno or 0) for frame in frames]
     code, instruction = frames[0].f_code, frames[0].f_lasti
     doing, what = WAITING, ""
-    if code.co_filename.endswith("asyncio/locks.py") and code.co_qualname in _ASYNC_LOCKS:
+    if code.co_filename == locks.__file__ and code.co_qualname in _ASYNC_LOCKS:
         doing, what = LOCK, _ASYNC_LOCKS[code.co_qualname]
     pool = _pool(stack)
     if pool:
@@ -103,13 +112,12 @@ def of_task(task: Any) -> Stack | None:
 
 
 def _doing(code: CodeType, instruction: int, stack: list[tuple[CodeType, int]]) -> tuple[str, str]:
-    filename = code.co_filename
-    if filename.endswith(("threading.py", "selectors.py", "queue.py", "concurrent/futures/_base.py")):
+    if code.co_filename in _WAITING:
         pool = _pool(stack)
         if pool:
             return POOL, pool
         for outer, _ in stack[:3]:
-            if outer.co_qualname in _LOCKING and outer.co_filename.endswith("threading.py"):
+            if outer.co_qualname in _LOCKING and outer.co_filename == threading.__file__:
                 return LOCK, _LOCKING[outer.co_qualname]
         if code.co_qualname in {"Condition.__enter__", "Condition.acquire"}:
             return LOCK, "threading.Condition"
@@ -128,19 +136,43 @@ def _pool(stack: list[tuple[CodeType, int]]) -> str:
     return ""
 
 
-@lru_cache(maxsize=512)
 def _takes_lock(code: CodeType, instruction: int) -> bool:
     """Whether the instruction enters a ``with`` or calls an ``acquire``.
 
     A lock of Python's own is written in C and has no frame, so that a thread that waits for it stands at that
     instruction of its caller. Whatever else is written in Python and entered there would be the innermost frame.
     """
-    name = ""
+    return calls(code, instruction, _ACQUIRING, or_enters=True)
+
+
+@lru_cache(maxsize=512)
+def calls(code: CodeType, instruction: int, names: frozenset[str], *, or_enters: bool = False) -> bool:
+    """Whether the instruction is a call of a function or method of one of ``names``. About 1 ms, once."""
+    loaded, opname = "", ""
     for found in dis.get_instructions(code):
-        if found.opname in {"LOAD_METHOD", "LOAD_ATTR"}:
-            name = str(found.argval)
-        if found.opname in {"BEFORE_WITH", "LOAD_SPECIAL"}:
-            name = "__enter__"
+        if found.opname in {"LOAD_METHOD", "LOAD_ATTR", "LOAD_GLOBAL", "LOAD_NAME"}:
+            loaded = str(found.argval)
         if found.offset >= instruction:
-            return found.opname == "BEFORE_WITH" or (found.opname.startswith("CALL") and name in _ACQUIRING)
-    return False
+            opname = found.opname
+            break
+    if opname == "BEFORE_WITH":
+        return or_enters
+    return opname.startswith("CALL") and (_called(code, instruction) or loaded) in names
+
+
+def _called(code: CodeType, instruction: int) -> str:
+    """The name that is called there, by the source; empty where there is none."""
+    line, end_line, column, end_column = next(islice(code.co_positions(), instruction // 2, None), (None,) * 4)
+    if line is None or end_line is None or column is None or end_column is None:
+        return ""
+    lines = [text.encode() for text in linecache.getlines(code.co_filename)[line - 1 : end_line]]  # columns are bytes
+    if not lines:
+        return ""
+    lines[-1] = lines[-1][:end_column]
+    lines[0] = lines[0][column:]
+    try:
+        call = ast.parse(b"".join(lines).decode(), mode="eval").body
+    except (SyntaxError, ValueError):
+        return ""
+    function = call.func if isinstance(call, ast.Call) else None
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")

@@ -6,21 +6,26 @@ so the costs of a trace never add up to more than the trace.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import SpanKind
 
+from otel_perf.bottlenecks.claims import Claims, Piece, overlap
 from otel_perf.bottlenecks.record import NOT_OWN, Record, nest_calls, tree
 from otel_perf.bottlenecks.root import CLIENT
 from otel_perf.bottlenecks.stacks import LOCK, POOL, RUNNING, WAITING
 from otel_perf.core.critical_path import critical_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from otel_perf.bottlenecks.baseline import Baselines
+    from otel_perf.bottlenecks.claims import Interval
     from otel_perf.bottlenecks.pauses import Pause
     from otel_perf.bottlenecks.place import Place
     from otel_perf.bottlenecks.root import Root, Work
@@ -28,10 +33,9 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.stacks import Sample
     from otel_perf.bottlenecks.watchdog import Block, Overslept
 
-    Interval = tuple[int, int]
-    Accept = Callable[[Record], bool]
 
 NEAR: Final = 60_000_000  # ns: a stack was looked at soon enough after something to have begun with it
+LATER: Final = 1_000_000  # ns after a span, in which what it waited for may end: two threads note it
 HALF: Final = 10_000_000  # ns: half of the time between two looks at a stack
 
 
@@ -43,15 +47,6 @@ class Surroundings:
     blocks: Sequence[Block] = ()
     overslept: Sequence[Overslept] = ()
     resident: Sequence[tuple[int, int]] = ()
-
-
-@dataclass(slots=True)
-class Piece:
-    """Some time on the critical path that a span had for itself (ns)."""
-
-    start: int
-    end: int
-    record: Record
 
 
 @dataclass(slots=True)
@@ -71,7 +66,7 @@ class Activity:
         return id(record) in self.records and record.kind not in NOT_OWN
 
 
-class Trace:
+class Trace(Claims):
     """Made when the local root has ended; used by one thread."""
 
     def __init__(self, root: Root, baselines: Baselines, surroundings: Surroundings) -> None:
@@ -84,14 +79,21 @@ class Trace:
         self.top = self._by_id[root.span_id]
         self.records: list[Record] = []
         self.activities: list[Activity] = []
+        self.works: list[Work] = []  # that somebody waited for
         self._add_works(root)
         self._walk()
+        self.calls: dict[int, int] = {}
+        """How many calls there are at or below a record, by id()."""
+        for record in reversed(self.records):
+            below = record.count if record.kind is CLIENT else sum(self.calls[id(child)] for child in record.children)
+            self.calls[id(record)] = below
         self.path = critical_path(self.top, lambda record: record.children)
         self.on_path = {id(visit.node) for visit in self.path}
-        self.free = sorted(
-            (Piece(start, end, visit.node) for visit in self.path for start, end in visit.own),
-            key=lambda piece: piece.start,
-        )
+        super().__init__(Piece(start, end, visit.node) for visit in self.path for start, end in visit.own)
+
+    def has(self, span_id: int) -> bool:
+        """Whether a span is one of this local root's."""
+        return span_id in self._by_id
 
     def record(self, span_id: int) -> Record:
         """The record of a span; the local root's where it is not known."""
@@ -102,67 +104,6 @@ class Trace:
         """Of the local root (ns)."""
         return self.top.duration
 
-    # --- time --------------------------------------------------------------------------------------
-
-    def measure(self, intervals: Iterable[Interval], accept: Accept | None = None) -> int:
-        """How much of ``intervals`` is on the path, of spans that ``accept`` takes, and not claimed yet (ns)."""
-        return sum(end - start for start, end, _ in self._overlaps(merged(intervals), accept))
-
-    def claim(self, intervals: Iterable[Interval], accept: Accept | None = None) -> int:
-        """Take that time (ns): nobody else gets it."""
-        wanted = merged(intervals)
-        total, left = 0, []
-        for piece in self.free:
-            if accept is not None and not accept(piece.record):
-                left.append(piece)
-                continue
-            position = piece.start
-            for first, last in wanted:
-                start, end = max(first, position), min(last, piece.end)
-                if start < end:
-                    total += end - start
-                    if position < start:
-                        left.append(Piece(position, start, piece.record))
-                    position = end
-            if position < piece.end:
-                left.append(Piece(position, piece.end, piece.record))
-        self.free = left
-        return total
-
-    def take(self, amount: int, accept: Accept) -> int:
-        """Claim ``amount`` ns of what ``accept`` takes, where it is not known when exactly it was spent."""
-        taken, left = 0, []
-        for piece in self.free:
-            if taken < amount and accept(piece.record):
-                part = min(amount - taken, piece.end - piece.start)
-                taken += part
-                piece.start += part
-            if piece.start < piece.end:
-                left.append(piece)
-        self.free = left
-        return taken
-
-    def pieces(self, accept: Accept) -> list[Piece]:
-        """What is left of the spans that ``accept`` takes."""
-        return [piece for piece in self.free if accept(piece.record)]
-
-    def owner(self, intervals: Iterable[Interval], accept: Accept | None = None) -> Record | None:
-        """The span that has the most of that time."""
-        by_record: dict[int, int] = defaultdict(int)
-        records: dict[int, Record] = {}
-        for start, end, record in self._overlaps(merged(intervals), accept):
-            by_record[id(record)] += end - start
-            records[id(record)] = record
-        return records[max(by_record, key=by_record.__getitem__)] if by_record else None
-
-    def _overlaps(self, wanted: Sequence[Interval], accept: Accept | None) -> Iterator[tuple[int, int, Record]]:
-        for piece in self.free:
-            if accept is None or accept(piece.record):
-                for first, last in wanted:
-                    start, end = max(first, piece.start), min(last, piece.end)
-                    if start < end:
-                        yield start, end, piece.record
-
     def starved(self, start: int, end: int) -> int:
         """How long a thread that only sleeps waited for a CPU in that time (ns): this one may have, too."""
         return sum(min(probe.queued, end - start) for probe in self.around.overslept if start < probe.end <= end)
@@ -171,10 +112,13 @@ class Trace:
 
     def samples_in(self, pieces: Sequence[Piece], thread: int) -> list[Sample]:
         """The stacks of ``thread`` that were seen in ``pieces``."""
+        ends = [piece.end for piece in pieces]
         return [
             sample
             for sample in self.samples
-            if sample.thread == thread and any(piece.start <= sample.at <= piece.end for piece in pieces)
+            if sample.thread == thread
+            and (index := bisect_left(ends, sample.at)) < len(pieces)
+            and pieces[index].start <= sample.at
         ]
 
     def places_in(self, start: int, end: int) -> list[Place | None]:
@@ -185,47 +129,36 @@ class Trace:
             if start <= sample.at <= end and sample.stack.place is not None and sample.stack.place.is_app
         ]
 
-    def standing(self, doing: str) -> Iterator[tuple[list[Sample], Interval]]:
+    def standing(self, *doing: str) -> Iterator[tuple[list[Sample], Interval]]:
         """Stacks that did not move while they were ``doing`` something, and for how long that was.
 
         Twice at least, but for a lock or a pool: nobody is seen there who only passes.
         """
-        by_record: dict[tuple[int, int], list[Sample]] = defaultdict(list)
+        return (run for run in self._runs if run[0][0].stack.doing in doing)
+
+    @cached_property
+    def _runs(self) -> list[tuple[list[Sample], Interval]]:
+        found = []
+        by_place: dict[tuple[int, int], list[Sample]] = defaultdict(list)
         for sample in self.samples:
-            by_record[sample.span_id, sample.thread].append(sample)
-        for samples in by_record.values():
-            before: Sample | None = None
-            index = 0
-            while index < len(samples):
-                run = [samples[index]]
-                while index + 1 < len(samples) and samples[index + 1].stack.position == run[0].stack.position:
-                    index += 1
-                    run.append(samples[index])
-                index += 1
-                after = samples[index] if index < len(samples) else None
-                if run[0].stack.doing == doing and (len(run) > 1 or doing in {LOCK, POOL}):
-                    yield run, self._extent(run, before, after)
-                before = run[-1]
+            by_place[sample.span_id, sample.thread].append(sample)
+        for samples in by_place.values():
+            runs = [list(run) for _, run in groupby(samples, key=lambda sample: sample.stack.position)]
+            for before, run, after in zip([[], *runs], runs, [*runs[1:], []], strict=False):
+                if len(run) > 1 or run[0].stack.doing in {LOCK, POOL}:
+                    found.append((run, self._extent(run, before[-1] if before else None, after[0] if after else None)))
+        return found
 
     def stands_still(self, pieces: Sequence[Piece], thread: int) -> int:
         """How long the stack of ``thread`` did not move in ``pieces``, whatever it was doing (ns)."""
-        intervals = [
-            interval
-            for doing in (RUNNING, WAITING)
-            for run, interval in self.standing(doing)
-            if run[0].thread == thread
-        ]
-        return sum(
-            max(0, min(piece.end, end) - max(piece.start, start))
-            for start, end in merged(intervals)
-            for piece in pieces
-        )
+        standing = self.standing(RUNNING, WAITING)
+        return overlap((interval for run, interval in standing if run[0].thread == thread), pieces)
 
     def _extent(self, run: list[Sample], before: Sample | None, after: Sample | None) -> Interval:
         """From when to when a stack stood still: between the spans and stacks around it, if these are near."""
         record, first, last = self.record(run[0].span_id), run[0].at, run[-1].at
         starts = [record.start, *(child.end for child in record.children if child.end <= first)]
-        starts += [work.started for work in self.root.works or () if 0 < work.started <= first]
+        starts += [work.started for work in self.works if work.started <= first]
         ends = [record.end, *(child.start for child in record.children if child.start >= last)]
         if before is not None:
             starts.append(before.at)
@@ -240,25 +173,29 @@ class Trace:
     # --- the tree ----------------------------------------------------------------------------------
 
     def _add_works(self, root: Root) -> None:
-        """Put what was handed to pools into the tree, with the spans that began in it."""
+        """Put what was handed to pools into the tree, with the spans that began in it.
+
+        Only what somebody waited for: work that outlives the span, or was cancelled, holds nothing up.
+        """
         if root.cpu >= 0:
             top = self.top
             self.activities.append(Activity(top, top.thread, top.start, top.end, root.cpu, root.queue))
         made: list[Record] = []
         for work in root.works or ():
-            parent = self.record(work.span_id)
-            record = Record(SpanKind.INTERNAL, work.submitted, work.ended or self.top.end, work.thread, parent.span)
+            handing = self.record(work.span_id)
+            if not 0 < work.ended <= handing.end + LATER:
+                continue
+            record = Record(SpanKind.INTERNAL, work.submitted, work.ended, work.thread, handing.span)
             record.work = work
-            outer = next((other for other in reversed(made) if _is_inside(work, other.work)), None)
-            parent = parent if outer is None else outer
-            siblings, parent.children = parent.children, []
-            for child in siblings:
-                (record if child.work is None and _began_in(child, work) else parent).adopt(child)
+            parent = next((other for other in reversed(made) if _is_inside(work, other.work)), handing)
+            for above in {id(parent): parent, id(handing): handing}.values():
+                siblings, above.children = above.children, []
+                for child in siblings:
+                    (record if child.work is None and _began_in(child, work) else above).adopt(child)
             parent.adopt(record)
             made.append(record)
-            if work.started:
-                activity = Activity(record, work.thread, work.started, record.end, work.cpu, work.queue)
-                self.activities.append(activity)
+            self.works.append(work)
+            self.activities.append(Activity(record, work.thread, work.started, record.end, work.cpu, work.queue))
 
     def _walk(self) -> None:
         tops = {id(activity.top): activity for activity in self.activities}
@@ -268,7 +205,7 @@ class Trace:
             activity = tops.get(id(record), activity)
             if activity is not None and activity.thread != record.thread:
                 activity = None
-            if activity is not None and not record.awaits:
+            if activity is not None and not record.task:
                 activity.records.add(id(record))
             self.records.append(record)
             if len(record.children) > 1:
@@ -286,19 +223,6 @@ def _is_inside(work: Work, other: Work | None) -> bool:
 
 def _began_in(record: Record, work: Work) -> bool:
     return record.thread == work.thread and work.started <= record.start <= (work.ended or record.start)
-
-
-def merged(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same time as disjoint intervals, in order."""
-    found: list[tuple[int, int]] = []
-    for start, end in sorted(intervals):
-        if end <= start:
-            continue
-        if found and start <= found[-1][1]:
-            found[-1] = found[-1][0], max(end, found[-1][1])
-        else:
-            found.append((start, end))
-    return found
 
 
 def clients(record: Record) -> Iterator[Record]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import trace
 
 from otel_perf.bottlenecks.root import CLIENT, Root
-from otel_perf.bottlenecks.run_queue import account
+from otel_perf.bottlenecks.run_queue import OwnFile, account
 from otel_perf.bottlenecks.stacks import RUNNING, Sample, Stack, of_task, of_thread
 from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
 
@@ -42,7 +42,6 @@ SAMPLES: Final = 2_000  # kept for one local root
 PLACES: Final = 64  # stacks looked at in one go
 READINGS: Final = 3_000  # of memory and of the GIL that are kept: a minute
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
-_LINUX: Final = sys.platform.startswith("linux")
 
 
 @dataclass(slots=True)
@@ -54,7 +53,7 @@ class Heartbeat:
     sent: int = 0
     answered: int = 0
     stacks: list[Stack] = field(default_factory=list)
-    culprit: tuple[Root, int] | None = None  # with the span's id
+    culprit: tuple[int, int] | None = None  # ids of trace and span
     asked: bool = False
 
     def beat(self) -> None:
@@ -70,7 +69,7 @@ class Block:
     start: int
     end: int
     stacks: tuple[Stack, ...]
-    culprit: tuple[Root, int] | None  # the root and the span in whose task it was, if that is known
+    culprit: tuple[int, int] | None  # ids of the trace and span in whose task it was, if they are known
     asked: bool  # requests were open meanwhile, or other work of the app's own
 
 
@@ -106,7 +105,7 @@ class Watchdog:
         self._hearts: dict[int, Heartbeat] = {}
         self._positions: dict[int, tuple[int, int]] = {}
         self._turn = 0
-        self._statm = -1
+        self._statm: OwnFile | None = None
         self.after_fork_in_child()
 
     def after_fork_in_child(self) -> None:
@@ -117,9 +116,10 @@ class Watchdog:
         self._bell = allocate_lock()
         self._bell.acquire()
         self._hearts.clear()
-        if self._statm >= 0:
-            os.close(self._statm)  # the parent's
-        self._statm = -1
+        self.blocks.clear()
+        self.overslept.clear()
+        self.resident.clear()
+        self._statm = None  # the parent's
 
     def begun(self, root: Root) -> None:
         """A local root was started: wake up."""
@@ -130,13 +130,18 @@ class Watchdog:
             self._asleep = False
             if not self._started:
                 self._started = True
-                start_new_thread(self._run, (self._bell,))
+                try:
+                    start_new_thread(self._run, (self._bell,))
+                except RuntimeError:  # no more threads
+                    self._started, self._asleep = False, True
             elif self._bell.locked():
                 self._bell.release()
 
     def end(self) -> None:
         """Stop looking, for good."""
         self._ended = True
+        if self._bell.locked():
+            self._bell.release()
 
     def _run(self, bell: Any) -> None:
         idle, slept, waited = 0.0, PERIOD, account().waited
@@ -156,6 +161,7 @@ class Watchdog:
                     bell.acquire()
                 self._asleep = False
             slept = max(PERIOD, DUTY * (time.thread_time() - worked))
+        self._statm = None
 
     def look(self, late: float = 0.0, starved: int = 0) -> bool:
         """Look once. ``late`` (s) is what the last sleep took too long, ``starved`` (ns) what of that was the kernel's.
@@ -223,7 +229,7 @@ class Watchdog:
             )
         heart.stacks, heart.culprit, heart.asked = [], None, False
 
-    def _running(self, loop: Any) -> tuple[Root, int] | None:
+    def _running(self, loop: Any) -> tuple[int, int] | None:
         """The innermost span of the task that a loop is running."""
         running = getattr(tasks, "_current_tasks", {}).get(loop)
         if running is None:
@@ -271,17 +277,16 @@ class Watchdog:
 
     def _memory(self) -> int:
         """Bytes of memory in use; 0 where that cannot be read cheaply."""
-        if not _LINUX:
-            return 0
         try:
-            if self._statm < 0:
-                self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-            return int(os.pread(self._statm, 64, 0).split()[1]) * _PAGE
+            if self._statm is None:
+                self._statm = OwnFile("/proc/self/statm")
+            return int(self._statm.read().split()[1]) * _PAGE
         except (OSError, IndexError, ValueError):
+            self._statm = None
             return 0
 
 
-def _innermost(task: Any, opened: dict[int, Open]) -> tuple[Root, int] | None:
+def _innermost(task: Any, opened: dict[int, Open]) -> tuple[int, int] | None:
     """The innermost open span of ``task``: of those started in it, else the one it inherited in its context."""
     found: Open | None = None
     for known in list(opened.values()):
@@ -289,7 +294,7 @@ def _innermost(task: Any, opened: dict[int, Open]) -> tuple[Root, int] | None:
             found = known
     if found is None:
         found = _inherited(task, opened)
-    return None if found is None else (found[0], found[1]._context.span_id)
+    return None if found is None else (found[0].trace_id, found[1]._context.span_id)
 
 
 def _inherited(task: Any, opened: dict[int, Open]) -> Open | None:

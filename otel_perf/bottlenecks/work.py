@@ -65,7 +65,8 @@ class Workshop:
 
     def _submitted(self, executor: Any, function: Callable[..., Any]) -> Callable[..., Any]:
         threads = getattr(executor, "_max_workers", 0)
-        busy = len(getattr(executor, "_threads", ())) >= threads and not executor._idle_semaphore._value
+        idle = getattr(getattr(executor, "_idle_semaphore", None), "_value", 1)
+        busy = not idle and len(getattr(executor, "_threads", ())) >= threads
         return self._wrapped(function, f"a ThreadPoolExecutor of {threads}", full=busy)
 
     def _wrapped(self, function: Callable[..., Any], pool: str, *, full: bool) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ allowed and what is used instead; the application still starts.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
@@ -77,6 +78,8 @@ class Parsed:
 
     def _read(self, value: object) -> Any:
         parsed = self.parse(value)
+        if isinstance(parsed, float) and math.isnan(parsed):  # which no bound would catch
+            raise ValueError("is not a number")
         if (self.least is not None and parsed < self.least) or (self.most is not None and parsed > self.most):
             raise ValueError("is out of range")
         return parsed

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from otel_perf.bottlenecks.sql import LONGEST, LONGEST_STATEMENT, STATEMENTS, fingerprint
+from otel_perf.bottlenecks.sql import LONGEST, LONGEST_STATEMENT, STATEMENTS, _fingerprint, fingerprint
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,8 @@ from otel_perf.bottlenecks.sql import LONGEST, LONGEST_STATEMENT, STATEMENTS, fi
         ("SELECT a FROM b WHERE c = $$it's$$", "SELECT a FROM b WHERE c = ?"),
         ("SELECT a FROM b WHERE c = $tag$it's$tag$", "SELECT a FROM b WHERE c = ?"),
         ("SELECT a FROM b WHERE c = 'x'::text", "SELECT a FROM b WHERE c = ?::text"),
-        ('SELECT "a" FROM "b"', 'SELECT "a" FROM "b"'),
+        ('SELECT "a" FROM "b"', 'SELECT ? FROM "b"'),
+        ('SELECT "b"."a" FROM "b"', 'SELECT "b"."a" FROM "b"'),
         ('SELECT a FROM b WHERE c = "x"', "SELECT a FROM b WHERE c = ?"),
         ("SELECT a, b, c FROM d", "SELECT a, b, c FROM d"),
         ("SELECT a, b, c, d FROM e", "SELECT … FROM e"),
@@ -145,11 +146,11 @@ def test_no_text_breaks_it(text):
 def test_so_many_statements_are_remembered_and_no_more():
     for number in range(STATEMENTS + 500):
         fingerprint(f"SELECT a{number}")
-    assert fingerprint.cache_info().currsize <= STATEMENTS
+    assert _fingerprint.cache_info().currsize <= STATEMENTS
 
 
 def test_a_long_statement_takes_little_time():
     statement = "INSERT INTO a VALUES " + ", ".join(f"({number}, 'x')" for number in range(100_000))
     before = time.process_time()
-    assert fingerprint(statement).startswith("INSERT INTO a VALUES (?)")
+    assert fingerprint(statement) == "INSERT …"
     assert time.process_time() - before < 2

@@ -148,8 +148,8 @@ def test_it_never_closes_what_the_app_has_opened_under_a_number_of_its_own(app):
     app = app()
     watchdog = app.watchdog
     root = app.tracer.start_span("root")
-    assert wait_for(lambda: watchdog._files and watchdog._statm >= 0, 3)
-    numbers = [*watchdog._files.values(), watchdog._statm]
+    assert wait_for(lambda: watchdog._statm is not None, 3)
+    numbers = [watchdog._statm._number, run_queue._files.file._number]
     one, other = socket.socketpair()
     try:
         for number in numbers:

@@ -24,7 +24,12 @@ def _share(value: object) -> float:
     return float(text[:-1]) / 100 if text.endswith("%") else float(text)
 
 
+def _number(value: object) -> float:
+    return float(str(value).strip())
+
+
 Share = Annotated[float, Parsed(_share, "a share from 0 to 1, or a percentage like 25%", 0.0, 1.0)]
+Times = Annotated[float, Parsed(_number, "a number of at least 1", 1.0)]
 Count = Annotated[int, count(2)]
 
 

@@ -8,12 +8,23 @@ from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from otel_perf.bottlenecks.claims import merged
 from otel_perf.bottlenecks.conventions import describe, is_http
 from otel_perf.bottlenecks.dependence import Dependence, between, may_repeat
-from otel_perf.bottlenecks.detectors.base import LEAST, Count, Share, Switched, called_from, most_common, ms, setting
+from otel_perf.bottlenecks.detectors.base import (
+    LEAST,
+    Count,
+    Share,
+    Switched,
+    Times,
+    called_from,
+    most_common,
+    ms,
+    setting,
+)
 from otel_perf.bottlenecks.finding import Finding
 from otel_perf.bottlenecks.root import CLIENT
-from otel_perf.bottlenecks.trace import clients, merged
+from otel_perf.bottlenecks.trace import clients
 from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
 
 if TYPE_CHECKING:
@@ -55,15 +66,16 @@ def _parents_of_many(trace: Trace, least: int) -> Iterator[tuple[Record, list[Re
     Functions between the span and the call are looked through.
     """
     for parent in reversed(trace.records):
-        if parent.kind is CLIENT or not parent.children:
+        calls = trace.calls[id(parent)]
+        if parent.kind is CLIENT or calls < least or any(trace.calls[id(child)] == calls for child in parent.children):
             continue
         by_name: dict[str, list[Record]] = defaultdict(list)
         for child in parent.children:
             for call in clients(child):
                 by_name[call.name].append(call)
-        for calls in by_name.values():
-            if sum(call.count for call in calls) >= least:
-                yield parent, calls
+        for named in by_name.values():
+            if sum(call.count for call in named) >= least:
+                yield parent, named
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +139,7 @@ class FanOut(Switched):
             count = sum(call.count for call in calls)
             if count < self.http if _is_http(calls[0]) else count <= self.calls:
                 continue
-            one = median(call.duration for call in calls if call.count == 1)
+            one = median(call.busy / call.count if call.busy else call.duration for call in calls)
             together = trace.measure(_intervals(calls))
             if _together(calls) < AT_ONCE:
                 continue
@@ -170,8 +182,8 @@ class SerialIo(Switched):
     def _runs(self, trace: Trace, parent: Record) -> Iterator[list[Record]]:
         run: list[Record] = []
         for child in sorted(parent.children, key=lambda child: child.start):
-            call = _only_call(child)
-            if call is None or call.count > 1 or id(call) not in trace.on_path or call.duration < self.each * 1e9:
+            call = _only_call(trace, child)
+            if call is None or id(call) not in trace.on_path or call.duration < self.each * 1e9:
                 continue
             if run and not self._follows(run[-1], call):
                 yield run
@@ -204,10 +216,9 @@ class SerialIo(Switched):
         return Finding(self.kind, parent, evidence, cost / 1e9, whats[0], len(run), place)
 
 
-def _only_call(record: Record) -> Record | None:
-    """The call that ``record`` is, or all that it does."""
-    calls = list(clients(record))
-    return calls[0] if len(calls) == 1 else None
+def _only_call(trace: Trace, record: Record) -> Record | None:
+    """The call that ``record`` is, or the only one below it."""
+    return next(clients(record)) if trace.calls[id(record)] == 1 else None
 
 
 def _dependence(first: Record, second: Record) -> Dependence:
@@ -250,7 +261,7 @@ class SlowIo(Switched):
     kind: ClassVar[str] = "slow_io"
     slow: Duration = setting(0.5, "A call that takes so long is slow (s).")
     unusual: Duration = setting(0.1, "So long, and `times` its usual p95, is slow too (s).")
-    times: float = setting(3.0, "How many times its p95.")
+    times: Times = setting(3.0, "How many times its p95.")
 
     def find(self, trace: Trace) -> Iterator[Finding]:
         """What it costs is the time beyond its own median, or beyond 100 ms where that is not known."""

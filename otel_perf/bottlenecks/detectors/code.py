@@ -12,10 +12,11 @@ from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from otel_perf.bottlenecks.claims import Piece
     from otel_perf.bottlenecks.place import Place
     from otel_perf.bottlenecks.record import Record
     from otel_perf.bottlenecks.stacks import Sample
-    from otel_perf.bottlenecks.trace import Activity, Piece, Trace
+    from otel_perf.bottlenecks.trace import Activity, Trace
 
 RUNS: Final = 0.1  # of its own time on a CPU: code that only sleeps waits for no interpreter
 TURN: Final = 10_000_000  # ns: who waits for the interpreter asks for it every 5 ms, and so gets a CPU for a moment
@@ -78,10 +79,13 @@ class GilWait(Switched):
     def find(self, trace: Trace) -> Iterator[Finding]:
         """Own time without CPU and not in the run queue, in code that moves on, while a sleeping thread overslept."""
         for activity in trace.activities:
+            least = max(self.least * 1e9, self.share * trace.duration)
+            if activity.end - activity.start < least:
+                continue
             pieces = trace.pieces(activity.has)
             own = _length(pieces)
             waited = own - activity.cpu
-            if waited < max(self.least * 1e9, self.share * trace.duration) or activity.cpu < RUNS * own:
+            if waited < least or activity.cpu < RUNS * own:
                 continue
             probes = [probe for probe in trace.around.overslept if probe.gil >= PROBED]
             seen = any(activity.start < probe.end <= activity.end for probe in probes)
@@ -117,6 +121,8 @@ class CpuBound(Switched):
     def find(self, trace: Trace) -> Iterator[Finding]:
         """By the thread's own CPU time: never across an await."""
         for activity in trace.activities:
+            if activity.cpu < self.least * 1e9:
+                continue
             pieces = trace.pieces(activity.has)
             own = _length(pieces)
             cpu = min(activity.cpu, own)
@@ -136,9 +142,12 @@ class SelfTime(Switched):
     def find(self, trace: Trace) -> Iterator[Finding]:
         """Not what only awaits: of a coroutine only what it hands to a thread counts."""
         for activity in trace.activities:
+            least = max(self.least * 1e9, self.share * trace.duration)
+            if activity.end - activity.start < least:
+                continue
             pieces = trace.pieces(activity.has)
             own = _length(pieces)
-            if own < max(self.least * 1e9, self.share * trace.duration):
+            if own < least:
                 continue
             blocked = own - activity.cpu
             still = trace.stands_still(pieces, activity.thread) if activity.queue.turns < blocked / TURN else 0

@@ -19,7 +19,7 @@ from otel_perf.bottlenecks.detectors.base import (
 )
 from otel_perf.bottlenecks.finding import Finding
 from otel_perf.bottlenecks.root import CLIENT
-from otel_perf.bottlenecks.stacks import LOCK, POOL
+from otel_perf.bottlenecks.stacks import LOCK, POOL, RUNNING
 from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from otel_perf.bottlenecks.pauses import Pause
     from otel_perf.bottlenecks.record import Record
+    from otel_perf.bottlenecks.root import Work
     from otel_perf.bottlenecks.stacks import Sample
     from otel_perf.bottlenecks.trace import Trace
 
@@ -85,10 +86,9 @@ class PoolWait(Switched):
         """Threads by when work was submitted and begun; connections by the stacks that wait in a pool's code."""
         waits: dict[str, list[tuple[int, int]]] = defaultdict(list)
         lines: dict[str, list[object]] = defaultdict(list)
-        for work in trace.root.works or ():
-            begun = work.started or work.ended or trace.top.end
-            if work.full and begun - work.submitted >= self.least * 1e9 / 2:
-                waits[f"a thread of {work.pool}"].append((work.submitted, begun))
+        for work in trace.works:
+            if work.full and work.started - work.submitted >= self.least * 1e9 / 2 and not _goes_on(trace, work):
+                waits[f"a thread of {work.pool}"].append((work.submitted, work.started))
                 lines[f"a thread of {work.pool}"].append(work.site)
         for run, interval in trace.standing(POOL):
             waits[run[0].stack.what].append(interval)
@@ -106,6 +106,16 @@ class PoolWait(Switched):
                 f" a larger pool, or shorter use of it, would save that"
             )
             yield Finding(self.kind, record, evidence, spent / 1e9, pool, len(intervals), place)
+
+
+def _goes_on(trace: Trace, work: Work) -> bool:
+    """Whether the thread that handed work over did something else meanwhile."""
+    return any(
+        sample.thread == work.submitter
+        and work.submitted <= sample.at <= work.started
+        and sample.stack.doing == RUNNING
+        for sample in trace.samples
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +156,7 @@ class LoopBlock(Switched):
     def find(self, trace: Trace) -> Iterator[Finding]:
         """In the trace whose task it was; where that is not known, in every trace that had to wait."""
         for block in trace.around.blocks:
-            ours = block.culprit is None or block.culprit[0] is trace.root
+            ours = block.culprit is None or (block.culprit[0] == trace.root.trace_id and trace.has(block.culprit[1]))
             if block.loop is not trace.root.loop or not ours or (trace.top.kind is CLIENT and not block.asked):
                 continue  # nobody waits for a call that no request made: a start, a script
             interval = (block.start, block.end)
