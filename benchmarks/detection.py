@@ -46,6 +46,8 @@ AT_ONCE: Final = {**dict.fromkeys(WAITING, 4), **dict.fromkeys(BUSY, 1), **dict.
 SCENARIOS: Final[dict[tuple[str, bool], list[str]]] = defaultdict(list)  # by kind, and whether they inject it
 # What one kind cannot be without: (injected, found): why.
 ACCEPTED: Final[dict[tuple[str, str], str]] = {
+    ("gc_pause", "cpu_bound"): "what makes so many objects computes, too",
+    ("memory_growth", "cpu_bound"): "to get, fill and give back memory is CPU time",
     ("fan_out", "loop_block"): "dozens of requests are built in one turn of the loop, 2 ms each",
 }
 

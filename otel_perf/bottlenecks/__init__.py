@@ -75,7 +75,11 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
 
         def surroundings() -> Surroundings:
             return Surroundings(
-                list(pauses.recent), list(watchdog.blocks), list(watchdog.overslept), list(watchdog.resident)
+                list(pauses.recent),
+                list(watchdog.blocks),
+                list(watchdog.overslept),
+                list(watchdog.resident),
+                list(watchdog.cpu),
             )
 
         analyst = Analyst(host, processor, self._baselines, detectors, surroundings)

@@ -157,7 +157,8 @@ def calls(code: CodeType, instruction: int, names: frozenset[str], *, or_enters:
             break
     if opname == "BEFORE_WITH":
         return or_enters
-    return opname.startswith("CALL") and (_called(code, instruction) or loaded) in names
+    # In 3.11 a C function is called by the instruction before CALL.
+    return opname.startswith(("CALL", "PRECALL")) and (_called(code, instruction) or loaded) in names
 
 
 def _called(code: CodeType, instruction: int) -> str:

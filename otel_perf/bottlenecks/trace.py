@@ -6,11 +6,12 @@ so the costs of a trace never add up to more than the trace.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import SpanKind
@@ -47,6 +48,15 @@ class Surroundings:
     blocks: Sequence[Block] = ()
     overslept: Sequence[Overslept] = ()
     resident: Sequence[tuple[int, int]] = ()
+    cpu: Sequence[tuple[int, int]] = ()  # what the process has used so far (ns), by time
+
+    def used(self, start: int, end: int) -> int:
+        """CPU time of the whole process between two moments (ns), as near as it was looked at."""
+        if not self.cpu:
+            return 0
+        first = bisect_right(self.cpu, (start, inf)) - 1
+        last = min(bisect_left(self.cpu, (end, 0)), len(self.cpu) - 1)
+        return self.cpu[last][1] - self.cpu[max(0, first)][1]
 
 
 @dataclass(slots=True)

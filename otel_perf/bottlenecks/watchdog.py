@@ -97,6 +97,7 @@ class Watchdog:
         self.blocks: deque[Block] = deque(maxlen=256)
         self.overslept: deque[Overslept] = deque(maxlen=READINGS)
         self.resident: deque[tuple[int, int]] = deque(maxlen=READINGS)  # (ns, bytes)
+        self.cpu: deque[tuple[int, int]] = deque(maxlen=READINGS)  # (ns, ns of CPU that the process has used)
         self.block_limit = 100_000_000  # ns
         self._processor = processor
         self._workshop = workshop
@@ -119,6 +120,7 @@ class Watchdog:
         self.blocks.clear()
         self.overslept.clear()
         self.resident.clear()
+        self.cpu.clear()
         self._statm = None  # the parent's
 
     def begun(self, root: Root) -> None:
@@ -169,12 +171,13 @@ class Watchdog:
         Whether anything is open.
         """
         now = time.time_ns()
+        self.read_memory()
+        self.cpu.append((now, time.process_time_ns()))
         roots = list(self._processor.roots.values())
         if not roots and not any(heart.sent > heart.answered or heart.stacks for heart in self._hearts.values()):
             return False
         frames = sys._current_frames()
         self._listen(now, roots, frames)
-        self.read_memory()
         slow = [root for root in roots if now - root.start >= self._slow]
         for root in slow if len(slow) > 1 else ():
             root.crowded = True

@@ -12,6 +12,7 @@ import weakref
 
 import pytest
 
+from otel_perf.bottlenecks import run_queue
 from tests.bottlenecks.conftest import kept_of, wait_for
 
 LINUX = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")  # noqa: PTH112

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.claims import Piece
     from otel_perf.bottlenecks.place import Place
     from otel_perf.bottlenecks.record import Record
-    from otel_perf.bottlenecks.stacks import Sample
+    from otel_perf.bottlenecks.stacks import Sample, Stack
     from otel_perf.bottlenecks.trace import Activity, Trace
+    from otel_perf.bottlenecks.watchdog import Overslept
 
 RUNS: Final = 0.1  # of its own time on a CPU: code that only sleeps waits for no interpreter
 TURN: Final = 10_000_000  # ns: who waits for the interpreter asks for it every 5 ms, and so gets a CPU for a moment
-KNOWN: Final = 0.7  # of the own time has to be computing, or a stack that stands still
+BUSY: Final = 0.5  # of the time without CPU that other threads used one, if it was for the interpreter
 AROUND: Final = 250_000_000  # ns in which the other thread is looked for: one that computes does it for longer
 PROBED: Final = 5_000_000  # ns: CPython's switch interval
 
@@ -39,6 +40,16 @@ def _most(trace: Trace, pieces: Sequence[Piece]) -> Record:
 
 def _hottest(samples: Sequence[Sample]) -> tuple[Place | None, float]:
     return most_common(places(sample.stack for sample in samples))
+
+
+def _probes(trace: Trace, start: int, end: int) -> list[Overslept]:
+    """The times at which the watchdog waited for the interpreter."""
+    return [probe for probe in trace.around.overslept if start < probe.end <= end and probe.gil >= PROBED]
+
+
+def _others(probes: Sequence[Overslept], thread: int) -> list[Stack]:
+    """What the threads other than ``thread`` did that ran meanwhile."""
+    return [stack for probe in probes for other, stack in probe.hogs if other != thread]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +98,12 @@ class GilWait(Switched):
             waited = own - activity.cpu
             if waited < least or activity.cpu < RUNS * own:
                 continue
-            probes = [probe for probe in trace.around.overslept if probe.gil >= PROBED]
-            seen = any(activity.start < probe.end <= activity.end for probe in probes)
-            if not seen or activity.queue.turns < waited / TURN:
+            during = _probes(trace, activity.start, activity.end)
+            others = trace.around.used(activity.start, activity.end) - activity.cpu
+            if not during or activity.queue.turns < waited / TURN or others < BUSY * waited:
                 continue
-            hogs = [
-                stack
-                for probe in probes
-                if activity.start - AROUND < probe.end <= activity.end + AROUND
-                for thread, stack in probe.hogs
-                if thread != activity.thread
-            ]
+            around = _probes(trace, activity.start - AROUND, activity.end + AROUND)
+            hogs = _others(during, activity.thread) or _others(around, activity.thread)
             hog, _ = most_common(places(hogs))
             if hog is None:
                 continue  # nothing that anybody could act on
@@ -150,8 +156,8 @@ class SelfTime(Switched):
             if own < least:
                 continue
             blocked = own - activity.cpu
-            still = trace.stands_still(pieces, activity.thread) if activity.queue.turns < blocked / TURN else 0
-            if max(0, activity.cpu) + still >= KNOWN * own:  # else it may have waited for the interpreter
+            others = trace.around.used(activity.start, activity.end) - activity.cpu
+            if activity.queue.turns < blocked / TURN or others < BUSY * blocked:  # else it may have been the GIL
                 yield from _own_time(self.kind, trace, activity, pieces, "spent")
 
 

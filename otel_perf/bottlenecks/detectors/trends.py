@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Bytes = Annotated[int, Parsed(parse_size, "at least 1MB, with kB, MB, GB, KiB, MiB or GiB", 1_000_000)]
 STEP: Final = 2**20  # bytes between two looks that count as a change
+BEFORE: Final = 50_000_000  # ns before the start, in which memory was looked at last
 SOON: Final = 5_000_000  # ns after the end, within which memory is looked at once more
 
 
@@ -31,8 +33,10 @@ class MemoryGrowth(Switched):
 
     def find(self, trace: Trace) -> Iterator[Finding]:
         """What it costs is the time in which memory grew."""
-        end = trace.top.end + SOON
-        readings = [reading for reading in trace.around.resident if trace.top.start <= reading[0] <= end]
+        start, end = trace.top.start - BEFORE, trace.top.end + SOON
+        readings = [reading for reading in trace.around.resident if start <= reading[0] <= end]
+        first = bisect_left(readings, (trace.top.start, 0))
+        readings = readings[max(0, first - 1) :]
         if len(readings) < 2 or trace.root.crowded:
             return
         grown, least = 0, readings[0][1]
