@@ -47,6 +47,9 @@ test-all:
 bench:
 	$(DEV)/python benchmarks/startup.py
 	$(DEV)/python benchmarks/calls.py
+	$(DEV)/python benchmarks/processor.py
+	$(DEV)/python benchmarks/detection.py
+	$(DEV)/python benchmarks/localisation.py
 	$(DEV)/python benchmarks/requests.py
 	$(DEV)/python benchmarks/store.py
 	$(DEV)/python benchmarks/backlog.py

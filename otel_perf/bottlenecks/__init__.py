@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.feature import Feature, Host, Parts
 from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
     from otel_perf.bottlenecks.processor import BottleneckProcessor
     from otel_perf.bottlenecks.root import Root
+    from otel_perf.bottlenecks.trace import Surroundings
+
+DETECTOR_SETTINGS: Final = "OTEL_PERF_BOTTLENECKS_"
+SLOW: Final = "OTEL_PERF_BOTTLENECKS_SLOW"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,8 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
     def install(self, settings: BottleneckSettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""
         from otel_perf.bottlenecks.analyst import Analyst
-        from otel_perf.bottlenecks.detectors import load_all
-        from otel_perf.bottlenecks.detectors.waits import LoopBlock
         from otel_perf.bottlenecks.finding import BOTTLENECKS, SKIPPED
         from otel_perf.bottlenecks.pauses import Pauses
-        from otel_perf.bottlenecks.trace import Surroundings
         from otel_perf.bottlenecks.watchdog import Watchdog
         from otel_perf.bottlenecks.work import Workshop
         from otel_perf.core.forks import on_fork
@@ -62,9 +63,6 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
         processor = self._processor
         if processor is None:
             return
-        detectors, problems = load_all(host.environ)
-        for problem in problems:
-            host.problem(f"otel-perf: {problem}")
 
         def collected(end: int) -> None:
             processor.collected = end
@@ -74,6 +72,8 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
         watchdog = Watchdog(processor, workshop, settings.slow, lambda: host.guard(self.name))
 
         def surroundings() -> Surroundings:
+            from otel_perf.bottlenecks.trace import Surroundings
+
             return Surroundings(
                 list(pauses.recent),
                 list(watchdog.blocks),
@@ -82,7 +82,9 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
                 list(watchdog.cpu),
             )
 
-        analyst = Analyst(host, processor, self._baselines, detectors, surroundings)
+        analyst = Analyst(host, processor, self._baselines, surroundings)
+        if any(name.startswith(DETECTOR_SETTINGS) and name != SLOW for name in host.environ):
+            analyst.detectors()  # a wrong setting is told when the program starts
 
         def begun(root: Root) -> None:
             workshop.begun()
@@ -97,9 +99,6 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
             watchdog.after_fork_in_child()
             analyst.after_fork_in_child()
 
-        for detector in detectors:
-            if isinstance(detector, LoopBlock):
-                watchdog.block_limit = int(detector.least * 0.8e9)
         processor.share = host.share(self.name)
         processor.finished, processor.flush = finished, analyst.flush
         processor.begun, processor.holding = begun, analyst.start
@@ -107,7 +106,7 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
         undo.callback(analyst.end)
         undo.callback(watchdog.end)
         undo.callback(setattr, processor, "on", False)
-        undo.callback(on_fork(before=analyst.before_fork, child=child))
+        undo.callback(on_fork(child=child))
         undo.callback(setattr, processor, "holding", None)
         undo.callback(host.census.add(BOTTLENECKS, analyst.readings))
         undo.callback(host.census.add(SKIPPED, analyst.skipped))

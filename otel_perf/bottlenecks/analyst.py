@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace as trace_api
 
-from otel_perf.bottlenecks.detectors.base import LEAST
 from otel_perf.bottlenecks.finding import KINDS, Finding, enriched
-from otel_perf.bottlenecks.trace import Surroundings, Trace
 from otel_perf.core.events import BOTTLENECK
 from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
 
@@ -27,12 +25,14 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.processor import BottleneckProcessor
     from otel_perf.bottlenecks.record import Record
     from otel_perf.bottlenecks.root import Root
+    from otel_perf.bottlenecks.trace import Surroundings, Trace
     from otel_perf.core.census import Reading
     from otel_perf.core.feature import Host
 
 SETTLE: Final = 0.05  # seconds
 QUEUE: Final = 1_000  # roots that may wait
 HELD: Final = 1.0  # seconds for which a span waits for its local root to end
+LEAST: Final = 0.005  # seconds: a finding that would save less is none
 CULPRITS: Final = 200  # counted by name; the others are "other"
 TICK: Final = 0.25  # seconds between looks at spans that are held, while any may be
 
@@ -45,19 +45,14 @@ class Analyst:
         host: Host,
         processor: BottleneckProcessor,
         baselines: Baselines,
-        detectors: Sequence[Detector],
         surroundings: Callable[[], Surroundings],
     ) -> None:
         self._host = host
         self._processor = processor
         self._baselines = baselines
-        self._detectors = detectors
+        self._detectors: Sequence[Detector] | None = None
         self._surroundings = surroundings
         self.after_fork_in_child()
-
-    def before_fork(self) -> None:
-        """Hand on what waits: the parent's spans are the parent's."""
-        self.flush(1.0)
 
     def after_fork_in_child(self) -> None:
         """The thread is not there any more, and what was found is the parent's."""
@@ -157,6 +152,8 @@ class Analyst:
             return False
         findings: list[Finding] = []
         try:
+            from otel_perf.bottlenecks.trace import Trace
+
             seen = Trace(root, self._baselines, self._surroundings())
             findings = self.analyse(seen)
             if findings:
@@ -171,9 +168,19 @@ class Analyst:
 
     def analyse(self, seen: Trace) -> list[Finding]:
         """The findings of a local root, the costliest first."""
-        found = [finding for detector in self._detectors for finding in detector.find(seen)]
+        found = [finding for detector in self.detectors() for finding in detector.find(seen)]
         found = [finding for finding in found if finding.cost >= LEAST or finding.kind == "memory_growth"]
         return sorted(found, key=lambda finding: finding.cost, reverse=True)
+
+    def detectors(self) -> Sequence[Detector]:
+        """They are imported when something is slow first: 10 ms that a quick program never pays."""
+        if self._detectors is None:
+            from otel_perf.bottlenecks.detectors import load_all
+
+            self._detectors, problems = load_all(self._host.environ)
+            for problem in problems:
+                self._host.problem(f"otel-perf: {problem}")
+        return self._detectors
 
     def _tell(self, finding: Finding) -> None:
         culprit = finding.culprit

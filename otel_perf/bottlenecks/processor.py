@@ -7,7 +7,6 @@ at least :data:`HOLD` is looked at further, in another thread; its spans of at l
 from __future__ import annotations
 
 import time
-from asyncio import _get_running_loop, current_task
 from math import inf
 from time import thread_time_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from otel_perf.bottlenecks import loops
 from otel_perf.bottlenecks.place import here
 from otel_perf.bottlenecks.root import CLIENT, SPANS, Root
 from otel_perf.bottlenecks.run_queue import account
@@ -87,10 +87,10 @@ class BottleneckProcessor(SpanProcessor):
                 self._begin(live)
                 return
             root = above[0]
-            loop = _get_running_loop()
+            loop = loops.running()
             task = None
             if loop is not None:
-                task = current_task(loop)
+                task = loops.task(loop)
                 if root.loop is None:
                     self._enter(root, loop)
             opened[context[SPAN_ID]] = (root, live, get_ident(), task)
@@ -105,12 +105,12 @@ class BottleneckProcessor(SpanProcessor):
         share, start = self.share, span._start_time
         if share < 1.0 and trace_id % _TRACE_BITS < (1.0 - share) * _TRACE_BITS:
             return
-        loop, thread = _get_running_loop(), get_ident()
+        loop, thread = loops.running(), get_ident()
         root = Root(trace_id, span_id, span._kind, start, thread, loop)
         if loop is None and time_ns() - start < NEW:
             root.queue, root.started_cpu = account(), thread_time_ns()
         self.roots[id(root)] = root
-        self.open[span_id] = (root, span, thread, None if loop is None else current_task(loop))
+        self.open[span_id] = (root, span, thread, None if loop is None else loops.task(loop))
         if self.begun is not None:
             self.begun(root)
 

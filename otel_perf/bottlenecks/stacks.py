@@ -11,9 +11,8 @@ import dis
 import linecache
 import queue
 import selectors
+import sys
 import threading
-from asyncio import locks
-from concurrent.futures import _base
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -42,7 +41,7 @@ _POOLS: Final = (
     ("pymongo/pool.py", "_get_conn", "pymongo's connection pool"),
 )
 _POOL_FILES: Final = {path.rpartition("/")[2] for path, _, _ in _POOLS}
-_WAITING: Final = frozenset(module.__file__ for module in (threading, selectors, queue, _base))
+_WAITING: Final = frozenset(module.__file__ for module in (threading, selectors, queue))
 _ASYNC_LOCKS: Final = {"Lock.acquire": "asyncio.Lock", "Semaphore.acquire": "asyncio.Semaphore"}
 _LOCKING: Final = {"Semaphore.acquire": "threading.Semaphore"}
 _ACQUIRING: Final = frozenset({"acquire", "acquire_lock", "__enter__"})
@@ -103,7 +102,10 @@ def of_task(task: Any) -> Stack | None:
     stack = [(frame.f_code, frame.f_lineno or 0) for frame in frames]
     code, instruction = frames[0].f_code, frames[0].f_lasti
     doing, what = WAITING, ""
-    if code.co_filename == locks.__file__ and code.co_qualname in _ASYNC_LOCKS:
+    if (
+        code.co_filename == getattr(sys.modules.get("asyncio.locks"), "__file__", "")
+        and code.co_qualname in _ASYNC_LOCKS
+    ):
         doing, what = LOCK, _ASYNC_LOCKS[code.co_qualname]
     pool = _pool(stack)
     if pool:

@@ -12,7 +12,6 @@ import gc
 import os
 import sys
 import time
-from asyncio import tasks
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import islice
@@ -40,6 +39,7 @@ LATE: Final = 0.015  # seconds after which a heartbeat is waited for, and the lo
 OVERSLEPT: Final = 0.005  # seconds: CPython's switch interval
 SAMPLES: Final = 2_000  # kept for one local root
 PLACES: Final = 64  # stacks looked at in one go
+BLOCK: Final = 20_000_000  # ns without an answer, from which on a block is remembered
 READINGS: Final = 3_000  # of memory and of the GIL that are kept: a minute
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
@@ -98,7 +98,6 @@ class Watchdog:
         self.overslept: deque[Overslept] = deque(maxlen=READINGS)
         self.resident: deque[tuple[int, int]] = deque(maxlen=READINGS)  # (ns, bytes)
         self.cpu: deque[tuple[int, int]] = deque(maxlen=READINGS)  # (ns, ns of CPU that the process has used)
-        self.block_limit = 100_000_000  # ns
         self._processor = processor
         self._workshop = workshop
         self._slow = int(slow * 1e9)
@@ -226,7 +225,7 @@ class Watchdog:
     def _record(self, heart: Heartbeat) -> None:
         # It was well when it answered last; the block began somewhere between then and the next heartbeat.
         start = heart.sent - int(PERIOD * 1e9 / 2)
-        if heart.answered - start >= self.block_limit:
+        if heart.answered - start >= BLOCK:
             self.blocks.append(
                 Block(heart.loop, start, heart.answered, tuple(heart.stacks), heart.culprit, heart.asked)
             )
@@ -234,7 +233,7 @@ class Watchdog:
 
     def _running(self, loop: Any) -> tuple[int, int] | None:
         """The innermost span of the task that a loop is running."""
-        running = getattr(tasks, "_current_tasks", {}).get(loop)
+        running = getattr(sys.modules.get("asyncio.tasks"), "_current_tasks", {}).get(loop)
         if running is None:
             return None
         return _innermost(running, self._processor.open)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.trace import Trace
 
 FIRST: Final = 3  # times of an operation that may be cold
-LEAST: Final = 0.005  # seconds: a finding that would save less is none
 
 
 def _share(value: object) -> float:

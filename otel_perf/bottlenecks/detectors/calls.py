@@ -8,11 +8,11 @@ from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from otel_perf.bottlenecks.analyst import LEAST
 from otel_perf.bottlenecks.claims import merged
 from otel_perf.bottlenecks.conventions import describe, is_http
 from otel_perf.bottlenecks.dependence import Dependence, between, may_repeat
 from otel_perf.bottlenecks.detectors.base import (
-    LEAST,
     Count,
     Share,
     Switched,
