@@ -65,7 +65,7 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
             return
 
         def collected(end: int) -> None:
-            processor.collected = end
+            processor.noted = end
 
         pauses = Pauses(collected)
         workshop = Workshop(processor)

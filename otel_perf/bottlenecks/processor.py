@@ -55,7 +55,7 @@ class BottleneckProcessor(SpanProcessor):
         self.open: dict[int, Open] = {}  # by span id
         self.roots: dict[int, Root] = {}  # by id()
         self.kept = 0  # ended spans; may drift by a few between threads
-        self.collected = 0  # when the last long garbage collection ended (ns)
+        self.noted = 0  # when something happened last for which spans are looked at that are short (ns)
         self.skipped = 0  # spans that were not recorded
         self.holding: Callable[[], None] | None = None  # a span is held back
         self._sweep_after = 0.0
@@ -169,7 +169,7 @@ class BottleneckProcessor(SpanProcessor):
                         pass  # it outlived its root
                     elif size < SPANS and (size % CHUNK or self._may_keep()):
                         spans.append((ended, thread, 0 if task is None else id(task)))
-                        if duration >= HOLD or self.collected > start:
+                        if duration >= HOLD or self.noted > start:
                             self._hold(root, span)
                             return
                     else:
@@ -197,7 +197,7 @@ class BottleneckProcessor(SpanProcessor):
             return False
         self.kept = max(0, self.kept - (len(root.ended) + CHUNK - 1) // CHUNK * CHUNK)
         root.regressed = self._baselines.root(span.name, duration)
-        short = duration < HOLD and self.collected <= root.start and root.regressed is None
+        short = duration < HOLD and self.noted <= root.start and root.regressed is None
         # A call that nobody's request made says all there is in its own span.
         if self.finished is None or short or root.kind is CLIENT:
             self.release(root)

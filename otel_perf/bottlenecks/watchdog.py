@@ -2,7 +2,7 @@
 
 Every 20 ms it sends each busy event loop a heartbeat, looks at the stacks of the spans that have been open for too
 long, and reads the memory in use. Its own sleep is the probe for the GIL: what it overslept, less what it waited for a
-CPU, it waited for the interpreter. It takes at most 2 % of a CPU: when there is much to look at, it looks less often.
+CPU, it waited for the interpreter. It takes about 2 % of a CPU at most: when there is much to look at, it looks less often.
 """
 
 from __future__ import annotations
@@ -34,11 +34,14 @@ if TYPE_CHECKING:
 
 PERIOD: Final = 0.02  # seconds between looks
 DUTY: Final = 50  # it sleeps at least so many times as long as it looked
+LONGEST: Final = 0.1  # seconds between looks: what one took may have been a garbage collection
 AWAKE: Final = 1.0  # seconds for which it goes on looking when nothing is open
 LATE: Final = 0.015  # seconds after which a heartbeat is waited for, and the loop's stack looked at
 OVERSLEPT: Final = 0.005  # seconds: CPython's switch interval
 SAMPLES: Final = 2_000  # kept for one local root
+HOGS: Final = 8  # threads that ran, whose stacks are looked at in one go
 PLACES: Final = 64  # stacks looked at in one go
+GROWN: Final = 16 * 2**20  # bytes from one look to the next, for which short spans are looked at, too
 BLOCK: Final = 20_000_000  # ns without an answer, from which on a block is remembered
 READINGS: Final = 3_000  # of memory and of the GIL that are kept: a minute
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -75,7 +78,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Overslept:
-    """The watchdog slept for too long: for want of a CPU, or because other threads had the interpreter."""
+    """By how much the watchdog slept too long, for want of a CPU or because other threads had the interpreter."""
 
     start: int  # ns
     end: int
@@ -161,7 +164,7 @@ class Watchdog:
                 if not self._processor.roots:
                     bell.acquire()
                 self._asleep = False
-            slept = max(PERIOD, DUTY * (time.thread_time() - worked))
+            slept = min(max(PERIOD, DUTY * (time.thread_time() - worked)), LONGEST)
         self._statm = None
 
     def look(self, late: float = 0.0, starved: int = 0) -> bool:
@@ -172,28 +175,30 @@ class Watchdog:
         now = time.time_ns()
         self.read_memory()
         self.cpu.append((now, time.process_time_ns()))
+        frames = sys._current_frames()
+        moved = self._moved(frames)
         roots = list(self._processor.roots.values())
         if not roots and not any(heart.sent > heart.answered or heart.stacks for heart in self._hearts.values()):
             return False
-        frames = sys._current_frames()
         self._listen(now, roots, frames)
         slow = [root for root in roots if now - root.start >= self._slow]
         for root in slow if len(slow) > 1 else ():
             root.crowded = True
         if slow:
             self._sample(now, slow, frames)
-        moved = self._moved(frames)
-        if late >= OVERSLEPT:
-            hogs = ((thread, of_thread(frames[thread])) for thread in moved)
-            mine = tuple(hog for hog in hogs if hog[1].doing == RUNNING and hog[1].place is not None)
-            self.overslept.append(Overslept(now - int(late * 1e9), now, starved, mine))
+        if late >= OVERSLEPT or slow:
+            ran = ((thread, of_thread(frames[thread])) for thread in moved[:HOGS])
+            hogs = tuple(hog for hog in ran if hog[1].doing == RUNNING and hog[1].place is not None)
+            self.overslept.append(Overslept(now - max(0, int(late * 1e9)), now, starved, hogs))
         return True
 
     def read_memory(self) -> None:
         """Note the memory in use; 2 µs."""
-        memory = self._memory()
+        memory, now = self._memory(), time.time_ns()
         if memory:
-            self.resident.append((time.time_ns(), memory))
+            if self.resident and memory - self.resident[-1][1] >= GROWN:
+                self._processor.noted = now
+            self.resident.append((now, memory))
 
     # --- event loops -------------------------------------------------------------------------------
 

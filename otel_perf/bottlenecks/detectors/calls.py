@@ -89,6 +89,8 @@ class NPlusOne(Switched):
     def find(self, trace: Trace) -> Iterator[Finding]:
         """Those on the critical path: what runs at once is not one after the other."""
         for parent, named in _parents_of_many(trace, self.calls):
+            if _together(named) >= AT_ONCE:
+                continue
             on_path = [call for call in named if id(call) in trace.on_path]
             # Before the statements are parsed: that costs more than all else.
             if sum(call.count for call in on_path) < self.calls or self._spent(trace, on_path) < self.least * 1e9:
@@ -102,8 +104,6 @@ class NPlusOne(Switched):
                     yield finding
 
     def _finding(self, trace: Trace, parent: Record, what: str, calls: list[Record]) -> Finding | None:
-        if _together(calls) >= AT_ONCE:
-            return None
         count, spent = sum(call.count for call in calls), self._spent(trace, calls)
         place, share = most_common(call.site for call in calls)
         if count < self.calls or spent < self.least * 1e9 or (place is not None and share < CALLERS):

@@ -15,15 +15,13 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.claims import Piece
     from otel_perf.bottlenecks.place import Place
     from otel_perf.bottlenecks.record import Record
-    from otel_perf.bottlenecks.stacks import Sample, Stack
+    from otel_perf.bottlenecks.stacks import Sample
     from otel_perf.bottlenecks.trace import Activity, Trace
-    from otel_perf.bottlenecks.watchdog import Overslept
 
 RUNS: Final = 0.1  # of its own time on a CPU: code that only sleeps waits for no interpreter
 TURN: Final = 10_000_000  # ns: who waits for the interpreter asks for it every 5 ms, and so gets a CPU for a moment
 BUSY: Final = 0.5  # of the time without CPU that other threads used one, if it was for the interpreter
-AROUND: Final = 250_000_000  # ns in which the other thread is looked for: one that computes does it for longer
-PROBED: Final = 5_000_000  # ns: CPython's switch interval
+AROUND: Final = 50_000_000  # ns in which the other thread is looked for: one that computes does it for longer
 
 
 def _length(pieces: Sequence[Piece]) -> int:
@@ -42,14 +40,15 @@ def _hottest(samples: Sequence[Sample]) -> tuple[Place | None, float]:
     return most_common(places(sample.stack for sample in samples))
 
 
-def _probes(trace: Trace, start: int, end: int) -> list[Overslept]:
-    """The times at which the watchdog waited for the interpreter."""
-    return [probe for probe in trace.around.overslept if start < probe.end <= end and probe.gil >= PROBED]
-
-
-def _others(probes: Sequence[Overslept], thread: int) -> list[Stack]:
-    """What the threads other than ``thread`` did that ran meanwhile."""
-    return [stack for probe in probes for other, stack in probe.hogs if other != thread]
+def _ran_meanwhile(trace: Trace, activity: Activity) -> list[Place | None]:
+    """Lines at which other threads were seen that ran: within the activity, or else shortly before or after it."""
+    for margin in (0, AROUND):
+        start, end = activity.start - margin, activity.end + margin
+        looks = [look for look in trace.around.overslept if start < look.end <= end]
+        found = [stack.place for look in looks for thread, stack in look.hogs if thread != activity.thread]
+        if found:
+            return found
+    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ class GilWait(Switched):
     least: Duration = setting(0.05, "And so much time (s).")
 
     def find(self, trace: Trace) -> Iterator[Finding]:
-        """Own time without CPU and not in the run queue, in code that moves on, while a sleeping thread overslept."""
+        """Own time without CPU and not in the run queue, in many turns, while other threads used the CPU."""
         for activity in trace.activities:
             least = max(self.least * 1e9, self.share * trace.duration)
             if activity.end - activity.start < least:
@@ -98,22 +97,18 @@ class GilWait(Switched):
             waited = own - activity.cpu
             if waited < least or activity.cpu < RUNS * own:
                 continue
-            during = _probes(trace, activity.start, activity.end)
             others = trace.around.used(activity.start, activity.end) - activity.cpu
-            if not during or activity.queue.turns < waited / TURN or others < BUSY * waited:
+            if activity.queue.turns < waited / TURN or others < BUSY * waited:
                 continue
-            around = _probes(trace, activity.start - AROUND, activity.end + AROUND)
-            hogs = _others(during, activity.thread) or _others(around, activity.thread)
-            hog, _ = most_common(places(hogs))
-            if hog is None:
-                continue  # nothing that anybody could act on
+            hog, _ = most_common(_ran_meanwhile(trace, activity))
             record = _most(trace, pieces)
             spent = trace.take(waited, activity.has)
             evidence = (
                 f"{trace.top.name} waited about {ms(spent)} of {ms(trace.duration)} for the interpreter (GIL), which"
                 f" another thread had{inside(hog)}; in a process of its own that would not hold this up"
             )
-            yield Finding(self.kind, record, evidence, spent / 1e9, hog.function, 1, hog)
+            culprit = hog.function if hog is not None else "another thread"
+            yield Finding(self.kind, record, evidence, spent / 1e9, culprit, 1, hog)
 
 
 @dataclass(frozen=True, slots=True)
