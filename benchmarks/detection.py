@@ -269,8 +269,8 @@ def parts(kind: str, cases: list[Wanted]) -> list[list[Wanted]]:
 
 def clean_run(folder: Path, address: str, count: int) -> Outcome:
     """A healthy service under its ordinary load."""
-    # Not those that compute or collect: beside the traffic they do wait for the interpreter, or stop it.
-    kinds = (*WAITING, "memory_growth")
+    # Not those that compute, collect or fill memory: beside the traffic they do wait for the interpreter, or stop it.
+    kinds = WAITING
     cases = [case for kind in kinds for case in wanted(kind, 2, "") if not case.injects]
     return run(folder, address, {"clean": {"spans": count, "cases": [case[:4] for case in cases]}})
 

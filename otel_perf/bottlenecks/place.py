@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -114,6 +115,7 @@ def here(depth: int = 1) -> Place | None:
     return replace(place, callers=tuple(callers[1 : CALLERS + 1]))
 
 
+@lru_cache(maxsize=2_000)
 def _place(code: CodeType, line: int) -> Place:
     path = code.co_filename
     with suppress(ValueError, OSError):  # elsewhere, or a working folder that was deleted

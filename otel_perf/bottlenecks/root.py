@@ -60,7 +60,7 @@ class Root:
     started_cpu: int = -1  # the thread's CPU time at the start (ns); -1 where it says nothing
     cpu: int = -1  # used between start and end
     queue: Account = UNKNOWN  # the thread's at the start, then what came since
-    crowded: bool = False  # other slow ones were open at the same time
+    crowded: bool = False  # others were open when memory grew
     regressed: Any = None
 
     def __init__(self, trace_id: int, span_id: int, kind: SpanKind, start: int, thread: int, loop: Any) -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 NEAR: Final = 60_000_000  # ns: a stack was looked at soon enough after something to have begun with it
+LONG: Final = 150_000_000  # ns: the same for a lock or a pool, in which nobody is seen who only passes
 LATER: Final = 1_000_000  # ns after a span, in which what it waited for may end: two threads note it
 HALF: Final = 10_000_000  # ns: half of the time between two looks at a stack
 
@@ -175,9 +176,10 @@ class Trace(Claims):
         if after is not None:
             ends.append(after.at)
         start, end = max(starts), min(ends)
+        near = LONG if run[0].stack.doing in {LOCK, POOL} else NEAR
         return (
-            start if first - start <= NEAR and start != (before.at if before else -1) else first - HALF,
-            end if end - last <= NEAR and end != (after.at if after else -1) else last + HALF,
+            start if first - start <= near and start != (before.at if before else -1) else first - HALF,
+            end if end - last <= near and end != (after.at if after else -1) else last + HALF,
         )
 
     # --- the tree ----------------------------------------------------------------------------------

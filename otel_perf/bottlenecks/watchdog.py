@@ -2,7 +2,7 @@
 
 Every 20 ms it sends each busy event loop a heartbeat, looks at the stacks of the spans that have been open for too
 long, and reads the memory in use. Its own sleep is the probe for the GIL: what it overslept, less what it waited for a
-CPU, it waited for the interpreter. It takes about 2 % of a CPU at most: when there is much to look at, it looks less often.
+CPU, it waited for the interpreter. It takes about 2 % of a CPU: when there is much to look at, it looks less often.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 
+from otel_perf.bottlenecks.place import APP, owner
 from otel_perf.bottlenecks.root import CLIENT, Root
 from otel_perf.bottlenecks.run_queue import OwnFile, account
 from otel_perf.bottlenecks.stacks import RUNNING, Sample, Stack, of_task, of_thread
@@ -41,6 +42,7 @@ OVERSLEPT: Final = 0.005  # seconds: CPython's switch interval
 SAMPLES: Final = 2_000  # kept for one local root
 HOGS: Final = 8  # threads that ran, whose stacks are looked at in one go
 PLACES: Final = 64  # stacks looked at in one go
+ENDLESS: Final = 60_000_000_000  # ns: what is open for longer is no suspect any more
 GROWN: Final = 16 * 2**20  # bytes from one look to the next, for which short spans are looked at, too
 BLOCK: Final = 20_000_000  # ns without an answer, from which on a block is remembered
 READINGS: Final = 3_000  # of memory and of the GIL that are kept: a minute
@@ -182,13 +184,10 @@ class Watchdog:
             return False
         self._listen(now, roots, frames)
         slow = [root for root in roots if now - root.start >= self._slow]
-        for root in slow if len(slow) > 1 else ():
-            root.crowded = True
         if slow:
             self._sample(now, slow, frames)
         if late >= OVERSLEPT or slow:
-            ran = ((thread, of_thread(frames[thread])) for thread in moved[:HOGS])
-            hogs = tuple(hog for hog in ran if hog[1].doing == RUNNING and hog[1].place is not None)
+            hogs = self._hogs(frames, moved)
             self.overslept.append(Overslept(now - max(0, int(late * 1e9)), now, starved, hogs))
         return True
 
@@ -198,6 +197,13 @@ class Watchdog:
         if memory:
             if self.resident and memory - self.resident[-1][1] >= GROWN:
                 self._processor.noted = now
+                roots = [
+                    root
+                    for root in list(self._processor.roots.values())
+                    if root.kind is not CLIENT and now - root.start < ENDLESS
+                ]
+                for root in roots if len(roots) > 1 else ():
+                    root.crowded = True
             self.resident.append((now, memory))
 
     # --- event loops -------------------------------------------------------------------------------
@@ -272,6 +278,16 @@ class Watchdog:
             _, _, thread, task = known
             places[thread, 0 if task is None else id(task)] = known
         return [known for known in places.values() if id(known[0]) in wanted]
+
+    def _hogs(self, frames: dict[int, Any], moved: list[int]) -> tuple[tuple[int, Stack], ...]:
+        """The threads that may have had the interpreter: those that moved in Python code of the app's.
+
+        A short loop may be at the same instruction again: where none is seen to have moved, those that may have.
+        """
+        own = [thread for thread in self._positions if owner(frames[thread].f_code.co_filename) == APP]
+        ran = [thread for thread in own if thread in moved] or own or moved
+        stacks = [(thread, of_thread(frames[thread])) for thread in ran[:HOGS]]
+        return tuple(hog for hog in stacks if hog[1].doing == RUNNING and hog[1].place is not None)
 
     def _moved(self, frames: dict[int, Any]) -> list[int]:
         """The other threads that are elsewhere than the last time, and so had the interpreter meanwhile."""

@@ -41,13 +41,17 @@ def _hottest(samples: Sequence[Sample]) -> tuple[Place | None, float]:
 
 
 def _ran_meanwhile(trace: Trace, activity: Activity) -> list[Place | None]:
-    """Lines at which other threads were seen that ran: within the activity, or else shortly before or after it."""
+    """Lines at which other threads were seen that ran: within the activity, or else a moment before it."""
     for margin in (0, AROUND):
-        start, end = activity.start - margin, activity.end + margin
-        looks = [look for look in trace.around.overslept if start < look.end <= end]
-        found = [stack.place for look in looks for thread, stack in look.hogs if thread != activity.thread]
+        found = [
+            stack
+            for look in trace.around.overslept
+            if activity.start - margin < look.end and look.start <= activity.end
+            for thread, stack in look.hogs
+            if thread != activity.thread
+        ]
         if found:
-            return found
+            return places(found)
     return []
 
 
