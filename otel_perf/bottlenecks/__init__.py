@@ -68,7 +68,7 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
             processor.noted = end
 
         pauses = Pauses(collected)
-        workshop = Workshop(processor)
+        workshop = Workshop(processor, lambda: host.guard(self.name))
         watchdog = Watchdog(processor, workshop, settings.slow, lambda: host.guard(self.name))
 
         def surroundings() -> Surroundings:
@@ -79,7 +79,6 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
                 list(watchdog.blocks),
                 list(watchdog.overslept),
                 list(watchdog.resident),
-                list(watchdog.cpu),
             )
 
         analyst = Analyst(host, processor, self._baselines, surroundings)

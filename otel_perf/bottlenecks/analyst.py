@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,8 @@ from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from opentelemetry.sdk.trace import ReadableSpan
 
     from otel_perf.bottlenecks.baseline import Baselines
     from otel_perf.bottlenecks.detectors import Detector
@@ -34,6 +37,8 @@ QUEUE: Final = 1_000  # roots that may wait
 HELD: Final = 1.0  # seconds for which a span waits for its local root to end
 LEAST: Final = 0.005  # seconds: a finding that would save less is none
 CULPRITS: Final = 200  # counted by name; the others are "other"
+DUTY: Final = 4  # it rests at least so many times as long as it looked, in CPU time
+LAST_LOOK: Final = 0.25  # seconds for what waits when everything is flushed
 TICK: Final = 0.25  # seconds between looks at spans that are held, while any may be
 
 
@@ -59,6 +64,8 @@ class Analyst:
         self.found: Counter[tuple[str, str]] = Counter()  # by kind and culprit
         self.unanalysed = 0  # roots that the thread was too late for
         self._thread = 0
+        self._let_go_after = 0.0
+        self._owner = 0  # the other thread that looks, in a flush
         self._queue: deque[tuple[float, Root]] = deque()
         self._bell = allocate_lock()
         self._bell.acquire()
@@ -74,7 +81,7 @@ class Analyst:
             return
         self._queue.append((time.monotonic(), root))
         self.start()
-        if not self._started:
+        if not self._started or self._ended:
             self._drain()
 
     def start(self) -> None:
@@ -91,19 +98,26 @@ class Analyst:
 
         What cannot be looked at within ``timeout`` seconds is handed on as it is.
         """
+        timeout = min(timeout / 4, LAST_LOOK)  # whoever flushes has more to do in its time than this
         deadline = time.monotonic() + timeout
-        if self._thread != get_ident() and self._working.acquire(timeout=max(0.0, timeout)):
+        if get_ident() not in {self._thread, self._owner} and self._working.acquire(timeout=max(0.0, timeout)):
+            self._owner = get_ident()
             try:
                 while time.monotonic() < deadline and self._look_at_next():
                     pass
             finally:
+                self._owner = 0
                 self._working.release()
         self._drain()
         self._let_go(0.0)
 
-    def _drain(self) -> None:
+    def _drain(self, age: float = 0.0) -> None:
+        """Hand on, as they are, the roots that have waited for longer than ``age`` (s)."""
+        before = time.monotonic() - age
         while self._queue:
             try:
+                if self._queue[0][0] > before:
+                    return
                 root = self._queue.popleft()[1]
             except IndexError:  # another thread had it
                 return
@@ -114,7 +128,7 @@ class Analyst:
         """Stop for good, when everything was handed on."""
         self._ended = True
         self.flush(1.0)
-        if self._bell.locked():
+        with suppress(RuntimeError):  # it was released already
             self._bell.release()
 
     def readings(self) -> Iterable[Reading]:
@@ -140,9 +154,17 @@ class Analyst:
                 since, _ = self._queue[0]
             except IndexError:  # a flush had it
                 break
-            time.sleep(max(0.0, since + SETTLE - time.monotonic()))
+            wait = since + SETTLE - time.monotonic()
+            if wait < -HELD:  # too much to look at
+                self._drain(HELD)
+                continue
+            time.sleep(max(0.0, wait))
+            before = time.thread_time()
             with self._working:
                 self._look_at_next()
+            if time.monotonic() >= self._let_go_after:
+                self._let_go(HELD)
+            time.sleep(min(DUTY * (time.thread_time() - before), HELD))
         self._let_go(HELD)
 
     def _look_at_next(self) -> bool:
@@ -150,6 +172,8 @@ class Analyst:
             root = self._queue.popleft()[1]
         except IndexError:
             return False
+        if root.done:
+            return True
         findings: list[Finding] = []
         try:
             from otel_perf.bottlenecks.trace import Trace
@@ -220,11 +244,19 @@ class Analyst:
                     attributes["perf.cpu_time"] = root.cpu / 1e9
                 if root.cpu >= 0 and root.queue.waited >= 0:  # else it is not yet a difference
                     attributes["perf.runqueue_time"] = root.queue.waited / 1e9
-            self._processor.hand_on(enriched(span, attributes, shown) if attributes else span)
+            self._processor.hand_on(self._enriched(span, attributes, shown) if attributes else span)
+
+    def _enriched(self, span: ReadableSpan, attributes: dict[str, Any], shown: list[Finding]) -> ReadableSpan:
+        try:
+            return enriched(span, attributes, shown)
+        except Exception as error:  # an SDK that is made differently: the span is worth more than what was found
+            self._host.guard("bottlenecks").handle(error)
+            return span
 
     def _let_go(self, age: float) -> None:
         """Hand on the spans that have waited for longer than ``age`` (s) for a root that is still open."""
-        before = time.monotonic() - age
+        now = time.monotonic()
+        before, self._let_go_after = now - age, now + TICK
         for root in list(self._processor.roots.values()):
             for span in root.unhold(before):
                 self._processor.hand_on(span)

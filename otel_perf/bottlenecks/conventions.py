@@ -20,10 +20,55 @@ HOST: Final = ("server.address", "net.peer.name", "http.host")
 TEMPLATE: Final = ("url.template",)
 LONGEST_KEY: Final = 1_000  # characters by which calls are told apart
 LONGEST: Final = 120  # characters of a call in a sentence
-_NO_SQL: Final = frozenset({"redis", "mongodb", "memcached", "elasticsearch", "opensearch", "dynamodb", "aws.dynamodb"})
+_SQL: Final = frozenset(
+    [
+        "postgresql",
+        "mysql",
+        "mariadb",
+        "sqlite",
+        "mssql",
+        "microsoft.sql_server",
+        "oracle",
+        "oracle.db",
+        "cockroachdb",
+        "db2",
+        "ibm.db2",
+        "clickhouse",
+        "redshift",
+        "aws.redshift",
+        "snowflake",
+        "trino",
+        "presto",
+        "hive",
+        "bigquery",
+        "gcp.bigquery",
+        "spanner",
+        "gcp.spanner",
+        "duckdb",
+        "firebird",
+        "firebirdsql",
+        "teradata",
+        "vertica",
+        "sybase",
+        "databricks",
+        "cassandra",
+        "sap.hana",
+        "hanadb",
+        "tidb",
+        "informix",
+        "ingres",
+        "other_sql",
+    ]
+)
+_VERB: Final = re.compile(
+    r"\s*(select|insert|update|delete|with|merge|create|alter|drop|begin|commit|rollback)\b", re.IGNORECASE
+)
 
 _COMMAND: Final = re.compile(r"[A-Za-z][A-Za-z_.]{0,29}")
-_VARIABLE_PART: Final = re.compile(r"(?<=/)(?:\d+|[0-9a-fA-F]{8,}|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[^/]*\d[^/]*)(?=/|$)")
+# A segment of a path that is data: with a digit or a sign of data in it, very long, or mixed like a token.
+_VARIABLE_PART: Final = re.compile(
+    r"(?<=/)(?:[^/]*[\d@%;=~:+][^/]*|[0-9a-fA-F]{8,}|[^/]{25,}|(?=[^/]*[a-z])(?=[^/]*[A-Z])[^/]{12,})(?=/|$)"
+)
 
 
 def first(attributes: Mapping[str, Any] | None, names: tuple[str, ...]) -> str:
@@ -43,7 +88,7 @@ def raw(span: Any) -> str:
     except AttributeError:
         get = (span.attributes or {}).get
     text = get("db.statement") or get("db.query.text") or get("http.url") or get("url.full") or ""
-    return text if len(text) <= LONGEST_KEY else text[:LONGEST_KEY]
+    return text[:LONGEST_KEY] if isinstance(text, str) else ""
 
 
 def is_url(text: str) -> bool:
@@ -78,8 +123,8 @@ def describe(span: ReadableSpan) -> str:
         return summary[:LONGEST]
     text, system = first(attributes, TEXT), first(attributes, SYSTEM)
     if text:
-        if system in _NO_SQL:
-            return f"{system} {_words(text)}"[:LONGEST]
+        if system not in _SQL and not _VERB.match(text):
+            return f"{system} {_words(text)}".strip()[:LONGEST]
         from otel_perf.bottlenecks.sql import fingerprint
 
         return fingerprint(text, system)

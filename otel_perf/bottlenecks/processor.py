@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from math import inf
-from time import thread_time_ns, time_ns
+from time import process_time_ns, thread_time_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.trace import SpanProcessor
@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from otel_perf.bottlenecks import loops
 from otel_perf.bottlenecks.place import here
-from otel_perf.bottlenecks.root import CLIENT, SPANS, Root
+from otel_perf.bottlenecks.root import CLIENT, ENDLESS, SPANS, Root
 from otel_perf.bottlenecks.run_queue import account
 from otel_perf.core.threads import get_ident
 
@@ -44,7 +44,7 @@ _TRACE_BITS: Final = 2**56  # of a trace id are random, by W3C Trace Context 2
 
 
 class BottleneckProcessor(SpanProcessor):
-    """Thread-safe without a lock of its own: each step is one operation of a dictionary or a list."""
+    """Thread-safe without a lock of its own: what threads share changes by single steps of dictionaries and deques."""
 
     def __init__(self, guard: Callable[[], Guard], baselines: Baselines) -> None:
         self.on = False
@@ -107,11 +107,12 @@ class BottleneckProcessor(SpanProcessor):
             return
         loop, thread = loops.running(), get_ident()
         root = Root(trace_id, span_id, span._kind, start, thread, loop)
-        if loop is None and time_ns() - start < NEW:
-            root.queue, root.started_cpu = account(), thread_time_ns()
+        greenlets = loops.greenlets()  # they share one thread, which then says nothing of either
+        if loop is None and not greenlets and time_ns() - start < NEW:
+            root.queue, root.process, root.started_cpu = account(), process_time_ns(), thread_time_ns()
         self.roots[id(root)] = root
         self.open[span_id] = (root, span, thread, None if loop is None else loops.task(loop))
-        if self.begun is not None:
+        if self.begun is not None and not greenlets:
             self.begun(root)
 
     def _enter(self, root: Root, loop: Any) -> None:
@@ -125,8 +126,13 @@ class BottleneckProcessor(SpanProcessor):
         now = time.monotonic()
         if now >= self._sweep_after:
             self._sweep_after = now + SWEEP
-            for span_id, known in list(self.open.items()):
-                if not known[0].open:
+            endless = time_ns() - ENDLESS
+            for span_id, (root, _, _, _) in list(self.open.items()):
+                if root.open and root.start < endless:
+                    root.open = False
+                    self.roots.pop(id(root), None)
+                    self.release(root)
+                if not root.open:
                     self.open.pop(span_id, None)
         return len(self.open) < OPEN
 
@@ -204,9 +210,14 @@ class BottleneckProcessor(SpanProcessor):
             return False
         if root.started_cpu >= 0 and root.thread == get_ident():
             root.cpu, root.queue = thread_time_ns() - root.started_cpu, account().since(root.queue)
+            root.process = process_time_ns() - root.process
         root.ended.append((span, root.thread, task))
         root.hold(span)
-        self.finished(root)
+        try:
+            self.finished(root)
+        except Exception as error:
+            self.release(root)
+            self._guard().handle(error)
         return True
 
     def _hold(self, root: Root, span: ReadableSpan) -> None:
@@ -214,7 +225,10 @@ class BottleneckProcessor(SpanProcessor):
         if root.done:  # meanwhile
             self.release(root)
         elif self.holding is not None:
-            self.holding()
+            try:
+                self.holding()
+            except Exception as error:
+                self._guard().handle(error)
 
     def release(self, root: Root) -> None:
         """Hand on all that a local root holds, and let go of it."""

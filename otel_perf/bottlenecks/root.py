@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CLIENT: Final = SpanKind.CLIENT
 SPANS: Final = 4_096  # kept of one local root; more are only counted,
+ENDLESS: Final = 60_000_000_000  # ns: what is open for longer is no request, and no suspect
 KINDS: Final = 64  # by parent, name and statement
 
 # A span that is open: its local root, itself, the thread and, where an event loop runs, the task it was started in.
@@ -59,6 +60,7 @@ class Root:
     samples: list[Any] | None = None
     started_cpu: int = -1  # the thread's CPU time at the start (ns); -1 where it says nothing
     cpu: int = -1  # used between start and end
+    process: int = 0  # CPU time of the whole process, at the start and then between start and end (ns)
     queue: Account = UNKNOWN  # the thread's at the start, then what came since
     crowded: bool = False  # others were open when memory grew
     regressed: Any = None
@@ -74,9 +76,7 @@ class Root:
 
     def hold(self, span: ReadableSpan) -> None:
         """Keep a span that has ended back."""
-        held = self.held
-        if held is None:
-            held = self.held = deque()
+        held = vars(self).setdefault("held", deque())  # one step: two threads may hold their first ones together
         held.append((monotonic(), span))
 
     def unhold(self, before: float) -> Iterator[ReadableSpan]:
@@ -84,11 +84,10 @@ class Root:
         held = self.held
         while held:
             try:
-                since, span = held.popleft()
+                if held[0][0] > before:
+                    return
+                _, span = held.popleft()
             except IndexError:  # another thread had it
-                return
-            if since > before:
-                held.appendleft((since, span))
                 return
             yield span
 
@@ -125,7 +124,7 @@ class Root:
 class Work:
     """What was handed to a pool: when it was submitted, began and ended, and its thread's CPU time."""
 
-    __slots__ = ("cpu", "ended", "full", "pool", "queue", "root", "site", "span_id", "started", "submitted",
+    __slots__ = ("cpu", "ended", "full", "pool", "process", "queue", "root", "site", "span_id", "started", "submitted",
                  "submitter", "thread")  # fmt: skip
 
     def __init__(self, root: Root, span_id: int, pool: str, submitted: int, submitter: int) -> None:
@@ -139,5 +138,6 @@ class Work:
         self.ended = 0
         self.thread = 0
         self.cpu = 0
-        self.queue = UNKNOWN  # as of a root
+        self.process = 0  # as of a root
+        self.queue = UNKNOWN
         self.site: Place | None = None

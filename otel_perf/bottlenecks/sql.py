@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,8 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 STATEMENTS: Final = 1_000  # remembered
-LONGEST_STATEMENT: Final = 20_000  # characters; of a longer one only the first word is told
+LONGEST_STATEMENT: Final = 5_000  # characters; of a longer one only the first word is told
 LONGEST: Final = 160  # characters of a fingerprint
+_ESCAPED: Final = re.compile(r"\b[eE]'[^']*\\")  # PostgreSQL's strings with escapes
 LONGEST_WORD: Final = 20
 _NAMING: Final = frozenset({"FROM", "JOIN", "INTO", "UPDATE", "TABLE", "AS", "INDEX", "VIEW"})
 COLUMNS: Final = 3  # commas in a list of columns, from which on it is "…"
@@ -40,8 +42,10 @@ def fingerprint(statement: str, system: str = "") -> str:
     ``system`` is the convention's name of the database: MySQL has strings in double quotes. About 20 µs a token,
     once for each statement. Thread-safe.
     """
-    if len(statement) > LONGEST_STATEMENT:
+    if len(statement) > LONGEST_STATEMENT or _ESCAPED.search(statement):
         return _first_word(statement)
+    if system not in _STRINGS_IN_DOUBLE_QUOTES:
+        statement = statement.replace("\\", "\\\\")  # only MySQL escapes by it, and so does the tokenizer
     return _fingerprint(statement, system)
 
 

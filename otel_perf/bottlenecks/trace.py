@@ -6,12 +6,11 @@ so the costs of a trace never add up to more than the trace.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
-from math import inf
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import SpanKind
@@ -49,15 +48,6 @@ class Surroundings:
     blocks: Sequence[Block] = ()
     overslept: Sequence[Overslept] = ()
     resident: Sequence[tuple[int, int]] = ()
-    cpu: Sequence[tuple[int, int]] = ()  # what the process has used so far (ns), by time
-
-    def used(self, start: int, end: int) -> int:
-        """CPU time of the whole process between two moments (ns), as near as it was looked at."""
-        if not self.cpu:
-            return 0
-        first = bisect_right(self.cpu, (start, inf)) - 1
-        last = min(bisect_left(self.cpu, (end, 0)), len(self.cpu) - 1)
-        return self.cpu[last][1] - self.cpu[max(0, first)][1]
 
 
 @dataclass(slots=True)
@@ -69,7 +59,8 @@ class Activity:
     start: int
     end: int
     cpu: int  # ns; -1 if it is not known
-    queue: Account  # its thread's meanwhile
+    process: int  # CPU time of the whole process meanwhile (ns)
+    queue: Account  # its thread's
     records: set[int] = field(default_factory=set)  # ids
 
     def has(self, record: Record) -> bool:
@@ -191,7 +182,7 @@ class Trace(Claims):
         """
         if root.cpu >= 0:
             top = self.top
-            self.activities.append(Activity(top, top.thread, top.start, top.end, root.cpu, root.queue))
+            self.activities.append(Activity(top, top.thread, top.start, top.end, root.cpu, root.process, root.queue))
         made: list[Record] = []
         for work in root.works or ():
             handing = self.record(work.span_id)
@@ -207,7 +198,9 @@ class Trace(Claims):
             parent.adopt(record)
             made.append(record)
             self.works.append(work)
-            self.activities.append(Activity(record, work.thread, work.started, record.end, work.cpu, work.queue))
+            self.activities.append(
+                Activity(record, work.thread, work.started, record.end, work.cpu, work.process, work.queue)
+            )
 
     def _walk(self) -> None:
         tops = {id(activity.top): activity for activity in self.activities}

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import trace
 
 from otel_perf.bottlenecks.place import APP, owner
-from otel_perf.bottlenecks.root import CLIENT, Root
+from otel_perf.bottlenecks.root import CLIENT, ENDLESS, Root
 from otel_perf.bottlenecks.run_queue import OwnFile, account
 from otel_perf.bottlenecks.stacks import RUNNING, Sample, Stack, of_task, of_thread
 from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
@@ -42,7 +43,6 @@ OVERSLEPT: Final = 0.005  # seconds: CPython's switch interval
 SAMPLES: Final = 2_000  # kept for one local root
 HOGS: Final = 8  # threads that ran, whose stacks are looked at in one go
 PLACES: Final = 64  # stacks looked at in one go
-ENDLESS: Final = 60_000_000_000  # ns: what is open for longer is no suspect any more
 GROWN: Final = 16 * 2**20  # bytes from one look to the next, for which short spans are looked at, too
 BLOCK: Final = 20_000_000  # ns without an answer, from which on a block is remembered
 READINGS: Final = 3_000  # of memory and of the GIL that are kept: a minute
@@ -102,7 +102,6 @@ class Watchdog:
         self.blocks: deque[Block] = deque(maxlen=256)
         self.overslept: deque[Overslept] = deque(maxlen=READINGS)
         self.resident: deque[tuple[int, int]] = deque(maxlen=READINGS)  # (ns, bytes)
-        self.cpu: deque[tuple[int, int]] = deque(maxlen=READINGS)  # (ns, ns of CPU that the process has used)
         self._processor = processor
         self._workshop = workshop
         self._slow = int(slow * 1e9)
@@ -124,7 +123,6 @@ class Watchdog:
         self.blocks.clear()
         self.overslept.clear()
         self.resident.clear()
-        self.cpu.clear()
         self._statm = None  # the parent's
 
     def begun(self, root: Root) -> None:
@@ -140,13 +138,14 @@ class Watchdog:
                     start_new_thread(self._run, (self._bell,))
                 except RuntimeError:  # no more threads
                     self._started, self._asleep = False, True
-            elif self._bell.locked():
-                self._bell.release()
+            else:
+                with suppress(RuntimeError):  # it was released already
+                    self._bell.release()
 
     def end(self) -> None:
         """Stop looking, for good."""
         self._ended = True
-        if self._bell.locked():
+        with suppress(RuntimeError):  # it was released already
             self._bell.release()
 
     def _run(self, bell: Any) -> None:
@@ -176,10 +175,9 @@ class Watchdog:
         """
         now = time.time_ns()
         self.read_memory()
-        self.cpu.append((now, time.process_time_ns()))
         frames = sys._current_frames()
         moved = self._moved(frames)
-        roots = list(self._processor.roots.values())
+        roots = [root for root in list(self._processor.roots.values()) if now - root.start < ENDLESS]
         if not roots and not any(heart.sent > heart.answered or heart.stacks for heart in self._hearts.values()):
             return False
         self._listen(now, roots, frames)
@@ -211,6 +209,9 @@ class Watchdog:
     def _listen(self, now: int, roots: list[Root], frames: dict[int, Any]) -> None:
         busy = {id(root.loop) for root in roots if root.loop is not None}
         for key, heart in list(self._hearts.items()):
+            if not heart.loop.is_running():  # it has stopped, and blocks nobody
+                del self._hearts[key]
+                continue
             if heart.sent > heart.answered:
                 if now - heart.sent >= LATE * 1e9 and heart.thread in frames and len(heart.stacks) < 100:
                     heart.stacks.append(of_thread(frames[heart.thread], of_loop=True))
@@ -219,14 +220,10 @@ class Watchdog:
                     heart.asked = heart.asked or any(
                         root.loop is heart.loop and root.kind is not CLIENT for root in roots
                     )
-                if heart.loop.is_closed():
-                    del self._hearts[key]
                 continue
             if heart.stacks:
                 self._record(heart)
-            if heart.loop.is_closed():
-                del self._hearts[key]
-            elif key in busy:
+            if key in busy:
                 heart.sent = time.time_ns()
                 try:
                     heart.loop.call_soon_threadsafe(heart.beat)
@@ -301,9 +298,10 @@ class Watchdog:
     def _memory(self) -> int:
         """Bytes of memory in use; 0 where that cannot be read cheaply."""
         try:
-            if self._statm is None:
-                self._statm = OwnFile("/proc/self/statm")
-            return int(self._statm.read().split()[1]) * _PAGE
+            file = self._statm
+            if file is None:
+                file = self._statm = OwnFile("/proc/self/statm")
+            return int(file.read().split()[1]) * _PAGE
         except (OSError, IndexError, ValueError):
             self._statm = None
             return 0

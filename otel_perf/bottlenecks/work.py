@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 
+from otel_perf.bottlenecks import loops
 from otel_perf.bottlenecks.place import here
 from otel_perf.bottlenecks.root import Work
 from otel_perf.bottlenecks.run_queue import account
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from otel_perf.bottlenecks.processor import BottleneckProcessor
+    from otel_perf.core.guard import Guard
 
 WORKS: Final = 512  # that are remembered of one local root
 
@@ -30,9 +32,10 @@ WORKS: Final = 512  # that are remembered of one local root
 class Workshop:
     """The work that is under way. Thread-safe."""
 
-    def __init__(self, processor: BottleneckProcessor) -> None:
+    def __init__(self, processor: BottleneckProcessor, guard: Callable[[], Guard]) -> None:
         self.running: dict[int, Work] = {}  # by thread
         self._processor = processor
+        self._guard = guard
         self._complete = False
 
     def install(self, undo: ExitStack) -> None:
@@ -50,10 +53,13 @@ class Workshop:
         """Starlette runs plain functions in them."""
         original = module.run_sync
 
-        def run_sync(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            limiter = kwargs.get("limiter") or module.current_default_thread_limiter()
-            full = limiter.available_tokens <= 0
-            return original(self._wrapped(func, "AnyIO's worker threads", full=full), *args, **kwargs)
+        async def run_sync(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            try:
+                limiter = kwargs.get("limiter") or module.current_default_thread_limiter()
+                func = self._wrapped(func, "AnyIO's worker threads", full=limiter.available_tokens <= 0)
+            except Exception as error:
+                self._guard().handle(error)
+            return await original(func, *args, **kwargs)
 
         def restore() -> None:
             if module.run_sync is run_sync:
@@ -67,14 +73,18 @@ class Workshop:
         threads = getattr(executor, "_max_workers", 0)
         idle = getattr(getattr(executor, "_idle_semaphore", None), "_value", 1)
         busy = not idle and len(getattr(executor, "_threads", ())) >= threads
-        return self._wrapped(function, f"a ThreadPoolExecutor of {threads}", full=busy)
+        try:
+            return self._wrapped(function, f"a ThreadPoolExecutor of {threads}", full=busy)
+        except Exception as error:
+            self._guard().handle(error)
+            return function
 
     def _wrapped(self, function: Callable[..., Any], pool: str, *, full: bool) -> Callable[..., Any]:
         span: Any = trace.get_current_span()
         enclosing = getattr(span, "enclosing", None)  # a lazy span stays lazy for this
         context = (span if enclosing is None else enclosing()).get_span_context()
         known = self._processor.open.get(context.span_id)
-        if known is None or known[0].trace_id != context.trace_id:
+        if known is None or known[0].trace_id != context.trace_id or loops.greenlets():
             return function
         root = known[0]
         if root.works is None:
@@ -92,11 +102,12 @@ class Workshop:
         outer = self.running.get(thread)
         self.running[thread] = work
         work.started = time.time_ns()
-        queue, cpu = account(), time.thread_time_ns()
+        queue, process, cpu = account(), time.process_time_ns(), time.thread_time_ns()
         try:
             return function(*args, **kwargs)
         finally:
-            work.cpu, work.queue = time.thread_time_ns() - cpu, account().since(queue)
+            work.cpu, work.process = time.thread_time_ns() - cpu, time.process_time_ns() - process
+            work.queue = account().since(queue)
             work.ended = time.time_ns()
             if outer is None:
                 self.running.pop(thread, None)

@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 import otel_perf
+from otel_perf.bottlenecks import detectors
 from otel_perf.cli import BAD, GOOD, options
 from otel_perf.cli.diagnosis import Diagnosis, FeatureState, Finding, render
 from otel_perf.cli.receivers import sendings
@@ -86,7 +87,7 @@ def _versions() -> dict[str, str]:
 
 def _variables(environ: Mapping[str, str], findings: list[Finding]) -> None:
     """Names that look like ours and are none."""
-    known = names()
+    known = [*names(), *detectors.variables()]
     for name in sorted(environ):
         if name.startswith("OTEL_") and not name.startswith(f"{PREFIX}_"):
             _upstream_variable(name, findings)
@@ -133,6 +134,8 @@ def _features(environ: Mapping[str, str], findings: list[Finding]) -> list[Featu
     for feature in discover():
         decision = rollout.decide(feature.name)
         _, problems = load(feature.settings_type, feature.name, environ)
+        if feature.name == "bottlenecks":
+            problems += detectors.load_all(environ)[1]
         for problem in problems:
             findings.append(Finding(problem=str(problem), remedy=f"unset {problem.variable}, or correct it"))
         state = "off" if off or decision.share == 0 else "on" if decision.share >= 1 else f"{decision.share:.0%}"

@@ -99,7 +99,7 @@ def _bottlenecks(report: Report) -> list[str]:
     """A row for each, and beneath it what was seen where it cost the most."""
     found = report.bottlenecks
     if not found:
-        return []
+        return ["Bottlenecks: none", ""]
     several = len(report.services) > 1
     rows = [
         [

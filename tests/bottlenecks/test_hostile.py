@@ -226,7 +226,7 @@ def test_the_found_culprits_are_counted_up_to_a_limit(running):
     running.flush()
     readings = list(running.analyst.readings())
     assert len(readings) <= 202
-    assert sum(number for number, _ in readings) >= 300
+    assert sum(number for number, _ in readings) > CULPRITS  # a flush looks at what it has time for
     assert "other" in {attributes["culprit"] for _, attributes in readings}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from otel_perf.bottlenecks.detectors.calls import FanOut, NPlusOne, SerialIo, SlowIo
 from otel_perf.bottlenecks.detectors.code import CpuBound, CpuStarved, GilWait, SelfTime
 from otel_perf.bottlenecks.detectors.trends import MemoryGrowth, Regressed
 from otel_perf.bottlenecks.detectors.waits import GcPause, LockWait, LoopBlock, PoolWait
-from otel_perf.core.settings import load
+from otel_perf.core.settings import load, variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,3 +45,8 @@ def load_all(environ: Mapping[str, str]) -> tuple[list[Detector], list[Problem]]
         if detector.enabled:
             made.append(detector)
     return made, problems
+
+
+def variables() -> list[str]:
+    """The names of all their settings."""
+    return [variable(f"bottlenecks_{kind.kind}", item.name) for kind in DETECTORS for item in fields(kind)]

@@ -101,18 +101,19 @@ class GilWait(Switched):
             waited = own - activity.cpu
             if waited < least or activity.cpu < RUNS * own:
                 continue
-            others = trace.around.used(activity.start, activity.end) - activity.cpu
+            others = activity.process - activity.cpu
             if activity.queue.turns < waited / TURN or others < BUSY * waited:
                 continue
             hog, _ = most_common(_ran_meanwhile(trace, activity))
+            if hog is None:
+                continue  # nothing that anybody could act on
             record = _most(trace, pieces)
             spent = trace.take(waited, activity.has)
             evidence = (
                 f"{trace.top.name} waited about {ms(spent)} of {ms(trace.duration)} for the interpreter (GIL), which"
                 f" another thread had{inside(hog)}; in a process of its own that would not hold this up"
             )
-            culprit = hog.function if hog is not None else "another thread"
-            yield Finding(self.kind, record, evidence, spent / 1e9, culprit, 1, hog)
+            yield Finding(self.kind, record, evidence, spent / 1e9, hog.function, 1, hog)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ class SelfTime(Switched):
             if own < least:
                 continue
             blocked = own - activity.cpu
-            others = trace.around.used(activity.start, activity.end) - activity.cpu
+            others = activity.process - activity.cpu
             if activity.queue.turns < blocked / TURN or others < BUSY * blocked:  # else it may have been the GIL
                 yield from _own_time(self.kind, trace, activity, pieces, "spent")
 

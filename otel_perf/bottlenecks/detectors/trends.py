@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.trace import Trace
 
 Bytes = Annotated[int, Parsed(parse_size, "at least 1MB, with kB, MB, GB, KiB, MiB or GiB", 1_000_000)]
+PAGE: Final = 4_096  # bytes
+FAULT: Final = 1_000  # ns to get a page from the kernel, and to fill it
 STEP: Final = 2**20  # bytes between two looks that count as a change
 BEFORE: Final = 50_000_000  # ns before the start, in which memory was looked at last
 SOON: Final = 5_000_000  # ns after the end, within which memory is looked at once more
@@ -46,7 +48,7 @@ class MemoryGrowth(Switched):
             return
         # Giving it back takes time, too.
         changing = [(before[0], after[0]) for before, after in pairwise(readings) if abs(after[1] - before[1]) >= STEP]
-        spent = trace.claim(changing)
+        spent = min(trace.claim(changing), grown / PAGE * FAULT)
         place, _ = most_common(line for start, end in changing for line in trace.places_in(start, end))
         evidence = (
             f"memory grew by {grown / 2**20:.0f} MiB during {trace.top.name}{inside(place)};"

@@ -172,8 +172,9 @@ class LoopBlock(Switched):
             culprit = block.culprit
             record = trace.record(culprit[1]) if culprit else trace.owner([interval]) or trace.top
             spent = trace.claim([interval])
+            took = min(block.end - block.start, trace.duration)
             evidence = (
-                f"{trace.top.name} blocked the event loop for {ms(block.end - block.start)}{inside(place)};"
+                f"{trace.top.name} blocked the event loop for {ms(took)}{inside(place)};"
                 f" all else that it serves waited too; await it, or run it in a thread"
             )
             yield Finding(self.kind, record, evidence, spent / 1e9, place.function, 1, place)
