@@ -98,7 +98,7 @@ def run(command: Sequence[str], env: Mapping[str, str], cwd: Path, timeout: floa
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
             output.seek(0)
-            text = output.read().decode(errors="replace")[-2000:]
+            text = output.read().decode(errors="replace")[-20_000:]
             raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{text}")
     return Usage(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, wall, ended)
 

@@ -10,6 +10,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, SpanKind
 
 from otel_perf.bottlenecks import processor as processors
+from otel_perf.bottlenecks.analyst import CULPRITS
 from otel_perf.bottlenecks.root import KINDS, SPANS
 from tests.bottlenecks.conftest import MS, costs_fit, ids, in_threads, kept_of, wait_for
 
