@@ -10,7 +10,6 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, SpanKind
 
 from otel_perf.bottlenecks import processor as processors
-from otel_perf.bottlenecks.analyst import CULPRITS
 from otel_perf.bottlenecks.root import KINDS, SPANS
 from tests.bottlenecks.conftest import MS, costs_fit, ids, in_threads, kept_of, wait_for
 
@@ -219,15 +218,17 @@ def test_long_statements_are_not_remembered_as_a_whole(running):
     assert kept < 1_000_000
 
 
-def test_the_found_culprits_are_counted_up_to_a_limit(running):
+def test_the_found_culprits_are_counted_up_to_a_limit(running, monkeypatch):
+    monkeypatch.setattr("otel_perf.bottlenecks.analyst.LAST_LOOK", 60.0)
+    monkeypatch.setattr("otel_perf.bottlenecks.analyst.HELD", 60.0)
     long_ago = time.time_ns() - 10_000 * MS
     for number in range(300):
         with running.tracer.start_as_current_span("root", start_time=long_ago):
             running.tracer.start_span(f"call {number}", kind=SpanKind.CLIENT, start_time=long_ago).end()
-    running.flush()
+    running.analyst.flush(240.0)
     readings = list(running.analyst.readings())
     assert len(readings) <= 202
-    assert sum(number for number, _ in readings) > CULPRITS  # a flush looks at what it has time for
+    assert sum(number for number, _ in readings) >= 300
     assert "other" in {attributes["culprit"] for _, attributes in readings}
 
 
@@ -261,8 +262,8 @@ def test_deep_traces_do_not_overflow_a_stack(running, made):
     assert kept_of({spans[0].get_span_context().trace_id}) == []
 
 
-def test_a_large_trace_is_analysed_in_a_fraction_of_a_second(running):
-    """GIVEN a batch job of 1,000 queries in 4 parts THEN looking at it takes a fraction of a second of CPU."""
+def test_looking_at_a_large_trace_is_not_quadratic(running):
+    """GIVEN a batch job of 1,000 queries in 4 parts THEN looking at it takes no seconds of CPU."""
     now = time.time_ns() - 60_000 * MS
     clock = itertools.count(now, MS)
     root = running.tracer.start_span("batch", start_time=next(clock))
@@ -278,7 +279,7 @@ def test_a_large_trace_is_analysed_in_a_fraction_of_a_second(running):
     root.end(next(clock))
     before = time.process_time()
     running.analyst.flush(60.0)
-    assert time.process_time() - before < 0.4
+    assert time.process_time() - before < 2  # quadratic, it took 4.5 s, and twice that under coverage
     assert len(running.findings("n_plus_one")) == 4
 
 
