@@ -35,12 +35,18 @@ def describe():
         "resource": resource,
         "propagators": sorted(propagate.get_global_textmap().fields),
         "exemplars": type(plain_filter(meter._sdk_config.exemplar_filter)).__name__,
-        "spans": sorted(filter(None, map(processor, tracer._active_span_processor._span_processors))),
+        "spans": sorted(filter(None, map(processor, span_processors(tracer)))),
         "logs": sorted(filter(None, map(processor, logger._multi_log_record_processor._log_record_processors))),
         "metrics": sorted(map(reader, meter._metric_readers)),
         "log_limits": str(vars(logger._log_record_limits)),
         "sqlite3": SQLite3Instrumentor().is_instrumented_by_opentelemetry,
     }
+
+
+def span_processors(tracer):
+    """Those of the provider, and those that get their spans through ours."""
+    found = tracer._active_span_processor._span_processors
+    return [*found, *(sink for shaper in found for sink in getattr(shaper, "_sinks", ()))]
 
 
 def processor(item):
