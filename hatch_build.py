@@ -1,7 +1,8 @@
-"""Compiles otel_perf/calls/_fast.c into the wheel, where that can be done.
+"""Compiles the two parts in C into the wheel, where that can be done.
 
-It takes Linux, CPython with a GIL, a C compiler and Python's headers. Without one of them the wheel is a pure one, and
-calls cost 1.3 µs instead of 0.5; nothing else changes, so that no failure here stops an installation.
+It takes Linux, CPython with a GIL, a C compiler and Python's headers. Without one of them the wheel is a pure one:
+calls cost 1.3 µs instead of 0.5, and Python 3.11 does not look at other threads' stacks. Nothing else changes, so that
+no failure here stops an installation.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("otel_perf/calls/_fast.c")
+SOURCES = (Path("otel_perf/calls/_fast.c"), Path("otel_perf/bottlenecks/_frames.c"))
 FLAGS = ("-O2", "-fPIC", "-shared", "-fno-strict-aliasing")
 
 
@@ -28,14 +29,17 @@ class CompiledHook(BuildHookInterface[Any]):
         """Compile, and put the result into the wheel."""
         if self.target_name != "wheel":
             return
-        target = SOURCE.with_suffix(str(sysconfig.get_config_var("EXT_SUFFIX")))
-        problem = compile_to(Path(self.root) / SOURCE, Path(self.root) / target)
-        if problem:
-            self.app.display_warning(f"otel-perf: the pure-Python path is installed: {problem}")
-            return
-        build_data["pure_python"] = False
-        build_data["infer_tag"] = True
-        build_data["artifacts"].append(str(target))
+        for source in SOURCES:
+            target = source.with_suffix(str(sysconfig.get_config_var("EXT_SUFFIX")))
+            problem = compile_to(Path(self.root) / source, Path(self.root) / target)
+            if problem:
+                self.app.display_warning(
+                    f"otel-perf: {source} is not compiled, its pure-Python path is used: {problem}"
+                )
+                continue
+            build_data["pure_python"] = False
+            build_data["infer_tag"] = True
+            build_data["artifacts"].append(str(target))
 
 
 def compile_to(source: Path, target: Path) -> str:

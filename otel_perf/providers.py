@@ -95,7 +95,7 @@ class Providers:
     def flush_own(self, timeout: float) -> None:
         """Make safe what our own parts hold; the shaper's sinks may be somebody else's, and are not flushed here."""
         if self.shaper is not None:
-            _quietly(self.shaper, "hand_on_all", timeout)
+            _quietly(self.shaper, "hand_on_all", timeout / 8)  # what is stored now is worth more than what is found
         for part in self.own:
             _quietly(part, "force_flush", int(timeout * 1000))
 

@@ -38,7 +38,6 @@ HELD: Final = 1.0  # seconds for which a span waits for its local root to end
 LEAST: Final = 0.005  # seconds: a finding that would save less is none
 CULPRITS: Final = 200  # counted by name; the others are "other"
 DUTY: Final = 4  # it rests at least so many times as long as it looked, in CPU time
-LAST_LOOK: Final = 0.25  # seconds for what waits when everything is flushed
 TICK: Final = 0.25  # seconds between looks at spans that are held, while any may be
 
 
@@ -65,6 +64,7 @@ class Analyst:
         self.unanalysed = 0  # roots that the thread was too late for
         self._thread = 0
         self._let_go_after = 0.0
+        self._looking: Root | None = None
         self._owner = 0  # the other thread that looks, in a flush
         self._queue: deque[tuple[float, Root]] = deque()
         self._bell = allocate_lock()
@@ -98,7 +98,6 @@ class Analyst:
 
         What cannot be looked at within ``timeout`` seconds is handed on as it is.
         """
-        timeout = min(timeout / 4, LAST_LOOK)  # whoever flushes has more to do in its time than this
         deadline = time.monotonic() + timeout
         if get_ident() not in {self._thread, self._owner} and self._working.acquire(timeout=max(0.0, timeout)):
             self._owner = get_ident()
@@ -109,6 +108,9 @@ class Analyst:
                 self._owner = 0
                 self._working.release()
         self._drain()
+        root = self._looking
+        if root is not None:  # the thread is not done with it, and may never be
+            self._processor.release(root)
         self._let_go(0.0)
 
     def _drain(self, age: float = 0.0) -> None:
@@ -169,23 +171,27 @@ class Analyst:
 
     def _look_at_next(self) -> bool:
         try:
-            root = self._queue.popleft()[1]
+            self._looking = self._queue[0][
+                1
+            ]  # before it leaves the queue, so that a flush finds it in one or the other
+            root = self._looking = self._queue.popleft()[1]
         except IndexError:
+            self._looking = None
             return False
-        if root.done:
-            return True
         findings: list[Finding] = []
         try:
             from otel_perf.bottlenecks.trace import Trace
 
-            seen = Trace(root, self._baselines, self._surroundings())
-            findings = self.analyse(seen)
-            if findings:
-                self._hand_on(seen, findings)
+            if not root.done:
+                seen = Trace(root, self._baselines, self._surroundings())
+                findings = self.analyse(seen)
+                if findings:
+                    self._hand_on(seen, findings)
         except Exception as error:
             self._host.guard("bottlenecks").handle(error)
         finally:
             self._processor.release(root)
+            self._looking = None
         for finding in findings:
             self._tell(finding)
         return True

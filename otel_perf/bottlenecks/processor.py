@@ -34,6 +34,7 @@ HOLD: Final = 50_000_000  # ns: shorter local roots are not looked at, shorter s
 OPEN: Final = 10_000  # spans that may be open; more are handed on without being recorded
 SWEEP: Final = 1.0  # seconds between looks for spans that never end, once there are so many
 KEPT: Final = 50_000  # ended spans of local roots that are open, in the whole process
+LAST_LOOK: Final = 2.0  # seconds for what still waits when the program ends
 CHUNK: Final = 64  # of those that are counted at once
 SITE_AFTER: Final = 5_000_000  # ns since the root's start, before which no line is looked up for repeated calls
 SITE_LONG: Final = 30_000_000  # ns: a client span from which on its line is looked up when it ends
@@ -255,7 +256,7 @@ class BottleneckProcessor(SpanProcessor):
 
     def shutdown(self) -> None:
         """Hand on what is held, then shut the exporters' processors down."""
-        self.hand_on_all(1.0)
+        self.hand_on_all(LAST_LOOK)
         for sink in self._sinks:
             sink.shutdown()
 
@@ -267,7 +268,7 @@ class BottleneckProcessor(SpanProcessor):
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Hand on what is held, then flush the exporters' processors."""
         deadline = time.monotonic() + timeout_millis / 1000
-        self.hand_on_all(timeout_millis / 1000)
+        self.hand_on_all(timeout_millis / 1000 / 4)  # the rest is for the sinks
         done = True
         for sink in self._sinks:
             left = max(0, int((deadline - time.monotonic()) * 1000))

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 
-from otel_perf.bottlenecks.place import APP, owner
+from otel_perf.bottlenecks import frames
+from otel_perf.bottlenecks.place import APP, DEPTH, owner
 from otel_perf.bottlenecks.root import CLIENT, ENDLESS, Root
 from otel_perf.bottlenecks.run_queue import OwnFile, account
 from otel_perf.bottlenecks.stacks import RUNNING, Sample, Stack, of_task, of_thread
@@ -173,19 +174,21 @@ class Watchdog:
 
         Whether anything is open.
         """
+        # Stacks first, and copied: what comes after may give the interpreter to the threads that are looked at.
         now = time.time_ns()
-        self.read_memory()
-        frames = sys._current_frames()
-        moved = self._moved(frames)
         roots = [root for root in list(self._processor.roots.values()) if now - root.start < ENDLESS]
-        if not roots and not any(heart.sent > heart.answered or heart.stacks for heart in self._hearts.values()):
-            return False
-        self._listen(now, roots, frames)
         slow = [root for root in roots if now - root.start >= self._slow]
+        asked = any(heart.sent > heart.answered or heart.stacks for heart in self._hearts.values())
+        stacks = frames.threads(DEPTH if slow or asked or late >= OVERSLEPT else 1)
+        moved = self._moved(stacks)
+        self.read_memory()
+        if not roots and not asked:
+            return False
+        self._listen(now, roots, stacks)
         if slow:
-            self._sample(now, slow, frames)
+            self._sample(now, slow, stacks)
         if late >= OVERSLEPT or slow:
-            hogs = self._hogs(frames, moved)
+            hogs = self._hogs(stacks, moved)
             self.overslept.append(Overslept(now - max(0, int(late * 1e9)), now, starved, hogs))
         return True
 
@@ -206,15 +209,15 @@ class Watchdog:
 
     # --- event loops -------------------------------------------------------------------------------
 
-    def _listen(self, now: int, roots: list[Root], frames: dict[int, Any]) -> None:
+    def _listen(self, now: int, roots: list[Root], stacks: dict[int, frames.Stack]) -> None:
         busy = {id(root.loop) for root in roots if root.loop is not None}
         for key, heart in list(self._hearts.items()):
             if not heart.loop.is_running():  # it has stopped, and blocks nobody
                 del self._hearts[key]
                 continue
             if heart.sent > heart.answered:
-                if now - heart.sent >= LATE * 1e9 and heart.thread in frames and len(heart.stacks) < 100:
-                    heart.stacks.append(of_thread(frames[heart.thread], of_loop=True))
+                if now - heart.sent >= LATE * 1e9 and heart.thread in stacks and len(heart.stacks) < 100:
+                    heart.stacks.append(of_thread(stacks[heart.thread], of_loop=True))
                     if heart.culprit is None:
                         heart.culprit = self._running(heart.loop)
                     heart.asked = heart.asked or any(
@@ -248,14 +251,14 @@ class Watchdog:
 
     # --- stacks ------------------------------------------------------------------------------------
 
-    def _sample(self, now: int, slow: list[Root], frames: dict[int, Any]) -> None:
+    def _sample(self, now: int, slow: list[Root], stacks: dict[int, frames.Stack]) -> None:
         chosen = self._chosen({id(root) for root in slow})
         if len(chosen) > PLACES:
             self._turn = (self._turn + PLACES) % len(chosen)
             chosen = (chosen[self._turn :] + chosen[: self._turn])[:PLACES]
         for root, span, thread, task in chosen:
-            frame = frames.get(thread)
-            stack = of_task(task) if task is not None else None if frame is None else of_thread(frame)
+            copied = stacks.get(thread)
+            stack = of_task(task) if task is not None else of_thread(copied) if copied else None
             if stack is None or (span._kind is CLIENT and stack.doing == RUNNING):
                 continue
             if root.samples is None:
@@ -276,23 +279,24 @@ class Watchdog:
             places[thread, 0 if task is None else id(task)] = known
         return [known for known in places.values() if id(known[0]) in wanted]
 
-    def _hogs(self, frames: dict[int, Any], moved: list[int]) -> tuple[tuple[int, Stack], ...]:
+    def _hogs(self, stacks: dict[int, frames.Stack], moved: list[int]) -> tuple[tuple[int, Stack], ...]:
         """The threads that may have had the interpreter: those that moved in Python code of the app's.
 
         A short loop may be at the same instruction again: where none is seen to have moved, those that may have.
         """
-        own = [thread for thread in self._positions if owner(frames[thread].f_code.co_filename) == APP]
+        own = [thread for thread in self._positions if owner(stacks[thread][0][0].co_filename) == APP]
         ran = [thread for thread in own if thread in moved] or own or moved
-        stacks = [(thread, of_thread(frames[thread])) for thread in ran[:HOGS]]
-        return tuple(hog for hog in stacks if hog[1].doing == RUNNING and hog[1].place is not None)
+        seen = [(thread, of_thread(stacks[thread])) for thread in ran[:HOGS]]
+        return tuple(hog for hog in seen if hog[1].doing == RUNNING and hog[1].place is not None)
 
-    def _moved(self, frames: dict[int, Any]) -> list[int]:
+    def _moved(self, stacks: dict[int, frames.Stack]) -> list[int]:
         """The other threads that are elsewhere than the last time, and so had the interpreter meanwhile."""
         before, self._positions = self._positions, {}
         own = get_ident()
-        for thread, frame in islice(frames.items(), PLACES):
-            if thread != own:
-                self._positions[thread] = id(frame.f_code), frame.f_lasti
+        for thread, stack in islice(stacks.items(), PLACES):
+            if thread != own and stack:
+                code, _, instruction = stack[0]
+                self._positions[thread] = id(code), instruction
         return [thread for thread, position in self._positions.items() if before.get(thread, position) != position]
 
     def _memory(self) -> int:

@@ -12,7 +12,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 import otel_perf
-from otel_perf.bottlenecks import detectors
+from otel_perf.bottlenecks import detectors, frames
 from otel_perf.cli import BAD, GOOD, options
 from otel_perf.cli.diagnosis import Diagnosis, FeatureState, Finding, render
 from otel_perf.cli.receivers import sendings
@@ -296,6 +296,10 @@ def _missing_on_this_platform() -> list[str]:
     missing = []
     if not sys.platform.startswith("linux"):
         missing.append("memory is read through psutil, not /proc")
+    if not frames.SEEN:
+        missing.append(
+            "no stacks of other threads, so that most findings have no line: a C compiler at installation helps"
+        )
     if not hasattr(os, "register_at_fork"):
         missing.append("no fork")
     if importlib.util.find_spec("sqlite3") is None:

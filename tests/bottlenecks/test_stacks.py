@@ -3,7 +3,6 @@
 import asyncio
 import os
 import queue
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from otel_perf.bottlenecks import frames
+from otel_perf.bottlenecks.place import DEPTH
 from otel_perf.bottlenecks.stacks import LOCK, RUNNING, WAITING, of_task, of_thread
 from tests.bottlenecks.conftest import wait_for
 
@@ -101,14 +102,14 @@ def seen(function, make):
 
         def rests():
             nonlocal before
-            frame = sys._current_frames().get(thread.ident)
-            position = (frame.f_code, frame.f_lasti) if frame is not None else None
+            copied = frames.threads(1).get(thread.ident)
+            position = copied and copied[0]
             before, last = position, before
             time.sleep(0.01)
             return position is not None and position == last
 
         assert wait_for(rests)
-        return of_thread(sys._current_frames()[thread.ident])
+        return of_thread(frames.threads(DEPTH)[thread.ident])
     finally:
         release()
         thread.join()
@@ -205,7 +206,7 @@ def test_a_thread_that_opens_files_all_the_time_is_hardly_ever_taken_for_one_tha
         doing = []
         for _ in range(100):
             time.sleep(0.002)
-            doing.append(of_thread(sys._current_frames()[thread.ident]).doing)
+            doing.append(of_thread(frames.threads(DEPTH)[thread.ident]).doing)
     finally:
         stop.set()
         thread.join()
