@@ -7,6 +7,7 @@ at least :data:`HOLD` is looked at further, in another thread; its spans of at l
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from math import inf
 from time import process_time_ns, thread_time_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 HOLD: Final = 50_000_000  # ns: shorter local roots are not looked at, shorter spans not held back
 OPEN: Final = 10_000  # spans that may be open; more are handed on without being recorded
 SWEEP: Final = 1.0  # seconds between looks for spans that never end, once there are so many
-KEPT: Final = 50_000  # ended spans of local roots that are open, in the whole process
+KEPT: Final = 50_000  # ended spans of local roots that are open or wait to be looked at, in the whole process
 LAST_LOOK: Final = 2.0  # seconds for what still waits when the program ends
 CHUNK: Final = 64  # of those that are counted at once
 SITE_AFTER: Final = 5_000_000  # ns since the root's start, before which no line is looked up for repeated calls
@@ -55,7 +56,7 @@ class BottleneckProcessor(SpanProcessor):
         self.share = 1.0
         self.open: dict[int, Open] = {}  # by span id
         self.roots: dict[int, Root] = {}  # by id()
-        self.kept = 0  # ended spans; may drift by a few between threads
+        self._chunks: list[None] = []  # of kept spans
         self.noted = 0  # when something happened last for which spans are looked at that are short (ns)
         self.skipped = 0  # spans that were not recorded
         self.holding: Callable[[], None] | None = None  # a span is held back
@@ -64,6 +65,11 @@ class BottleneckProcessor(SpanProcessor):
         self._guard = guard
         self._sinks: tuple[SpanProcessor, ...] = ()
         self._starting: tuple[SpanProcessor, ...] = ()
+
+    @property
+    def kept(self) -> int:
+        """Ended spans that are kept, by whole chunks."""
+        return len(self._chunks) * CHUNK
 
     def feed(self, sink: SpanProcessor) -> None:
         """Hand finished spans on to ``sink`` from now on."""
@@ -174,7 +180,7 @@ class BottleneckProcessor(SpanProcessor):
                     size = len(spans)
                     if not root.open:
                         pass  # it outlived its root
-                    elif size < SPANS and (size % CHUNK or self._may_keep()):
+                    elif size < SPANS and (size % CHUNK or self._may_keep(root)):
                         spans.append((ended, thread, 0 if task is None else id(task)))
                         if duration >= HOLD or self.noted > start:
                             self._hold(root, span)
@@ -186,12 +192,24 @@ class BottleneckProcessor(SpanProcessor):
         for sink in self._sinks:
             sink.on_end(span)
 
-    def _may_keep(self) -> bool:
-        """Whether there is room for another :data:`CHUNK` of spans in the process."""
+    def _may_keep(self, root: Root) -> bool:
+        """Whether there is room for another :data:`CHUNK` of spans in the process; ``root`` has it then."""
         if self.kept >= KEPT:
             return False
-        self.kept += CHUNK
+        self._chunks.append(None)
+        root.chunks = vars(root).setdefault("chunks", [])
+        root.chunks.append(None)
+        if root.done:  # meanwhile
+            self._make_room(root)
         return True
+
+    def _make_room(self, root: Root) -> None:
+        # What a root has is taken from it step by step, so that no other thread, nor a signal handler, takes it again.
+        chunks = root.chunks
+        with suppress(IndexError):
+            while chunks:
+                chunks.pop()
+                self._chunks.pop()
 
     def _locate(self, root: Root, span_id: int) -> None:
         if root.sites is None or span_id not in root.sites:
@@ -202,7 +220,6 @@ class BottleneckProcessor(SpanProcessor):
         root.open = False
         if self.roots.pop(id(root), None) is None:  # forgotten meanwhile
             return False
-        self.kept = max(0, self.kept - (len(root.ended) + CHUNK - 1) // CHUNK * CHUNK)
         root.regressed = self._baselines.root(span.name, duration)
         short = duration < HOLD and self.noted <= root.start and root.regressed is None
         # A call that nobody's request made says all there is in its own span.
@@ -237,6 +254,8 @@ class BottleneckProcessor(SpanProcessor):
         for span in root.unhold(inf):
             self.hand_on(span)
         root.close()
+        if root.chunks:
+            self._make_room(root)
 
     def hand_on(self, span: ReadableSpan) -> None:
         """Give ``span`` to the exporters' processors."""
@@ -245,14 +264,14 @@ class BottleneckProcessor(SpanProcessor):
 
     def forget(self) -> None:
         """Hand on what is held and drop what is open, when the feature is turned off."""
-        roots, self.open, self.roots, self.kept = self.roots, {}, {}, 0
+        roots, self.open, self.roots = self.roots, {}, {}
         for root in list(roots.values()):
             root.open = False
             self.release(root)
 
     def after_fork_in_child(self) -> None:
         """What is open is the parent's."""
-        self.open, self.roots, self.kept = {}, {}, 0
+        self.open, self.roots, self._chunks = {}, {}, []
 
     def shutdown(self) -> None:
         """Hand on what is held, then shut the exporters' processors down."""

@@ -52,6 +52,7 @@ class Root:
 
     open: bool = True
     held: deque[tuple[float, ReadableSpan]] | None = None  # ended, since when by the monotonic clock, not yet handed on
+    chunks: list[None] | None = None  # of spans that are kept
     done: bool = False  # what is held from now on is handed on by whoever holds it
     counted: dict[tuple[int, str, str], Counted] | None = None
     seen: dict[str, int] | None = None  # client spans started so far, by name

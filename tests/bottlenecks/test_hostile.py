@@ -161,12 +161,13 @@ def test_the_crowd_leaves_nothing_behind(running):
 
 
 def test_the_count_of_what_is_kept_returns_to_zero(running):
-    """GIVEN many children, each with a child WHEN the root has ended THEN nothing counts as kept."""
+    """GIVEN many children, each with a child WHEN the root was looked at, if at all THEN nothing counts as kept."""
     for _ in range(2):
         with running.tracer.start_as_current_span("root"):
             for _ in range(600):
                 with running.tracer.start_as_current_span("item"):
                     running.tracer.start_span("query").end()
+    running.flush()
     assert running.processor.kept == 0
 
 
@@ -325,7 +326,7 @@ def test_threads_that_share_a_root_lose_nothing(running, made):
     root.end()
     everything_came(running, made)
     assert running.processor.open == {}
-    assert abs(running.processor.kept) <= 8
+    assert running.processor.kept == 0
 
 
 def test_a_root_that_ends_in_another_thread_is_looked_at_there(running, made):
