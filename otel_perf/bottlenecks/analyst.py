@@ -198,9 +198,10 @@ class Analyst:
 
     def analyse(self, seen: Trace) -> list[Finding]:
         """The findings of a local root, the costliest first."""
-        found = [finding for detector in self.detectors() for finding in detector.find(seen)]
-        found = [finding for finding in found if finding.cost >= LEAST or finding.kind == "memory_growth"]
-        return sorted(found, key=lambda finding: finding.cost, reverse=True)
+        found = (finding for detector in self.detectors() for finding in detector.find(seen))
+        return sorted(
+            (finding for finding in found if finding.cost >= LEAST), key=lambda finding: finding.cost, reverse=True
+        )
 
     def detectors(self) -> Sequence[Detector]:
         """They are imported when something is slow first: 10 ms that a quick program never pays."""

@@ -16,6 +16,7 @@ from otel_perf.core.threads import get_ident
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import ExitStack
+    from types import CodeType
 
     from otel_perf.bottlenecks.place import Place
 
@@ -33,7 +34,13 @@ class Pause:
     thread: int
     generation: int
     place: Place | None  # the line that allocated, or that called gc.collect()
-    asked: bool  # by gc.collect()
+    code: CodeType | None  # that was running, and its instruction
+    instruction: int
+
+    @property
+    def asked(self) -> bool:
+        """Whether it was ``gc.collect()``. Asked for later, not during the collection: it takes 1 ms, once."""
+        return self.code is not None and calls(self.code, self.instruction, _COLLECTING)
 
 
 class Pauses:
@@ -67,10 +74,8 @@ class Pauses:
         try:
             frame = sys._getframe(1)
         except ValueError:  # nothing of Python's runs in this thread
-            self.recent.append(Pause(start, end, get_ident(), info.get("generation", 0), None, asked=False))
-            self._collected(end)
-            return
-        asked = calls(frame.f_code, frame.f_lasti, _COLLECTING)
-        place = place_of(stack_of(frame))
-        self.recent.append(Pause(start, end, get_ident(), info.get("generation", 0), place, asked))
+            place, code, instruction = None, None, 0
+        else:
+            place, code, instruction = place_of(stack_of(frame)), frame.f_code, frame.f_lasti
+        self.recent.append(Pause(start, end, get_ident(), info.get("generation", 0), place, code, instruction))
         self._collected(end)

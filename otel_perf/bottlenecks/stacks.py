@@ -5,16 +5,13 @@ A thread may be anywhere at that moment, so a stack says where the time goes onl
 
 from __future__ import annotations
 
-import ast
 import dis
-import linecache
 import queue
 import selectors
 import sys
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.bottlenecks import frames
@@ -141,32 +138,30 @@ def _takes_lock(code: CodeType, instruction: int) -> bool:
 @lru_cache(maxsize=512)
 def calls(code: CodeType, instruction: int, names: frozenset[str], *, or_enters: bool = False) -> bool:
     """Whether the instruction is a call of a function or method of one of ``names``. About 1 ms, once."""
-    loaded, opname = "", ""
+    loads = []
     for found in dis.get_instructions(code):
-        if found.opname in {"LOAD_METHOD", "LOAD_ATTR", "LOAD_GLOBAL", "LOAD_NAME"}:
-            loaded = str(found.argval)
+        if found.opname.startswith("LOAD_"):
+            loads.append(found)
         if found.offset >= instruction:
-            opname = found.opname
-            break
-    if opname == "BEFORE_WITH":
-        return or_enters
-    # In 3.11 a C function is called by the instruction before CALL.
-    return opname.startswith(("CALL", "PRECALL")) and (_called(code, instruction) or loaded) in names
+            if found.opname == "BEFORE_WITH":
+                return or_enters
+            # In 3.11 a C function is called by the instruction before CALL.
+            return found.opname.startswith(("CALL", "PRECALL")) and _called(found, loads) in names
+    return False
 
 
-def _called(code: CodeType, instruction: int) -> str:
-    """The name that is called there, by the source; empty where there is none."""
-    line, end_line, column, end_column = next(islice(code.co_positions(), instruction // 2, None), (None,) * 4)
-    if line is None or end_line is None or column is None or end_column is None:
-        return ""
-    lines = [text.encode() for text in linecache.getlines(code.co_filename)[line - 1 : end_line]]  # columns are bytes
-    if not lines:
-        return ""
-    lines[-1] = lines[-1][:end_column]
-    lines[0] = lines[0][column:]
-    try:
-        call = ast.parse(b"".join(lines).decode(), mode="eval").body
-    except (SyntaxError, ValueError):
-        return ""
-    function = call.func if isinstance(call, ast.Call) else None
-    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+def _called(call: dis.Instruction, loads: list[dis.Instruction]) -> str:
+    """The name that is called there: of what begins where the call begins, the longest; else what was loaded last."""
+    where = call.positions
+    named = [load for load in loads if load.opname.removeprefix("LOAD_") in {"METHOD", "ATTR", "GLOBAL", "NAME"}]
+    if where is not None and where.end_col_offset is not None:
+        named = sorted(
+            (load for load in loads if load.positions is not None and load.positions[::2] == where[::2]),
+            key=_end,
+        )
+    return str(named[-1].argval) if named else ""
+
+
+def _end(load: dis.Instruction) -> tuple[int, int]:
+    where = load.positions
+    return (0, 0) if where is None else (where.end_lineno or 0, where.end_col_offset or 0)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from otel_perf.bottlenecks.root import Root, Work
     from otel_perf.bottlenecks.run_queue import Account
     from otel_perf.bottlenecks.stacks import Sample
-    from otel_perf.bottlenecks.watchdog import Block, Overslept
+    from otel_perf.bottlenecks.watchdog import Block, Look
 
 
 NEAR: Final = 60_000_000  # ns: a stack was looked at soon enough after something to have begun with it
@@ -46,7 +46,7 @@ class Surroundings:
 
     pauses: Sequence[Pause] = ()
     blocks: Sequence[Block] = ()
-    overslept: Sequence[Overslept] = ()
+    looks: Sequence[Look] = ()
     resident: Sequence[tuple[int, int]] = ()
 
 
@@ -108,7 +108,7 @@ class Trace(Claims):
 
     def starved(self, start: int, end: int) -> int:
         """How long a thread that only sleeps waited for a CPU in that time (ns): this one may have, too."""
-        return sum(min(probe.queued, end - start) for probe in self.around.overslept if start < probe.end <= end)
+        return sum(min(look.queued, end - start) for look in self.around.looks if start < look.end <= end)
 
     # --- stacks ------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """A thread that looks at what is late, while something is open, and sleeps otherwise.
 
 Every 20 ms it sends each busy event loop a heartbeat, looks at the stacks of the spans that have been open for too
-long, and reads the memory in use. Its own sleep is the probe for the GIL: what it overslept, less what it waited for a
-CPU, it waited for the interpreter. It takes about 2 % of a CPU: when there is much to look at, it looks less often.
+long, and reads the memory in use. By how much it overslept tells whether this process gets to run at all. It takes
+about 2 % of a CPU: when there is much to look at, it looks less often.
 """
 
 from __future__ import annotations
@@ -80,18 +80,13 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Overslept:
-    """By how much the watchdog slept too long, for want of a CPU or because other threads had the interpreter."""
+class Look:
+    """One look at the process: from when it was due until it was made (ns), which took a CPU and the interpreter."""
 
-    start: int  # ns
+    start: int
     end: int
     queued: int  # ns of it in the run queue
-    hogs: tuple[tuple[int, Stack], ...]  # threads that ran meanwhile, and where they are now
-
-    @property
-    def gil(self) -> int:
-        """How much of it was waiting for the interpreter (ns)."""
-        return max(0, self.end - self.start - self.queued)
+    hogs: tuple[tuple[int, Stack], ...]  # threads that may have run meanwhile, and where they are now
 
 
 class Watchdog:
@@ -101,7 +96,7 @@ class Watchdog:
         self, processor: BottleneckProcessor, workshop: Workshop, slow: float, guard: Callable[[], Guard]
     ) -> None:
         self.blocks: deque[Block] = deque(maxlen=256)
-        self.overslept: deque[Overslept] = deque(maxlen=READINGS)
+        self.looks: deque[Look] = deque(maxlen=READINGS)
         self.resident: deque[tuple[int, int]] = deque(maxlen=READINGS)  # (ns, bytes)
         self._processor = processor
         self._workshop = workshop
@@ -122,7 +117,7 @@ class Watchdog:
         self._bell.acquire()
         self._hearts.clear()
         self.blocks.clear()
-        self.overslept.clear()
+        self.looks.clear()
         self.resident.clear()
         self._statm = None  # the parent's
 
@@ -189,7 +184,7 @@ class Watchdog:
             self._sample(now, slow, stacks)
         if late >= OVERSLEPT or slow:
             hogs = self._hogs(stacks, moved)
-            self.overslept.append(Overslept(now - max(0, int(late * 1e9)), now, starved, hogs))
+            self.looks.append(Look(now - max(0, int(late * 1e9)), now, starved, hogs))
         return True
 
     def read_memory(self) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COMMANDS: Final = {
     "run": "run a program instrumented, then show the report",
-    "report": "show what the store holds: slow operations, errors, memory, logs",
+    "report": "show what the store holds: bottlenecks, slow operations, errors, memory, logs",
     "analyze": "rank services and operations by what whole traces wait for, against a baseline",
     "export": "write stored telemetry as OTLP JSON lines",
     "doctor": "show what is on and why, and what needs mending",

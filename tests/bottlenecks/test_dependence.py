@@ -1,6 +1,7 @@
 """A second call is called independent only when nothing can lead from the first to it."""
 
 import ast
+import gc
 import inspect
 import linecache
 import sys
@@ -1249,6 +1250,32 @@ def test_threads_get_the_same_answers():
     for thread in threads:
         thread.join()
     assert answers == [[{"I": I, "D": D, "U": U}[expected] for expected, _, _ in TABLE]] * 4
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 11, 8), reason="parsing in two threads is safe here")
+def test_nothing_is_parsed_while_another_thread_is_at_it():
+    """GIVEN a Python whose parses disturb each other WHEN the app is parsing THEN there is no answer yet."""
+    code = compiled("def f(u):\n    a = requests.get(u)\n    b = requests.get(u)\n    return a, b\n", "while parsing")
+    parsing, go_on = threading.Event(), threading.Event()
+    main = threading.get_ident()
+
+    def wait(_phase, _info):
+        if threading.get_ident() != main:
+            parsing.set()
+            go_on.wait()
+
+    gc.collect()
+    thread = threading.Thread(target=ast.parse, args=("f(a, [b, c])\n" * 2_000,))
+    gc.callbacks.append(wait)
+    try:
+        thread.start()
+        parsing.wait()
+        assert between(code, 2, 3) is U
+    finally:
+        gc.callbacks.remove(wait)
+        go_on.set()
+        thread.join()
+    assert between(code, 2, 3) is I
 
 
 def test_any_function_of_the_standard_library_has_an_answer():

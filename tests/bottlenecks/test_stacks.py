@@ -1,6 +1,7 @@
 """What a thread or a task does is told from its stack: that it waits for a lock, waits, or runs."""
 
 import asyncio
+import dis
 import os
 import queue
 import threading
@@ -12,7 +13,7 @@ import pytest
 
 from otel_perf.bottlenecks import frames
 from otel_perf.bottlenecks.place import DEPTH
-from otel_perf.bottlenecks.stacks import LOCK, RUNNING, WAITING, of_task, of_thread
+from otel_perf.bottlenecks.stacks import LOCK, RUNNING, WAITING, calls, of_task, of_thread
 from tests.bottlenecks.conftest import wait_for
 
 
@@ -44,6 +45,30 @@ def lock_acquire_many_times(lock):
 
 def lock_in_comprehension(lock):
     return [lock.acquire() and lock.release() for _ in range(1)]
+
+
+CALLS = [  # a name that is called last in the text, the text
+    ("acquire", "a.b(c).acquire(timeout=g(1))"),
+    ("acquire", "lock.acquire(x(y(3)), z.collect)"),
+    ("acquire", "acquire()"),
+    ("acquire", "locks[k].acquire()"),
+    ("acquire", "(a\n .b(c)\n .acquire(\n  5))"),
+    ("acquire", "self.lock.acquire(foo.collect)"),
+    ("acquire", "not lock.acquire(*args, **kwargs)"),
+    ("acquire", "[lock.release(), lock.acquire()]"),
+    ("collect", "gc.collect(lock.acquire)"),
+    ("", "locks[acquire]()"),
+    ("", "(lambda: acquire)()"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), CALLS)
+def test_the_called_name_is_known_without_the_source(name, text):
+    code = compile(text, "<nowhere>", "eval")
+    called = [found for found in dis.get_instructions(code) if found.opname.startswith(("CALL", "PRECALL"))]
+    at = called[-1].offset
+    names = {other for other in ("acquire", "collect") if calls(code, at, frozenset({other}))}
+    assert names == ({name} if name else set())
 
 
 def held(make):

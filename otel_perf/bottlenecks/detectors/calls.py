@@ -249,7 +249,7 @@ def _frames(site: Place) -> list[tuple[CodeType, int]]:
 
 def _disturbed(trace: Trace, call: Record) -> bool:
     """Whether it may have been slow because this process did not get to run: a thread that only sleeps overslept."""
-    late = sum(max(0, min(probe.end, call.end) - max(probe.start, call.start)) for probe in trace.around.overslept)
+    late = sum(max(0, min(look.end, call.end) - max(look.start, call.start)) for look in trace.around.looks)
     paused = sum(max(0, min(pause.end, call.end) - max(pause.start, call.start)) for pause in trace.around.pauses)
     return late + paused >= DISTURBED * call.duration
 

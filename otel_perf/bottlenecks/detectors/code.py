@@ -28,6 +28,20 @@ def _length(pieces: Sequence[Piece]) -> int:
     return sum(piece.end - piece.start for piece in pieces)
 
 
+def _own(trace: Trace, activity: Activity, least: float) -> list[Piece]:
+    """What is left of an activity's own time on the path, if that is ``least`` ns or more."""
+    if activity.end - activity.start < least:
+        return []
+    pieces = trace.pieces(activity.has)
+    return pieces if _length(pieces) >= least else []
+
+
+def _contended(activity: Activity, waited: float) -> bool:
+    """Whether ``waited`` (ns without a CPU) may have been for the interpreter: in many turns, and while others ran."""
+    others = activity.process - activity.cpu
+    return activity.queue.turns >= waited / TURN and others >= BUSY * waited
+
+
 def _most(trace: Trace, pieces: Sequence[Piece]) -> Record:
     spent: dict[int, int] = {}
     for piece in pieces:
@@ -45,7 +59,7 @@ def _ran_meanwhile(trace: Trace, activity: Activity) -> list[Place | None]:
     for margin in (0, AROUND):
         found = [
             stack
-            for look in trace.around.overslept
+            for look in trace.around.looks
             if activity.start - margin < look.end and look.start <= activity.end
             for thread, stack in look.hogs
             if thread != activity.thread
@@ -94,15 +108,9 @@ class GilWait(Switched):
         """Own time without CPU and not in the run queue, in many turns, while other threads used the CPU."""
         for activity in trace.activities:
             least = max(self.least * 1e9, self.share * trace.duration)
-            if activity.end - activity.start < least:
-                continue
-            pieces = trace.pieces(activity.has)
-            own = _length(pieces)
-            waited = own - activity.cpu
-            if waited < least or activity.cpu < RUNS * own:
-                continue
-            others = activity.process - activity.cpu
-            if activity.queue.turns < waited / TURN or others < BUSY * waited:
+            pieces = _own(trace, activity, least)
+            waited = _length(pieces) - activity.cpu
+            if waited < least or activity.cpu < RUNS * _length(pieces) or not _contended(activity, waited):
                 continue
             hog, _ = most_common(_ran_meanwhile(trace, activity))
             if hog is None:
@@ -127,14 +135,9 @@ class CpuBound(Switched):
     def find(self, trace: Trace) -> Iterator[Finding]:
         """By the thread's own CPU time: never across an await."""
         for activity in trace.activities:
-            if activity.cpu < self.least * 1e9:
-                continue
-            pieces = trace.pieces(activity.has)
-            own = _length(pieces)
-            cpu = min(activity.cpu, own)
-            if cpu < max(self.least * 1e9, self.share * own):
-                continue
-            yield from _own_time(self.kind, trace, activity, pieces, "computed")
+            pieces = _own(trace, activity, self.least * 1e9)
+            if pieces and activity.cpu >= max(self.least * 1e9, self.share * _length(pieces)):
+                yield from _own_time(self.kind, trace, activity, pieces, "computed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +151,8 @@ class SelfTime(Switched):
     def find(self, trace: Trace) -> Iterator[Finding]:
         """Not what only awaits: of a coroutine only what it hands to a thread counts."""
         for activity in trace.activities:
-            least = max(self.least * 1e9, self.share * trace.duration)
-            if activity.end - activity.start < least:
-                continue
-            pieces = trace.pieces(activity.has)
-            own = _length(pieces)
-            if own < least:
-                continue
-            blocked = own - activity.cpu
-            others = activity.process - activity.cpu
-            if activity.queue.turns < blocked / TURN or others < BUSY * blocked:  # else it may have been the GIL
+            pieces = _own(trace, activity, max(self.least * 1e9, self.share * trace.duration))
+            if pieces and not _contended(activity, _length(pieces) - activity.cpu):
                 yield from _own_time(self.kind, trace, activity, pieces, "spent")
 
 

@@ -17,20 +17,24 @@ import ast
 import inspect
 import linecache
 import re
+import sys
+from contextlib import suppress
 from enum import Enum
 from functools import lru_cache
 from tokenize import TokenError
 from typing import TYPE_CHECKING, Final
 
-from otel_perf.bottlenecks.function_source import NEVER_IO, WRITE, Source, callee, names_in, path_of, walk
-from otel_perf.bottlenecks.value_flow import MAYBE, NO, SURE
-from otel_perf.bottlenecks.value_walk import Walk
+from otel_perf.bottlenecks import frames
+from otel_perf.bottlenecks.dependence.flow import MAYBE, NO, SURE
+from otel_perf.bottlenecks.dependence.source import NEVER_IO, WRITE, Source, callee, names_in, path_of, walk
+from otel_perf.bottlenecks.dependence.walker import Walk
+from otel_perf.bottlenecks.place import DEPTH
 from otel_perf.core.guard import Guard
 
 if TYPE_CHECKING:
     from types import CodeType
 
-    from otel_perf.bottlenecks.function_source import Function, Site
+    from otel_perf.bottlenecks.dependence.source import Function, Site
 
 _WRITING_SQL: Final = re.compile(
     r"\s*(insert|update|delete|merge|replace|create|drop|alter|begin|commit)\b", re.IGNORECASE
@@ -55,6 +59,10 @@ class Dependence(Enum):
 _guard = Guard("bottlenecks.dependence")
 
 
+class _BusyError(Exception):
+    """The app is parsing code: ask again later."""
+
+
 def between(code: CodeType, first_line: int, second_line: int) -> Dependence:
     """Whether the call at `second_line` may depend on the one at `first_line`, neighbours in one frame of `code`.
 
@@ -65,7 +73,7 @@ def between(code: CodeType, first_line: int, second_line: int) -> Dependence:
     Thread-safe. Never raises: no source, source that is not what was compiled, lambdas and generator expressions
     are `UNKNOWN`.
     """
-    with _guard:
+    with _guard, suppress(_BusyError):
         return _decide(code, code.co_filename, first_line, second_line)
     return Dependence.UNKNOWN
 
@@ -75,7 +83,7 @@ def may_repeat(code: CodeType, line: int) -> bool:
 
     Cost and safety as of :func:`between`.
     """
-    with _guard:
+    with _guard, suppress(_BusyError):
         try:
             source = _source(code, code.co_filename)
         except (SyntaxError, TokenError, ValueError, RecursionError, MemoryError):
@@ -112,13 +120,28 @@ def _source(code: CodeType, filename: str) -> Source | None:
     if not (0 < start <= len(lines) and owner and owner[0].isidentifier()):
         return None
     text = "".join(inspect.getblock(lines[start - 1 :]))
-    tree = ast.parse(f"if 1:\n{text}" if text[:1].isspace() else f"\n{text}")
+    tree = _parse(f"if 1:\n{text}" if text[:1].isspace() else f"\n{text}")
     ast.increment_lineno(tree, start - 2)
     top = tree.body[0]
     function = top.body[0] if isinstance(top, ast.If) else top
     if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) or function.name != owner[0]:
         return None
     return Source(function, code.co_freevars) if _compiled_from(function, code) else None
+
+
+def _parse(text: str) -> ast.Module:
+    # Before 3.11.8 (gh-106905) a parse that finds place in the midst of another thread's makes that one fail.
+    if sys.version_info < (3, 11, 8) and any(
+        {code for code, _, _ in stack} & _PARSING == {ast.parse.__code__} for stack in frames.threads(DEPTH).values()
+    ):
+        raise _BusyError
+    try:
+        return ast.parse(text)
+    except SystemError as error:  # it was ours that failed
+        raise _BusyError from error
+
+
+_PARSING: Final = {ast.parse.__code__, _parse.__code__}
 
 
 def _compiled_from(function: Function, code: CodeType) -> bool:

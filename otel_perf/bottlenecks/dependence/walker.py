@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from otel_perf.bottlenecks.function_source import (
+from otel_perf.bottlenecks.dependence.flow import MAYBE, NO, SURE, Flow, Loop, again, join, most
+from otel_perf.bottlenecks.dependence.source import (
     COLLECTORS,
     COMPREHENSIONS,
     OBSERVERS,
@@ -18,12 +19,11 @@ from otel_perf.bottlenecks.function_source import (
     path_of,
     walk,
 )
-from otel_perf.bottlenecks.value_flow import MAYBE, NO, SURE, Flow, Loop, again, join, most
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from otel_perf.bottlenecks.function_source import Path, Site, Source
+    from otel_perf.bottlenecks.dependence.source import Path, Site, Source
 
 
 class Walk:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from otel_perf.bottlenecks.function_source import Path
+    from otel_perf.bottlenecks.dependence.source import Path
 
 Loop: TypeAlias = ast.For | ast.AsyncFor | ast.While
 
