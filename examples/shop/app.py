@@ -31,6 +31,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     folder = models.data_folder()
     engine = models.connect(folder)
     checkouts = ThreadPoolExecutor(1 if SLOW.pool else 16, thread_name_prefix="checkout")
+    app.state.checkouts = checkouts
     asyncio.get_running_loop().set_default_executor(checkouts)
     # The provider is on this machine: no proxy between.
     with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:

@@ -19,7 +19,7 @@ class Faults:
     loop_block: bool = False  # POST /orders sleeps on the event loop
     cache_off: bool = False  # products are read from the database each time
     leak: bool = False  # every product page ever shown is kept
-    pool: bool = False  # one thread for all checkouts
+    pool: bool = False  # one thread for all checkouts, and for their receipts
 
 
 def parse(text: str) -> Faults:
