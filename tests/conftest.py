@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from otel_perf.bottlenecks import analyst, watchdog
 from otel_perf.core import guard, threads
 from otel_perf.store import drain, writer
 
@@ -24,6 +25,7 @@ def _measured(function, arguments):
 
 
 writer.start_new_thread = drain.start_new_thread = _measured
+analyst.start_new_thread = watchdog.start_new_thread = _measured
 
 
 @pytest.fixture(autouse=True)

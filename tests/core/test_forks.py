@@ -26,6 +26,7 @@ def test_hooks_run_around_a_fork_and_end_when_removed():
             call()
     seen.clear()
     forks._before()
+    forks._parent()
     assert seen == []
 
 
