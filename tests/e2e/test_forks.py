@@ -10,6 +10,7 @@ from tests.e2e.support import wait_for
 from tests.stored import points, spans
 
 ROUNDS = 300
+UNMEASURED = {"COVERAGE_PROCESS_CONFIG": ""}  # coverage would take as long again as the program
 
 PROGRAM = """
 import logging, os, sys, threading, time
@@ -58,7 +59,9 @@ print(hung, sum(made))
 
 def test_rounds_of_fork_under_load(home):
     # The program has threads of its own, of which Python 3.12 warns.
-    done = programs.run(PROGRAM, home, str(ROUNDS), timeout=300, PYTHONWARNINGS="ignore::DeprecationWarning")
+    done = programs.run(
+        PROGRAM, home, str(ROUNDS), timeout=300, PYTHONWARNINGS="ignore::DeprecationWarning", **UNMEASURED
+    )
     assert done.err == ""
     hung, made = map(int, done.out.split())
     assert hung == 0
@@ -157,7 +160,7 @@ for _ in range(5):
 def test_many_processes_open_one_home_at_once(home, workers):
     program = "from opentelemetry import trace\ntrace.get_tracer('t').start_span('x').end()"
     shell = f'for i in $(seq {workers}); do {sys.executable} -c "$PROGRAM" & done; wait'
-    environ = programs.environment(home, PROGRAM=program)
+    environ = programs.environment(home, PROGRAM=program, **UNMEASURED)
     done = subprocess.run(
         [str(programs.BIN / "opentelemetry-instrument"), "/bin/sh", "-c", shell],
         env=environ, capture_output=True, text=True, timeout=120, check=True,
