@@ -1,8 +1,8 @@
-"""Compiles the two parts in C into the wheel, where that can be done.
+"""Compiles the parts in C into the wheel, where that can be done.
 
 It takes Linux, CPython with a GIL, a C compiler and Python's headers. Without one of them the wheel is a pure one:
-calls cost 1.3 µs instead of 0.5, and Python 3.11 does not look at other threads' stacks. Nothing else changes, so that
-no failure here stops an installation.
+calls cost 1.3 µs instead of 0.5, hits of a cached function ten times as much, and Python 3.11 does not look at other
+threads' stacks. Nothing else changes, so that no failure here stops an installation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCES = (Path("otel_perf/calls/_fast.c"), Path("otel_perf/bottlenecks/_frames.c"))
+SOURCES = tuple(map(Path, ("otel_perf/calls/_fast.c", "otel_perf/bottlenecks/_frames.c", "otel_perf/memory/_lookup.c")))
 FLAGS = ("-O2", "-fPIC", "-shared", "-fno-strict-aliasing")
 
 

@@ -14,14 +14,20 @@ if TYPE_CHECKING:
     from otel_perf.calls.decorators import monitored as monitored
     from otel_perf.distro import setup as setup
     from otel_perf.distro import shutdown as shutdown
+    from otel_perf.memory.cached import cached as cached
+    from otel_perf.memory.caches import LRUCache as LRUCache
+    from otel_perf.memory.caches import TTLCache as TTLCache
 
 _HOME_OF = {
+    "LRUCache": "otel_perf.memory.caches",
+    "TTLCache": "otel_perf.memory.caches",
+    "cached": "otel_perf.memory.cached",
     "monitored": "otel_perf.calls.decorators",
     "setup": "otel_perf.distro",
     "shutdown": "otel_perf.distro",
 }
 
-__all__ = ["__version__", "monitored", "setup", "shutdown"]
+__all__ = ["LRUCache", "TTLCache", "__version__", "cached", "monitored", "setup", "shutdown"]
 
 
 def __getattr__(name: str) -> object:

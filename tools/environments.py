@@ -76,8 +76,8 @@ def _install(folder: Path, *arguments: str) -> None:
 def _is_installed(folder: Path) -> bool:
     for record in folder.glob("lib/python*/site-packages/otel_perf-*.dist-info/direct_url.json"):
         # Entry points and dependencies are read from the metadata of the last install, and it compiled.
-        made_of = ("pyproject.toml", "hatch_build.py", "otel_perf/calls/_fast.c", "otel_perf/bottlenecks/_frames.c")
-        return record.stat().st_mtime >= max((ROOT / name).stat().st_mtime for name in made_of)
+        made_of = (ROOT / "pyproject.toml", ROOT / "hatch_build.py", *ROOT.glob("otel_perf/*/_*.c"))
+        return record.stat().st_mtime >= max(file.stat().st_mtime for file in made_of)
     return False
 
 

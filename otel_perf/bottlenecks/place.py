@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import sysconfig
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -12,31 +10,17 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from otel_perf.core.owner import APP, LIBRARY, owner
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import CodeType, FrameType
 
 DEPTH: Final = 200  # frames that are looked at
 CALLERS: Final = 8  # frames that are remembered of a line
-FILES: Final = 10_000  # file names whose owner is remembered
-
-_PACKAGES: Final = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
-_OURS: Final = str(Path(__file__).resolve().parent.parent) + os.sep
-_STDLIB: Final = tuple(
-    {
-        str(Path(path)) + os.sep
-        for name in ("stdlib", "platstdlib")
-        if (path := sysconfig.get_path(name)) is not None
-    }
-)  # fmt: skip
-# What a bare frame of these files says is nothing: they stand between every call and its work.
-_MACHINERY: Final = ("opentelemetry", "wrapt", "_pytest", "pluggy")
 
 _LOOPS: Final = ("asyncio/events.py", "asyncio/base_events.py", "asyncio/runners.py", "uvloop/__init__.py")
 _RUNS: Final = frozenset({"_run", "_run_once", "run_forever", "run_until_complete", "run"})
-
-APP, LIBRARY, MACHINE = 2, 1, 0  # whose a file is; MACHINE: Python's own, OpenTelemetry's, ours
-_owners: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +41,6 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}"
-
-
-def owner(filename: str) -> int:
-    """Whose code a file is. About 0.1 µs for a known one."""
-    known = _owners.get(filename)
-    if known is None:
-        known = _owner(filename)
-        if len(_owners) < FILES:
-            _owners[filename] = known
-    return known
-
-
-def _owner(filename: str) -> int:
-    if filename.startswith(("<frozen", "<string>", "<template>", "<attrs", _OURS)):
-        return MACHINE
-    for mark in _PACKAGES:
-        _, found, rest = filename.rpartition(mark)
-        if found:
-            return MACHINE if rest.startswith(_MACHINERY) else LIBRARY
-    return MACHINE if filename.startswith(_STDLIB) else APP
 
 
 def stack_of(frame: FrameType | None) -> Iterable[tuple[CodeType, int]]:

@@ -15,7 +15,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.bottlenecks import frames
-from otel_perf.bottlenecks.place import APP, DEPTH, MACHINE, inside_loop, owner, place_of
+from otel_perf.bottlenecks.place import DEPTH, inside_loop, place_of
+from otel_perf.core.owner import APP, MACHINE, owner
 
 if TYPE_CHECKING:
     from types import CodeType

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import trace
 
 from otel_perf.bottlenecks import frames
-from otel_perf.bottlenecks.place import APP, DEPTH, owner
+from otel_perf.bottlenecks.place import DEPTH
 from otel_perf.bottlenecks.root import CLIENT, ENDLESS, Root
 from otel_perf.bottlenecks.run_queue import OwnFile, account
 from otel_perf.bottlenecks.stacks import RUNNING, Sample, Stack, of_task, of_thread
+from otel_perf.core.owner import APP, owner
 from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Memory: what the process uses, as gauges with the conventions' names."""
+"""Memory: what the process uses and what its caches do, as metrics. See DESIGN 5.3."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ if TYPE_CHECKING:
 
 
 class MemoryFeature(Feature[NoSettings]):
-    """Process and garbage-collector gauges."""
+    """Gauges of the process, the garbage collector and every cache."""
 
     name = "memory"
-    summary = "memory, CPU, threads, descriptors and GC of the process as metrics"
+    summary = "memory, CPU, threads, descriptors, GC and caches of the process as metrics"
 
     def install(self, settings: NoSettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""
-        from otel_perf.memory.gauges import install
+        from otel_perf.memory import gauges
+        from otel_perf.memory.cache_metrics import CacheMetrics
+        from otel_perf.memory.discovery import CachetoolsCaches, FunctoolsCaches, own
 
-        install(host.census, undo)
+        gauges.install(host.census, undo)
+        functions, cachetools = FunctoolsCaches(), CachetoolsCaches()
+        functions.install(undo)
+        cachetools.install(undo)
+        CacheMetrics((own, functions.read, cachetools.read)).install(host.census, undo)
 
 
 FEATURE = MemoryFeature()

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from otel_perf.bottlenecks import place
-from otel_perf.bottlenecks.place import APP, DEPTH, FILES, LIBRARY, MACHINE, here, owner, place_of, stack_of
+from otel_perf.bottlenecks.place import DEPTH, here, place_of, stack_of
+from otel_perf.core.owner import APP, FILES, LIBRARY, MACHINE, _owners, owner
 
 SITE = sysconfig.get_path("purelib")
 
@@ -42,7 +43,7 @@ def test_whose_a_file_is(filename, expected):
 def test_files_are_remembered_up_to_a_limit():
     for number in range(FILES + 100):
         owner(f"/srv/generated/{number}.py")
-    assert len(place._owners) <= FILES
+    assert len(_owners) <= FILES
 
 
 def compiled(filename, text):

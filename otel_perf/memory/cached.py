@@ -1,0 +1,340 @@
+"""``@cached``: a function's results, kept within limits; concurrent misses of one key are computed once.
+
+Usable where :func:`functools.lru_cache` was. What it adds: bytes and expiry as limits, methods that do not keep their
+instances alive, coroutines, one computation for all that wait for it, and giving back under memory pressure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import threading
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+from otel_perf.core.forks import on_fork
+from otel_perf.core.guard import Guard
+from otel_perf.core.threads import get_ident
+from otel_perf.memory.limited import Store
+from otel_perf.memory.lookup import Cached
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+PATIENCE: Final = 10.0  # seconds to wait for another thread's result; then compute it here, too
+_MISSING: Final = object()
+_guard = Guard("memory.caches")
+
+
+@overload
+def cached(function: F, /) -> F: ...
+@overload
+def cached(
+    *,
+    max_entries: int | None = ...,
+    max_bytes: int | str | None = ...,
+    ttl: float | str | None = ...,
+    jitter: float = ...,
+    typed: bool = ...,
+    weigher: Callable[[Any, Any], int] | None = ...,
+    on_evict: Callable[[Any, Any, str], object] | None = ...,
+    name: str = ...,
+    priority: int = ...,
+    floor: int = ...,
+) -> Callable[[F], F]: ...
+def cached(  # noqa: PLR0913 - what users can set
+    function: Any = None,
+    /,
+    *,
+    max_entries: int | None = None,
+    max_bytes: int | str | None = None,
+    ttl: float | str | None = None,
+    jitter: float = 0.1,
+    typed: bool = False,
+    weigher: Callable[[Any, Any], int] | None = None,
+    on_evict: Callable[[Any, Any, str], object] | None = None,
+    name: str = "",
+    priority: int = 0,
+    floor: int = 0,
+) -> Any:
+    """Keep what the function returns, by its arguments, which have to be hashable.
+
+    Without a limit of entries or bytes, it keeps 1,024 entries. ``ttl`` is how long one lives (s, or ``"5m"``), less a
+    random share of up to ``jitter``. The other options are those of :class:`~otel_perf.memory.caches.LRUCache`; entries
+    that are used once go first (S3-FIFO). An exception is not kept. Threads, or tasks, that miss the same key at once
+    wait for the first one's result or exception, threads for 10 s at most. A method's results go with its instance,
+    which has to be weakly referable. For a coroutine function, its result is kept, not the coroutine.
+
+    Adds ``cache_info()``, ``cache_clear()``, ``cache_invalidate(*args, **kwargs)`` and ``cache_parameters()``. A hit
+    costs about as much as ``functools.lru_cache``'s where the look-up is compiled, 0.3 µs otherwise; a coroutine's
+    0.2 µs more. Thread-safe, re-entrant, safe in forked children.
+    """
+    if function is not None and not callable(function):
+        raise TypeError(
+            f"@cached: {function!r} is not a function; its options are given by name: @cached(max_entries=…)"
+        )
+    if max_entries is None and max_bytes is None:
+        max_entries = 1_024
+
+    def decorate(function: Any) -> Any:
+        if isinstance(function, staticmethod | classmethod):
+            return type(function)(decorate(function.__func__))
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"@cached: {function!r} is a generator, which can be read once; cache a list instead")
+        store = Store(
+            name or f"{function.__module__}.{function.__qualname__}", max_entries=max_entries, max_bytes=max_bytes,
+            ttl=ttl, jitter=jitter, weigher=weigher, on_evict=on_evict, policy="s3fifo", priority=priority, floor=floor,
+        )  # fmt: skip
+        kind = _Coroutines if inspect.iscoroutinefunction(function) else _Functions
+        return kind(function, store, typed).made
+
+    return decorate if function is None else decorate(function)
+
+
+class _Flight:
+    """A result that a thread is computing."""
+
+    __slots__ = ("done", "error", "thread", "value")
+
+    def __init__(self) -> None:
+        self.thread = get_ident()
+        self.done = threading.Event()
+        self.value: Any = _MISSING
+        self.error: Exception | None = None
+
+
+class _Functions:
+    """The part of a cached function that is not a hit."""
+
+    def __init__(self, function: Any, store: Store, typed: bool) -> None:
+        self.function = function
+        self.store = store
+        self.flights: dict[Any, Any] = {}
+        self.lookup = Cached(store.entries, self.miss, typed)
+        self.lookup.method = _is_method(function)
+        self.keys: dict[int, set[Any]] = {}  # of a method: by id() of an instance
+        self.references: dict[int, Any] = {}
+        self.gone: deque[set[Any]] = deque()  # keys of instances that are no more
+        store.counted = self.lookup
+        self.made = self.wrapper()
+        functools.update_wrapper(self.made, function)
+        self.made.cache_info = store.info
+        self.made.cache_clear = self.clear
+        self.made.cache_invalidate = self.invalidate
+        self.made.cache_parameters = self.parameters
+        _all.add(self)
+
+    def wrapper(self) -> Any:
+        """What the user calls."""
+        return self.lookup
+
+    def miss(self, key: Any, args: tuple[Any, ...], keywords: dict[str, Any] | None) -> Any:
+        """Compute, or wait for the thread that is at it."""
+        if key is None:
+            self.adopt(args[0])
+            return self.lookup(*args, **keywords or {})
+        entry, flight, own = self.begin(key, _Flight)
+        if entry is not None:
+            return entry.value
+        if own is None:
+            # A finaliser or a signal handler may ask for what its own thread is computing.
+            if flight.thread != get_ident() and flight.done.wait(PATIENCE):
+                if flight.error is not None:
+                    raise flight.error
+                if flight.value is not _MISSING:
+                    return flight.value
+            value = self.function(*args, **keywords or {})
+            self.keep(key, value, args)
+            return value
+        try:
+            own.value = self.function(*args, **keywords or {})
+            self.keep(key, own.value, args)
+            return own.value
+        except Exception as error:
+            own.error = error
+            raise
+        finally:
+            self.end(key, own)
+            own.done.set()
+
+    def begin(self, key: Any, make: Callable[[], Any]) -> tuple[Any, Any, Any]:
+        """An entry that came meanwhile; or who computes ``key`` already; or what was made now to say so."""
+        self.forget()
+        store = self.store
+        with store.lock:
+            entry = store.find(key)
+            if entry is not None:
+                self.lookup.hits += 1
+                return entry, None, None
+            store.misses += 1
+            flight = self.flights.get(key)
+            if flight is None:
+                made = self.flights[key] = make()
+                return None, None, made
+            return None, flight, None
+
+    def end(self, key: Any, own: Any) -> None:
+        """Nobody has to wait any more."""
+        with self.store.lock:
+            if self.flights.get(key) is own:
+                del self.flights[key]
+
+    def keep(self, key: Any, value: Any, args: tuple[Any, ...]) -> None:
+        """Store a result. A weigher that fails is logged: the caller gets its result all the same."""
+        if self.lookup.method:
+            keys = self.keys.get(id(args[0]))
+            if keys is None:
+                return
+            keys.add(key)
+        with _guard:
+            self.store.put(key, value)
+
+    # --- methods ------------------------------------------------------------------------------------
+
+    def adopt(self, instance: Any) -> None:
+        """Let a token stand for ``instance`` in keys, until it is gone."""
+        number = id(instance)
+
+        def gone(reference: Any) -> None:
+            # This runs wherever an instance goes, perhaps under the cache's lock, perhaps in another thread: the
+            # token has to go at once, since the number may be another instance's next.
+            if self.references.get(number) is reference:
+                self.lookup.tokens.pop(number, None)
+                del self.references[number]
+                self.gone.append(self.keys.pop(number))
+
+        try:
+            reference = weakref.ref(instance, gone)
+        except TypeError:
+            raise TypeError(
+                f"@cached: a {type(instance).__name__} cannot be referred to weakly; add '__weakref__' to its __slots__"
+            ) from None
+        with self.store.lock:
+            if number not in self.lookup.tokens:
+                self.keys[number] = set()
+                self.references[number] = reference
+                self.lookup.tokens[number] = object()
+
+    def forget(self) -> None:
+        """Drop the results of instances that are no more."""
+        while self.gone:
+            try:
+                keys = self.gone.popleft()
+            except IndexError:
+                return
+            for key in keys:
+                self.store.remove(key)
+
+    # --- for users ----------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Drop all results, and begin to count anew."""
+        self.store.clear()
+        self.lookup.hits = self.store.misses = self.store.evictions = self.store.expirations = 0
+
+    def invalidate(self, *args: Any, **keywords: Any) -> bool:
+        """Drop the result for these arguments, of a method with its instance; whether there was one."""
+        key = self.lookup.key(*args, **keywords)
+        return key is not None and self.store.remove(key) is not None
+
+    def parameters(self) -> dict[str, Any]:
+        """The options."""
+        store = self.store
+        return {
+            "maxsize": store.max_entries, "typed": self.lookup.typed, "max_bytes": store.max_bytes, "ttl": store.ttl,
+        }  # fmt: skip
+
+
+class _Missed:
+    """What a look-up gives for a coroutine that has to be awaited."""
+
+    __slots__ = ("args", "key", "keywords")
+
+    def __init__(self, key: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        self.key = key
+        self.args = args
+        self.keywords = keywords
+
+
+class _Task:
+    """A result that a task is computing."""
+
+    __slots__ = ("future", "loop", "task")
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.task = asyncio.current_task()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+
+
+class _Coroutines(_Functions):
+    """The same for a coroutine function."""
+
+    def wrapper(self) -> Any:
+        lookup, compute = self.lookup, self.compute
+
+        async def cached(*args: Any, **keywords: Any) -> Any:
+            found = lookup(*args, **keywords)
+            return await compute(found) if type(found) is _Missed else found
+
+        return cached
+
+    def miss(self, key: Any, args: tuple[Any, ...], keywords: dict[str, Any] | None) -> Any:
+        if key is None:
+            self.adopt(args[0])
+            return self.lookup(*args, **keywords or {})
+        return _Missed(key, args, keywords or {})
+
+    async def compute(self, missed: _Missed) -> Any:
+        """Compute, or wait for the task that is at it."""
+        key = missed.key
+        entry, flight, own = self.begin(key, _Task)
+        if entry is not None:
+            return entry.value
+        if own is None:
+            if flight.loop is asyncio.get_running_loop() and flight.task is not asyncio.current_task():
+                await asyncio.wait((flight.future,), timeout=PATIENCE)
+                if flight.future.done() and flight.future.result() is not _MISSING:
+                    return flight.future.result()
+            value = await self.function(*missed.args, **missed.keywords)
+            self.keep(key, value, missed.args)
+            return value
+        try:
+            value = await self.function(*missed.args, **missed.keywords)
+            self.keep(key, value, missed.args)
+            own.future.set_result(value)
+            return value
+        except Exception as error:
+            own.future.set_exception(error)
+            own.future.exception()  # nobody may be waiting for it
+            raise
+        finally:
+            self.end(key, own)
+            if not own.future.done():  # cancelled: who waits computes for itself
+                own.future.set_result(_MISSING)
+
+
+def _is_method(function: Any) -> bool:
+    """Whether it is defined in a class and its first parameter is called ``self``."""
+    place = getattr(function, "__qualname__", "").rpartition(".")[0]
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return bool(place) and not place.endswith("<locals>") and code is not None and code.co_varnames[:1] == ("self",)
+
+
+_all: weakref.WeakSet[_Functions] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    own = get_ident()
+    for functions in list(_all):
+        # Other threads are not there to finish; a task of this one may go on.
+        functions.flights = {
+            key: flight for key, flight in list(functions.flights.items()) if getattr(flight, "thread", own) == own
+        }
+
+
+on_fork(child=_after_fork_in_child)

@@ -1,0 +1,200 @@
+"""Which entry a full cache drops.
+
+A policy owns the dictionary of the entries and the order in which they would go. Its methods are called under the
+cache's lock, but what they call may re-enter the cache in the same thread: a key's ``__eq__``, a finaliser that the
+garbage collector runs, a signal handler, which may also raise. So each step is one of a built-in type's and leaves
+everything as another call may find it: an entry may be queued and gone, which is seen when its turn comes, or there
+and not queued, for which the queues are made anew when they are too short. Only plain dictionaries are asked for keys:
+they stand it when a comparison changes them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from array import array
+from collections import deque
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SMALL: Final = 0.05  # share of the entries that are on trial
+TRIES: Final = 3  # times that an entry that was hit is passed over, at most
+REMEMBERED: Final = 4_096  # keys that were dropped on trial, where there is no limit of entries
+SLACK: Final = 64  # entries that may be queued and gone, beside a quarter of those that are there
+_MASK: Final = 2**64 - 1
+
+
+class Policy(ABC):
+    """Not thread-safe; see the module."""
+
+    def __init__(self) -> None:
+        self.entries: dict[Any, Any] = {}
+
+    def add(self, entry: Any) -> Any:
+        """Put ``entry`` in, if its key is not; the entry that is in now."""
+        found = self.entries.setdefault(entry.key, entry)
+        if found is entry:
+            self._queue(entry)
+            if self._queued() > 1.25 * len(self.entries) + SLACK:
+                self._queue_anew()
+        return found
+
+    def remove(self, entry: Any) -> bool:
+        """Take exactly this entry out; whether it was in."""
+        found = self.entries.pop(entry.key, None)
+        if found is entry:
+            return True
+        if found is not None:  # a newer one, put in by what the look-up called
+            self.entries.setdefault(entry.key, found)
+        return False
+
+    def victim(self) -> Any:
+        """Take the next entry to drop out, and return it; ``None`` if there is none."""
+        if self._queued() < len(self.entries):  # a step was interrupted
+            self._queue_anew()
+        found = self._next()
+        if found is None and self.entries:
+            self._queue_anew()
+            found = self._next()
+        return found
+
+    def clear(self) -> list[Any]:
+        """Take all entries out, and return them; one by one, since what goes may look."""
+        taken = [entry for entry in list(self.entries.values()) if self.remove(entry)]
+        self._queue_anew()
+        return taken
+
+    @abstractmethod
+    def touch(self, entry: Any) -> None:
+        """The entry was used."""
+
+    @abstractmethod
+    def _queue(self, entry: Any) -> None:
+        """Have a new entry in the order."""
+
+    @abstractmethod
+    def _queued(self) -> int:
+        """Entries in the order, those included that are gone."""
+
+    @abstractmethod
+    def _queue_anew(self) -> None:
+        """Have exactly the entries that are there in the order."""
+
+    @abstractmethod
+    def _next(self) -> Any:
+        """As :meth:`victim`, of those that are queued."""
+
+
+class Lru(Policy):
+    """The least recently used entry goes.
+
+    A use only stamps the entry. A heap has each entry with a stamp that it had once; what comes out on top with an
+    older stamp than it has goes back with that. So what comes out with its own stamp has the least of all.
+    """
+
+    def __init__(self, max_entries: int | None = None) -> None:
+        super().__init__()
+        self._stamp = count(1).__next__
+        self._heap: list[tuple[int, Any]] = []
+
+    def touch(self, entry: Any) -> None:
+        """A stamp."""
+        entry.used = self._stamp()
+
+    def _queue(self, entry: Any) -> None:
+        entry.used = stamp = self._stamp()
+        heappush(self._heap, (stamp, entry))
+
+    def _queued(self) -> int:
+        return len(self._heap)
+
+    def _queue_anew(self) -> None:
+        heap = [(entry.used, entry) for entry in list(self.entries.values())]
+        heapify(heap)
+        self._heap = heap
+
+    def _next(self) -> Any:
+        entry: Any
+        while self._heap:
+            try:
+                stamp, entry = heappop(self._heap)
+            except IndexError:
+                return None
+            there = self.entries.get(entry.key) is entry
+            if there:
+                if entry.used != stamp:
+                    heappush(self._heap, (entry.used, entry))
+                elif self.remove(entry):
+                    return entry
+        return None
+
+
+class S3Fifo(Policy):
+    """Entries that are used once go first, so that a scan does not push out what is used often.
+
+    S3-FIFO (Yang et al., "FIFO Queues are All You Need for Cache Eviction", SOSP 2023). New entries are on trial in a
+    small queue; one that was used there moves to the main queue, where uses earn it another round. A key that was
+    dropped on trial and comes again goes to the main queue at once: a table of hashes remembers it.
+    """
+
+    def __init__(self, max_entries: int | None = None) -> None:
+        super().__init__()
+        self._small: deque[Any] = deque()
+        self._main: deque[Any] = deque()
+        # 4 bytes an entry; of two keys with one place the later is remembered.
+        self._dropped = array("Q", bytes(8 * max(64, (max_entries or 2 * REMEMBERED) // 2)))
+
+    def touch(self, entry: Any) -> None:
+        """A count, of which a few are enough."""
+        entry.used += 1
+
+    def _queue(self, entry: Any) -> None:
+        digest = hash(entry.key) & _MASK
+        place = digest % len(self._dropped)
+        if self._dropped[place] == digest:
+            self._dropped[place] = 0
+            entry.main = True
+            self._main.append(entry)
+        else:
+            self._small.append(entry)
+
+    def _queued(self) -> int:
+        return len(self._small) + len(self._main)
+
+    def _queue_anew(self) -> None:
+        entries = list(self.entries.values())
+        queued = {id(entry): entry for queue in (self._small, self._main) for entry in list(queue)}
+        there = set(map(id, entries))
+        order = [entry for number, entry in queued.items() if number in there]
+        order += [entry for entry in entries if id(entry) not in queued]
+        self._small = deque([entry for entry in order if not entry.main])
+        self._main = deque([entry for entry in order if entry.main])
+
+    def _next(self) -> Any:
+        for _ in range((TRIES + 2) * self._queued() + 1):
+            queue = self._small
+            if not queue or (self._main and len(queue) <= max(1, SMALL * len(self.entries))):
+                queue = self._main
+            try:
+                entry: Any = queue.popleft()
+            except IndexError:
+                return None
+            gone = self.entries.get(entry.key) is not entry
+            if gone:
+                continue
+            if entry.used:
+                entry.used = min(entry.used, TRIES) - 1 if entry.main else 0
+                entry.main = True
+                self._main.append(entry)
+            elif self.remove(entry):
+                if not entry.main:
+                    digest = hash(entry.key) & _MASK
+                    self._dropped[digest % len(self._dropped)] = digest
+                return entry
+        return None  # others use them as fast as they are passed over
+
+
+POLICIES: Final[dict[str, Callable[[int | None], Policy]]] = {"lru": Lru, "s3fifo": S3Fifo}
