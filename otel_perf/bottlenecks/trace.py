@@ -190,7 +190,8 @@ class Trace(Claims):
                 continue
             record = Record(SpanKind.INTERNAL, work.submitted, work.ended, work.thread, handing.span)
             record.work = work
-            parent = next((other for other in reversed(made) if _is_inside(work, other.work)), handing)
+            around = next((other for other in reversed(made) if _is_inside(work, other.work)), handing)
+            parent = handing if _is_below(handing, around) else around  # a span of its own was open in that work
             for above in {id(parent): parent, id(handing): handing}.values():
                 siblings, above.children = above.children, []
                 for child in siblings:
@@ -216,6 +217,13 @@ class Trace(Claims):
             if len(record.children) > 1:
                 nest_calls(record)
             ahead.extend((child, activity) for child in record.children)
+
+
+def _is_below(record: Record, above: Record) -> bool:
+    at: Record | None = record
+    while at is not None and at is not above:
+        at = at.parent
+    return at is not None
 
 
 def _is_inside(work: Work, other: Work | None) -> bool:

@@ -208,7 +208,9 @@ class Watchdog:
     def _listen(self, now: int, roots: list[Root], stacks: dict[int, frames.Stack]) -> None:
         busy = {id(root.loop) for root in roots if root.loop is not None}
         for key, heart in list(self._hearts.items()):
-            if not heart.loop.is_running():  # it has stopped, and blocks nobody
+            if not heart.loop.is_running():  # it has stopped, perhaps at once after it was blocked
+                if heart.stacks and heart.answered >= heart.sent:
+                    self._record(heart)
                 del self._hearts[key]
                 continue
             if heart.sent > heart.answered:

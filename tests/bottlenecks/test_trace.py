@@ -124,6 +124,22 @@ def test_work_that_work_hands_over_is_below_it():
     assert names(inner) == {"leaf"}
 
 
+def test_work_that_a_span_in_work_hands_over_is_below_that_span():
+    """GIVEN a handler in a thread, with a span of its own, that waits for a pool THEN that wait is not its own time."""
+    tree = Tree(0, 100)
+    tree.work(0, 5, 95, thread=2)
+    step = tree.add(6, 94, name="step", thread=2)
+    tree.work(20, 30, 80, thread=3, submitter=2, span_id=step)
+    tree.add(40, 70, parent=step, name="leaf", kind=CLIENT, thread=3)
+    trace = tree.trace()
+    (outer,) = trace.top.children
+    assert names(outer) == {"step"}
+    (inner,) = outer.children[0].children
+    assert (inner.start, inner.end, names(inner)) == (20, 80, {"leaf"})
+    handler = trace.activities[0]
+    assert sum(piece.end - piece.start for piece in trace.pieces(handler.has)) == 35
+
+
 @pytest.mark.parametrize("ended", [0, 300])
 def test_work_that_outlives_its_root_is_no_longer_than_it(ended):
     tree = Tree(0, 100)

@@ -79,6 +79,22 @@ def test_a_loop_that_stood_still_between_two_runs_was_not_blocked(app):
     assert "loop_block" not in app.kinds()
 
 
+def test_a_loop_that_ends_with_its_block_was_blocked(app):
+    """GIVEN asyncio.run for each request, whose last act is to block WHEN the loop stops at once THEN it was seen."""
+    app = app()
+
+    async def request():
+        with app.tracer.start_as_current_span("request"):
+            await asyncio.sleep(0.03)
+            block(0.2)
+
+    for _ in range(8):
+        asyncio.run(request())
+        time.sleep(0.1)
+    blocked = [span for span, found in app.findings("loop_block")]
+    assert len(blocked) == 8
+
+
 def test_loops_that_were_closed_are_forgotten(app):
     """GIVEN an app that calls asyncio.run for each request THEN no loop stays."""
     app = app()
