@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import httpx
@@ -22,7 +22,7 @@ import requests
 from case import DATABASE, TRUST, Case, bottleneck, connect, healthy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 def compute(seconds: float) -> int:
@@ -255,6 +255,9 @@ def asks_while_others_compute(case: Case) -> Any:
 # --- gil_wait ------------------------------------------------------------------------------------------
 
 
+COMPUTED: Final = 0.08  # seconds, at most: 0.1 s would be a bottleneck by itself
+
+
 def hog(stop: threading.Event) -> int:
     """Keep the interpreter busy."""
     total = 0
@@ -299,10 +302,11 @@ def hashing(case: Case) -> Any:
 
 
 def _until_it_waited(step: Callable[[float], int], seconds: float) -> int:
-    """Compute for as long as it takes to have waited so long: the interpreter is not shared evenly."""
-    total, began, cpu = 0, time.perf_counter(), time.thread_time()
-    while time.perf_counter() - began - (time.thread_time() - cpu) < seconds:
+    """Compute until it has waited so long: the interpreter is not shared evenly."""
+    total, began, cpu, used = 0, time.perf_counter(), time.thread_time(), 0.0
+    while used < COMPUTED and time.perf_counter() - began - used < seconds:
         total += step(0.005)
+        used = time.thread_time() - cpu
     return total
 
 
