@@ -289,7 +289,7 @@ def _threads(run: Any, number: int) -> Iterator[None]:
 
 
 def _hogs(case: Case) -> int:
-    return {1.5: 2, 2.5: 3, 5.0: 5}[case.strength]  # so many that little computing waits for long
+    return {1.5: 2, 2.5: 2, 5.0: 3}[case.strength]  # so many that little computing waits for long
 
 
 def hogs(case: Case) -> Any:
