@@ -12,22 +12,51 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from otel_perf.calls.decorators import monitored as monitored
+    from otel_perf.core.cleaning import cleanup_task as cleanup_task
     from otel_perf.distro import setup as setup
     from otel_perf.distro import shutdown as shutdown
     from otel_perf.memory.cached import cached as cached
     from otel_perf.memory.caches import LRUCache as LRUCache
     from otel_perf.memory.caches import TTLCache as TTLCache
+    from otel_perf.memory.collections import BoundedDeque as BoundedDeque
+    from otel_perf.memory.collections import BoundedDict as BoundedDict
+    from otel_perf.memory.collections import BoundedPriorityQueue as BoundedPriorityQueue
+    from otel_perf.memory.collections import BoundedSet as BoundedSet
+    from otel_perf.memory.pressure import on_memory_pressure as on_memory_pressure
+    from otel_perf.memory.singletons import singletons as singletons
 
 _HOME_OF = {
+    "BoundedDeque": "otel_perf.memory.collections",
+    "BoundedDict": "otel_perf.memory.collections",
+    "BoundedPriorityQueue": "otel_perf.memory.collections",
+    "BoundedSet": "otel_perf.memory.collections",
     "LRUCache": "otel_perf.memory.caches",
     "TTLCache": "otel_perf.memory.caches",
     "cached": "otel_perf.memory.cached",
+    "cleanup_task": "otel_perf.core.cleaning",
     "monitored": "otel_perf.calls.decorators",
+    "on_memory_pressure": "otel_perf.memory.pressure",
     "setup": "otel_perf.distro",
     "shutdown": "otel_perf.distro",
+    "singletons": "otel_perf.memory.singletons",
 }
 
-__all__ = ["LRUCache", "TTLCache", "__version__", "cached", "monitored", "setup", "shutdown"]
+__all__ = [
+    "BoundedDeque",
+    "BoundedDict",
+    "BoundedPriorityQueue",
+    "BoundedSet",
+    "LRUCache",
+    "TTLCache",
+    "__version__",
+    "cached",
+    "cleanup_task",
+    "monitored",
+    "on_memory_pressure",
+    "setup",
+    "shutdown",
+    "singletons",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -5,12 +5,15 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import time
 import types
 from pathlib import Path
 
 from opentelemetry import trace
 
+from otel_perf.core import cleaning
+from otel_perf.memory.caches import LRUCache
 from tests.e2e import programs
 from tests.stored import logs, spans
 
@@ -22,7 +25,7 @@ def examples(name):
 
 
 def test_the_readmes_app_gives_the_report_that_it_promises(home, tmp_path):
-    app, _ = examples("README.md")
+    app = examples("README.md")[0]
     (tmp_path / "app.py").write_text(app)
     environ = programs.environment(home)
     command = [programs.BIN / "opentelemetry-instrument", sys.executable, "app.py"]
@@ -38,7 +41,7 @@ def test_the_readmes_app_gives_the_report_that_it_promises(home, tmp_path):
 
 
 def test_the_readmes_functions_are_counted_as_it_says(home, tmp_path):
-    _, program = examples("README.md")
+    program = examples("README.md")[1]
     programs.run(program, home, cwd=tmp_path)
     command = [programs.BIN / "otel-perf", "report", "--json", "--home", home]
     report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -72,14 +75,28 @@ def test_the_names_that_a_run_emits_are_the_documented_ones(start, home):
 
     logging.getLogger("app").warning("x")  # metrics of a short life are stored once something else is
     call_every_way()
+    kept = clean_and_drop()
     with trace.get_tracer("app").start_as_current_span("slow"):
         time.sleep(0.25)
     pipeline.shutdown()
+    del kept
     metrics, _ = declared()
     emitted = {point.name for point in points(home) if point.scope.partition(".")[0] == SCOPE}
     assert emitted == {metric.name for metric in metrics} - {"perf.store.size"} | (emitted & {"perf.store.size"})
     units = {point.name: point.unit for point in points(home)}
     assert all(units[metric.name] == metric.unit for metric in metrics if metric.name in units)
+
+
+def clean_and_drop():
+    """A cleanup task that ran, and a cache that dropped an entry."""
+    cache = LRUCache("documented", max_entries=1)
+    cache.update({1: 1, 2: 2})
+    cache.get(2), cache.get(3)
+    ran = threading.Event()
+    undo = cleaning.register("documented", ran.set, 0.01)
+    assert ran.wait(5)
+    undo()
+    return cache
 
 
 def call_every_way():

@@ -58,6 +58,7 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
         from otel_perf.bottlenecks.pauses import Pauses
         from otel_perf.bottlenecks.watchdog import Watchdog
         from otel_perf.bottlenecks.work import Workshop
+        from otel_perf.core import activity
         from otel_perf.core.forks import on_fork
 
         processor = self._processor
@@ -85,6 +86,9 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
         if any(name.startswith(DETECTOR_SETTINGS) and name != SLOW for name in host.environ):
             analyst.detectors()  # a wrong setting is told when the program starts
 
+        def active() -> bool:
+            return bool(processor.roots)
+
         def begun(root: Root) -> None:
             workshop.begun()
             watchdog.begun(root)
@@ -109,6 +113,8 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
         undo.callback(setattr, processor, "holding", None)
         undo.callback(host.census.add(BOTTLENECKS, analyst.readings))
         undo.callback(host.census.add(SKIPPED, analyst.skipped))
+        activity.sources.append(active)
+        undo.callback(activity.sources.remove, active)
         pauses.install(undo)
         workshop.install(undo)
         processor.on = True

@@ -1,23 +1,45 @@
-"""Memory: what the process uses and what its caches do, as metrics. See DESIGN 5.3."""
+"""Memory: what the process uses, what its caches do, and what is given back when it is short. See DESIGN 5.3."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
-from otel_perf.core.feature import Feature, Host, NoSettings
+from otel_perf.core.feature import Feature, Host
+from otel_perf.core.settings import Size  # noqa: TC001 - read at run time
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import ExitStack
 
+EXPIRE: Final = 10.0  # seconds between looks at expired entries
 
-class MemoryFeature(Feature[NoSettings]):
-    """Gauges of the process, the garbage collector and every cache."""
+
+@dataclass(frozen=True, slots=True)
+class MemorySettings:
+    """How much memory there is, and who is told when it is short."""
+
+    limit: Size = field(
+        default=0,
+        metadata={"doc": "Memory that the process may use; 0 is what the cgroup or the machine allows (bytes)."},
+    )
+    webhook: str = field(
+        default="",
+        metadata={"doc": "A URL to which each change of the level of pressure is posted, as JSON."},
+    )
+
+
+class MemoryFeature(Feature[MemorySettings]):
+    """Gauges of the process, the garbage collector and every cache; memory pressure."""
 
     name = "memory"
-    summary = "memory, CPU, threads, descriptors, GC and caches of the process as metrics"
+    summary = "memory, CPU, threads, descriptors, GC and caches as metrics; caches give back when memory is short"
+    settings_type = MemorySettings
 
-    def install(self, settings: NoSettings, host: Host, undo: ExitStack) -> None:
+    def install(self, settings: MemorySettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""
+        from otel_perf.core import cleaning
         from otel_perf.memory import gauges
         from otel_perf.memory.cache_metrics import CacheMetrics
         from otel_perf.memory.discovery import CachetoolsCaches, FunctoolsCaches, own
@@ -27,6 +49,48 @@ class MemoryFeature(Feature[NoSettings]):
         functions.install(undo)
         cachetools.install(undo)
         CacheMetrics((own, functions.read, cachetools.read)).install(host.census, undo)
+        self._watch_pressure(settings, host, undo)
+        undo.callback(cleaning.register("otel_perf.memory: expired entries", expired, EXPIRE))
+
+    def _watch_pressure(self, settings: MemorySettings, host: Host, undo: ExitStack) -> None:
+        from otel_perf.core.forks import on_fork
+        from otel_perf.memory import pressure
+
+        read = pressure.reader(settings.limit)
+        if read is None:
+            return
+
+        def tell(what: dict[str, Any]) -> None:
+            attributes = {f"perf.memory.pressure.{name}": value for name, value in what.items()}
+            severity = "INFO" if what["level"] in {"normal", "moderate"} else "WARN"
+            host.event(pressure.PRESSURE, attributes, body=pressure.sentence(what), severity=severity)
+            if settings.webhook and what["action"] == "level":
+                from otel_perf.memory import alerts
+
+                alerts.post(settings.webhook, {"service": host.service_name, **what})
+
+        monitor = pressure.Monitor(read, tell, lambda: host.guard(self.name))
+        watcher = pressure.Watcher(monitor, lambda: host.guard(self.name))
+        undo.callback(monitor.release)
+        undo.callback(watcher.end)
+        undo.callback(on_fork(child=watcher.start))
+        for metric, source in (
+            (pressure.LIMIT, lambda: [(read().limit, {})]),
+            (pressure.UTILIZATION, lambda: [(read().share, {})]),
+            (pressure.LEVEL, lambda: [(monitor.level, {})]),
+            (pressure.RECLAIMED, monitor.readings),
+        ):
+            undo.callback(host.census.add(metric, source))
+
+
+def expired() -> Iterator[int]:
+    """Drop entries of caches that have expired, one at a time; 1 for each."""
+    caches = sys.modules.get("otel_perf.memory.limited")
+    for store in () if caches is None else list(caches.stores):
+        before = store.expirations
+        for _ in store.expire():
+            yield store.expirations - before
+            before = store.expirations
 
 
 FEATURE = MemoryFeature()

@@ -95,6 +95,23 @@ def cached(  # noqa: PLR0913 - what users can set
     return decorate if function is None else decorate(function)
 
 
+class _Token:
+    """Stands for an instance in keys, and knows which keys those are, and some that were dropped."""
+
+    __slots__ = ("keys", "most")
+
+    def __init__(self) -> None:
+        self.keys: set[Any] = set()
+        self.most = 16
+
+    def add(self, key: Any, entries: dict[Any, Any]) -> None:
+        """Know one more; now and then forget those that were dropped."""
+        if len(self.keys) >= self.most:
+            self.keys = {known for known in list(self.keys) if known in entries}
+            self.most = max(16, 2 * len(self.keys))
+        self.keys.add(key)
+
+
 class _Flight:
     """A result that a thread is computing."""
 
@@ -116,9 +133,8 @@ class _Functions:
         self.flights: dict[Any, Any] = {}
         self.lookup = Cached(store.entries, self.miss, typed)
         self.lookup.method = _is_method(function)
-        self.keys: dict[int, set[Any]] = {}  # of a method: by id() of an instance
-        self.references: dict[int, Any] = {}
-        self.gone: deque[set[Any]] = deque()  # keys of instances that are no more
+        self.references: dict[int, Any] = {}  # of a method: by id() of an instance, as the look-up's tokens are
+        self.gone: deque[_Token] = deque()  # of instances that are no more
         store.counted = self.lookup
         self.made = self.wrapper()
         functools.update_wrapper(self.made, function)
@@ -186,10 +202,10 @@ class _Functions:
     def keep(self, key: Any, value: Any, args: tuple[Any, ...]) -> None:
         """Store a result. A weigher that fails is logged: the caller gets its result all the same."""
         if self.lookup.method:
-            keys = self.keys.get(id(args[0]))
-            if keys is None:
+            token = self.lookup.tokens.get(id(args[0]))
+            if token is None:
                 return
-            keys.add(key)
+            token.add(key, self.store.entries)
         with _guard:
             self.store.put(key, value)
 
@@ -203,9 +219,8 @@ class _Functions:
             # This runs wherever an instance goes, perhaps under the cache's lock, perhaps in another thread: the
             # token has to go at once, since the number may be another instance's next.
             if self.references.get(number) is reference:
-                self.lookup.tokens.pop(number, None)
+                self.gone.append(self.lookup.tokens.pop(number))
                 del self.references[number]
-                self.gone.append(self.keys.pop(number))
 
         try:
             reference = weakref.ref(instance, gone)
@@ -215,18 +230,17 @@ class _Functions:
             ) from None
         with self.store.lock:
             if number not in self.lookup.tokens:
-                self.keys[number] = set()
                 self.references[number] = reference
-                self.lookup.tokens[number] = object()
+                self.lookup.tokens[number] = _Token()
 
     def forget(self) -> None:
         """Drop the results of instances that are no more."""
         while self.gone:
             try:
-                keys = self.gone.popleft()
+                token = self.gone.popleft()
             except IndexError:
                 return
-            for key in keys:
+            for key in token.keys:
                 self.store.remove(key)
 
     # --- for users ----------------------------------------------------------------------------------

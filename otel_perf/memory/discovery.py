@@ -49,7 +49,7 @@ def own() -> Iterable[Own]:
     """The caches of ours."""
     caches = sys.modules.get("otel_perf.memory.limited")
     for store in () if caches is None else list(caches.stores):
-        if store not in _own:
+        if store.is_cache and store not in _own:
             _own[store] = Own(store)
     return list(_own.values())
 

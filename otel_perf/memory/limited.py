@@ -11,6 +11,8 @@ from __future__ import annotations
 import random
 import threading
 import time
+from heapq import heapify, heappop, heappush
+from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakSet
@@ -25,7 +27,7 @@ from otel_perf.memory.weights import size_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SWEEP: Final = 16  # entries looked at for expiry when a new one is stored
+SWEEP: Final = 64  # entries dropped in one go
 _guard = Guard("memory.caches")
 
 
@@ -64,8 +66,10 @@ class Store:
         priority: int,
         floor: int,
         clock: Callable[[], float] = time.monotonic,
+        is_cache: bool = True,
     ) -> None:
         self.name = name
+        self.is_cache = is_cache  # what is in it can be had again
         self.max_entries = _limit(name, "max_entries", max_entries)
         self.max_bytes = None if max_bytes is None else _limit(name, "max_bytes", _parsed(name, max_bytes))
         self.ttl = None if ttl is None else time_to_live(name, ttl)
@@ -89,6 +93,8 @@ class Store:
         self.lock: Any = threading.RLock()
         self.hits = self.misses = self.evictions = self.expirations = 0
         self.weight = 0
+        self._deadlines: list[tuple[float, int, Any]] = []
+        self._number = count().__next__
         self.counted: Any = None  # counts hits elsewhere
         self.squeezed: int | None = None  # the limit of entries while memory is short
         stores.add(self)
@@ -116,14 +122,19 @@ class Store:
                 entry = self.policy.add(new)
                 if entry is new:
                     self.weight += weight
+                    if deadline != inf:
+                        self._queue_deadline(entry)
                 else:
                     old_value = entry.value
                     self.weight += weight - entry.weight
+                    sooner = deadline < entry.deadline
                     entry.value, entry.weight, entry.deadline = value, weight, deadline
+                    if sooner:  # it is queued for later than it now expires
+                        self._queue_deadline(entry)
                     self.policy.touch(entry)
             else:
                 self._remove(self.entries.get(key))
-            self._shrink_to_limits(dropped)
+            self._shrink_to_limits(dropped, new if fits else None)
         del old_value
         self._tell(dropped)
         return fits
@@ -163,10 +174,20 @@ class Store:
         del dropped
 
     def expire(self) -> Iterator[int]:
-        """Drop what has expired, and yield after each entry that was looked at how many bytes were freed."""
-        for key in list(self.entries):
-            entry = self.entries.get(key)
-            yield self.drop_expired(entry) if entry is not None and entry.deadline <= self.clock() else 0
+        """Drop what has expired, one entry after the other; yields how many bytes each has freed.
+
+        Costs nothing for what has not: a heap has the entries by their deadlines, or by those that they had once.
+        """
+        while self._deadlines:
+            with self.lock:
+                if not self._deadlines or self._deadlines[0][0] > self.clock():
+                    return
+                entry = heappop(self._deadlines)[2]
+                there = self.entries.get(entry.key) is entry
+                if there and entry.deadline > self.clock():
+                    heappush(self._deadlines, (entry.deadline, self._number(), entry))
+                    there = False
+            yield self.drop_expired(entry) if there else 0
 
     def shrink(self, entries: int) -> int:
         """Drop entries until so many are left; how many bytes that freed, as far as entries are weighed."""
@@ -213,7 +234,7 @@ class Store:
         self._tell([(entry, "expired")])
         return int(entry.weight)
 
-    def _shrink_to_limits(self, dropped: list[tuple[Any, str]]) -> None:
+    def _shrink_to_limits(self, dropped: list[tuple[Any, str]], new: Any = None) -> None:
         most = self.max_entries
         if self.squeezed is not None:
             most = self.squeezed if most is None else min(most, self.squeezed)
@@ -221,11 +242,21 @@ class Store:
             self.max_bytes is not None and self.weight > self.max_bytes
         ):
             entry = self.policy.victim()
+            if entry is new and entry is not None and self.entries:  # others are not queued: a step was interrupted
+                self.policy.put_back(entry)
+                entry = self.policy.victim()
             if entry is None:
                 return
             self.weight -= entry.weight
             self.evictions += 1
             dropped.append((entry, "size"))
+
+    def _queue_deadline(self, entry: Any) -> None:
+        if len(self._deadlines) > 2 * len(self.entries) + SWEEP:
+            self._deadlines = [(other.deadline, self._number(), other) for other in list(self.entries.values())]
+            heapify(self._deadlines)
+        else:
+            heappush(self._deadlines, (entry.deadline, self._number(), entry))
 
     def _deadline(self, ttl: float | None) -> float:
         if ttl is None:

@@ -61,6 +61,11 @@ class Policy(ABC):
             found = self._next()
         return found
 
+    def put_back(self, entry: Any) -> None:
+        """``entry`` was dropped although it is the newest: have all in the order, and it last."""
+        self.entries.setdefault(entry.key, entry)
+        self._queue_anew()
+
     def clear(self) -> list[Any]:
         """Take all entries out, and return them; one by one, since what goes may look."""
         taken = [entry for entry in list(self.entries.values()) if self.remove(entry)]
@@ -86,6 +91,37 @@ class Policy(ABC):
     @abstractmethod
     def _next(self) -> Any:
         """As :meth:`victim`, of those that are queued."""
+
+
+class Fifo(Policy):
+    """The oldest entry goes, used or not."""
+
+    def __init__(self, max_entries: int | None = None) -> None:
+        super().__init__()
+        self._order: deque[Any] = deque()
+
+    def touch(self, entry: Any) -> None:
+        """Nothing."""
+
+    def _queue(self, entry: Any) -> None:
+        self._order.append(entry)
+
+    def _queued(self) -> int:
+        return len(self._order)
+
+    def _queue_anew(self) -> None:
+        self._order = deque(self.entries.values())  # a dictionary keeps them as they came
+
+    def _next(self) -> Any:
+        while self._order:
+            try:
+                entry: Any = self._order.popleft()
+            except IndexError:
+                return None
+            there = self.entries.get(entry.key) is entry
+            if there and self.remove(entry):
+                return entry
+        return None
 
 
 class Lru(Policy):
@@ -165,13 +201,11 @@ class S3Fifo(Policy):
         return len(self._small) + len(self._main)
 
     def _queue_anew(self) -> None:
-        entries = list(self.entries.values())
-        queued = {id(entry): entry for queue in (self._small, self._main) for entry in list(queue)}
-        there = set(map(id, entries))
-        order = [entry for number, entry in queued.items() if number in there]
-        order += [entry for entry in entries if id(entry) not in queued]
-        self._small = deque([entry for entry in order if not entry.main])
-        self._main = deque([entry for entry in order if entry.main])
+        entries = {id(entry): entry for entry in list(self.entries.values())}  # as they came
+        main = dict.fromkeys(id(entry) for entry in list(self._main))
+        self._small = deque([entry for entry in entries.values() if not entry.main])
+        self._main = deque([entries[number] for number in main if number in entries and entries[number].main])
+        self._main += [entry for number, entry in entries.items() if entry.main and number not in main]
 
     def _next(self) -> Any:
         for _ in range((TRIES + 2) * self._queued() + 1):
@@ -197,4 +231,4 @@ class S3Fifo(Policy):
         return None  # others use them as fast as they are passed over
 
 
-POLICIES: Final[dict[str, Callable[[int | None], Policy]]] = {"lru": Lru, "s3fifo": S3Fifo}
+POLICIES: Final[dict[str, Callable[[int | None], Policy]]] = {"lru": Lru, "s3fifo": S3Fifo, "fifo": Fifo}

@@ -201,6 +201,14 @@ def test_many_instances_one_after_the_other_never_get_another_ones_result():
         assert asyncio.run(table.fetch(7)) == f"{number}7" if number % 50 == 0 else True
 
 
+def test_a_long_life_does_not_fill_up_with_keys_that_were_dropped():
+    table = Table("t")
+    for row in range(5_000):
+        table.read(row)
+    (token,) = [token for token in Table.read.tokens.values() if token.keys]
+    assert len(token.keys) <= 2 * 100 + 16
+
+
 def test_static_and_class_methods():
     class Derived(Table):
         pass

@@ -14,7 +14,7 @@ from otel_perf.memory.caches import LRUCache, TTLCache
 from otel_perf.memory.weights import size_of
 from tests.bottlenecks.conftest import in_threads
 
-POLICIES = ("lru", "s3fifo")
+POLICIES = ("lru", "s3fifo", "fifo")
 
 
 class Clock:
@@ -162,13 +162,25 @@ def test_expiring_takes_one_step_after_the_other():
     cache = TTLCache("t", ttl=10, max_bytes="1MB", clock=clock)
     for number in range(100):
         cache[number] = "x"
-    steps = cache._store.expire()
-    assert next(steps) == 0
+        cache.put(number, "y", ttl=5 if number % 2 else 50)
+    assert list(cache._store.expire()) == []
     clock.now += 11
+    steps = cache._store.expire()
+    assert (next(steps) > 0) + (next(steps) > 0) <= 2
     freed = list(steps)
-    assert len(freed) == 99
-    assert all(freed)
-    assert len(cache) == 1
+    assert 45 <= sum(map(bool, freed)) <= 50
+    assert sorted(cache) == list(range(0, 100, 2))
+    clock.now += 50
+    list(cache._store.expire())
+    assert (len(cache), cache.cache_info().bytes, cache._store._deadlines) == (0, 0, [])
+
+
+def test_what_is_stored_and_taken_again_and_again_is_not_kept_for_its_deadline():
+    cache = TTLCache("t", ttl=3600, max_entries=100)
+    for number in range(10_000):
+        cache[number] = number
+        cache.pop(number - 5, None)
+    assert len(cache._store._deadlines) <= 2 * 100 + 64
 
 
 def test_a_clock_that_steps_back_keeps_entries_longer_and_breaks_nothing():
@@ -202,7 +214,7 @@ WRONG = {
     "true": ({"max_entries": True}, "max_entries=True must be"),
     "bytes": ({"max_bytes": "10 apples"}, "max_bytes='10 apples' is not a size; write bytes or like '64MB'"),
     "no bytes": ({"max_bytes": 0}, "max_bytes=0 must be at least 1"),
-    "policy": ({"max_entries": 1, "policy": "mru"}, "policy='mru' is unknown; it must be one of lru, s3fifo"),
+    "policy": ({"max_entries": 1, "policy": "mru"}, "policy='mru' is unknown; it must be one of lru, s3fifo, fifo"),
     "floor": ({"max_entries": 1, "floor": -1}, "floor=-1 must be 0 or more entries"),
 }
 

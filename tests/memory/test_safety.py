@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -290,9 +291,10 @@ def test_a_signal_handler_may_use_the_cache(make):
     adapter.whole()
 
 
-def test_a_signal_handler_that_raises_leaves_the_cache_whole(make):
+def test_a_signal_handler_that_raises_leaves_the_cache_whole(make, monkeypatch):
     """GIVEN that any step may be the last WHEN Ctrl-C comes again and again THEN only the count of bytes may drift."""
     adapter = make()
+    monkeypatch.setattr(sys, "unraisablehook", lambda _what: None)  # an interrupt in a finaliser, which goes nowhere
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -382,8 +384,6 @@ def test_a_fork_inside_of_what_the_cache_calls(make):
 @pytest.mark.skipif(not lookup.COMPILED, reason="otel_perf/memory/_lookup.c is not compiled here")
 def test_the_compiled_look_up_leaks_nothing():
     """GIVEN hits, misses, errors and keywords WHEN they are over THEN every reference was given back."""
-    import sys
-
     value, key = object(), "a key of its own"
     made = cached(max_entries=4)(lambda *_args, **_keywords: value)
 

@@ -1,0 +1,383 @@
+"""Collections that stay within a limit: a deque, a dictionary, a set and a priority queue.
+
+What is one too many is dropped, the oldest by default, and counted; or it is refused. All are thread-safe, safe in
+forked children, and may be used by what they call. They are among the metrics by their names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator, MutableMapping, MutableSet
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from otel_perf.core.forks import on_fork
+from otel_perf.core.guard import Guard
+from otel_perf.memory.limited import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+K = TypeVar("K")
+V = TypeVar("V")
+T = TypeVar("T")
+
+OVERFLOWS: Final = ("drop_oldest", "drop_newest", "raise")
+_guard = Guard("memory.collections")
+
+
+class LimitError(Exception):
+    """A collection is full, and was made with ``overflow="raise"``."""
+
+
+class Bounded:
+    """What all of them have: a name, a limit, and the number of what was dropped."""
+
+    def __init__(self, name: str, limit: int, overflow: str, on_drop: Callable[[Any], object] | None) -> None:
+        self.name = name or type(self).__name__
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            raise ValueError(f"{self.name}: limit={limit!r} must be a whole number of at least 1")
+        if overflow not in OVERFLOWS:
+            raise ValueError(f"{self.name}: overflow={overflow!r} is unknown; it must be one of {', '.join(OVERFLOWS)}")
+        self.limit = limit
+        self.overflow = overflow
+        self.on_drop = on_drop
+        self.dropped = 0
+        bounded[id(self)] = self
+
+    def _full(self) -> LimitError:
+        return LimitError(f"{self.name} is full: {self.limit} items; take some out, or choose another overflow=")
+
+    def _drop(self, item: Any) -> None:
+        self.dropped += 1
+        if self.on_drop is not None:
+            with _guard:
+                self.on_drop(item)
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} {len(self)} of {self.limit}, {self.dropped} dropped>"
+
+
+bounded: weakref.WeakValueDictionary[int, Bounded] = weakref.WeakValueDictionary()
+"""All that there are, by ``id()``."""
+
+
+class BoundedDict(Bounded, MutableMapping[K, V], Generic[K, V]):
+    """A dictionary of at most ``limit`` keys. ``on_drop`` is called with the key and value, as a tuple."""
+
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        limit: int,
+        overflow: str = "drop_oldest",
+        on_drop: Callable[[tuple[K, V]], object] | None = None,
+    ) -> None:
+        super().__init__(name, limit, overflow, on_drop)
+        self._store = Store(
+            self.name, max_entries=limit, max_bytes=None, ttl=None, jitter=0.0, weigher=None, policy="fifo",
+            on_evict=lambda key, value, _reason: self._drop((key, value)), priority=0, floor=limit, is_cache=False,
+        )  # fmt: skip
+
+    def __setitem__(self, key: K, value: V) -> None:
+        store = self._store
+        if self.overflow == "drop_oldest":
+            store.put(key, value)
+            return
+        with store.lock:
+            fits = key in store.entries or len(store.entries) < self.limit
+            if fits:
+                store.put(key, value)
+        if not fits:
+            if self.overflow == "raise":
+                raise self._full()
+            self._drop((key, value))
+
+    def __getitem__(self, key: K) -> V:
+        return self._store.entries[key].value  # type: ignore[no-any-return]
+
+    def __delitem__(self, key: K) -> None:
+        if self._store.remove(key) is None:
+            raise KeyError(key)
+
+    def pop(self, key: K, *default: Any) -> Any:
+        """Take ``key`` out, in one step."""
+        entry = self._store.remove(key)
+        if entry is None:
+            if default:
+                return default[0]
+            raise KeyError(key)
+        return entry.value
+
+    def popitem(self) -> tuple[K, V]:
+        """Take the oldest out. Raises ``KeyError`` when there is none."""
+        entry = self._store.pop_victim()
+        if entry is None:
+            raise KeyError(f"{self.name} is empty")
+        return entry.key, entry.value
+
+    def clear(self) -> None:
+        """Take all out; they are not counted as dropped."""
+        self._store.clear()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._store.entries
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(list(self._store.entries))
+
+    def __len__(self) -> int:
+        return len(self._store.entries)
+
+
+class BoundedSet(Bounded, MutableSet[T], Generic[T]):
+    """A set of at most ``limit`` items."""
+
+    def __init__(
+        self,
+        items: Iterable[T] = (),
+        name: str = "",
+        *,
+        limit: int,
+        overflow: str = "drop_oldest",
+        on_drop: Callable[[T], object] | None = None,
+    ) -> None:
+        super().__init__(name, limit, overflow, on_drop)
+        self._items: BoundedDict[T, None] = BoundedDict(
+            self.name, limit=limit, overflow=overflow, on_drop=lambda pair: self._drop(pair[0])
+        )
+        bounded.pop(id(self._items), None)  # it is counted as the set
+        for item in items:
+            self.add(item)
+
+    @classmethod
+    def _from_iterable(cls, items: Iterable[Any]) -> Any:
+        return set(items)  # of operators like &
+
+    def add(self, value: T) -> None:
+        """Put it in, if it is not; it keeps its age otherwise."""
+        self._items[value] = None
+
+    def discard(self, value: T) -> None:
+        """Take it out, if it is in."""
+        self._items.pop(value, None)
+
+    def clear(self) -> None:
+        """Take all out; they are not counted as dropped."""
+        self._items.clear()
+
+    def __contains__(self, value: object) -> bool:
+        return value in self._items
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+class BoundedDeque(Bounded, Generic[T]):
+    """A deque of at most ``limit`` items; ``drop_oldest`` drops at the other end, as ``collections.deque`` does."""
+
+    def __init__(
+        self,
+        items: Iterable[T] = (),
+        name: str = "",
+        *,
+        limit: int,
+        overflow: str = "drop_oldest",
+        on_drop: Callable[[T], object] | None = None,
+    ) -> None:
+        super().__init__(name, limit, overflow, on_drop)
+        self._items: deque[T] = deque()
+        self.extend(items)
+
+    def append(self, item: T) -> None:
+        """Put it in at the right. Raises :class:`LimitError` if it is full, with ``overflow="raise"``."""
+        self._put(item, self._items.append, self._items.popleft)
+
+    def appendleft(self, item: T) -> None:
+        """Put it in at the left."""
+        self._put(item, self._items.appendleft, self._items.pop)
+
+    def extend(self, items: Iterable[T]) -> None:
+        """Put them in at the right, one by one."""
+        for item in items:
+            self.append(item)
+
+    def extendleft(self, items: Iterable[T]) -> None:
+        """Put them in at the left, one by one."""
+        for item in items:
+            self.appendleft(item)
+
+    def pop(self) -> T:
+        """Take the right one out. Raises ``IndexError`` when there is none."""
+        return self._items.pop()
+
+    def popleft(self) -> T:
+        """Take the left one out. Raises ``IndexError`` when there is none."""
+        return self._items.popleft()
+
+    def clear(self) -> None:
+        """Take all out; they are not counted as dropped."""
+        self._items.clear()
+
+    def _put(self, item: T, put: Callable[[T], None], drop: Callable[[], T]) -> None:
+        # Each step is one of the deque's own: threads may each see one item too many for a moment, and then drop it.
+        if self.overflow != "drop_oldest" and len(self._items) >= self.limit:
+            if self.overflow == "raise":
+                raise self._full()
+            self._drop(item)
+            return
+        put(item)
+        while len(self._items) > self.limit:
+            try:
+                dropped = drop()
+            except IndexError:
+                return
+            self._drop(dropped)
+
+    def __getitem__(self, index: int) -> T:
+        return self._items[index]
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._items.copy())
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+class BoundedPriorityQueue(Bounded, Generic[T]):
+    """At most ``limit`` items, of which the smallest ``priority`` is got first, and the first put among equals.
+
+    When it is full, ``drop_oldest`` drops the one that would be got last; ``drop_newest`` the one that is put.
+    Items need no order of their own. Threads wait in ``get``, tasks in ``aget``.
+    """
+
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        limit: int,
+        overflow: str = "drop_oldest",
+        on_drop: Callable[[T], object] | None = None,
+    ) -> None:
+        super().__init__(name, limit, overflow, on_drop)
+        self._heap: list[tuple[float, int, T]] = []
+        self._number = itertools.count().__next__
+        self._waiting: deque[Any] = deque()  # what wakes a thread or a task
+        self._lock = threading.RLock()
+        _queues.add(self)
+
+    def put(self, item: T, priority: float = 0) -> None:
+        """Put it in; costs O(log n), and O(n) when it is full."""
+        entry, dropped = (priority, self._number(), item), None
+        with self._lock:
+            if len(self._heap) < self.limit:
+                heapq.heappush(self._heap, entry)
+            elif self.overflow == "raise":
+                raise self._full()
+            else:
+                dropped = entry
+                if self.overflow == "drop_oldest":
+                    last = max(range(len(self._heap)), key=lambda at: self._heap[at][:2])
+                    if self._heap[last][:2] > entry[:2]:
+                        dropped, self._heap[last] = self._heap[last], entry
+                        heapq.heapify(self._heap)
+        if dropped is not None:
+            self._drop(dropped[2])
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting:
+            try:
+                wake = self._waiting.popleft()
+            except IndexError:
+                return
+            if wake():
+                return
+
+    def get_nowait(self) -> T:
+        """The first one. Raises ``IndexError`` when there is none."""
+        with self._lock:
+            return heapq.heappop(self._heap)[2]
+
+    def get(self, timeout: float | None = None) -> T:
+        """The first one; waits for one, ``timeout`` seconds at most. Raises ``TimeoutError``."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            came = threading.Event()
+
+            def wake(came: threading.Event = came) -> bool:
+                came.set()
+                return True
+
+            with self._waits(wake):
+                with suppress(IndexError):
+                    return self.get_nowait()
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                if not came.wait(left):
+                    raise TimeoutError(f"{self.name} was empty for {timeout:g} s")
+
+    async def aget(self) -> T:
+        """The first one; waits for one."""
+        loop = asyncio.get_running_loop()
+        while True:
+            came: asyncio.Future[None] = loop.create_future()
+
+            def wake(came: asyncio.Future[None] = came) -> bool:
+                try:
+                    loop.call_soon_threadsafe(lambda: None if came.done() else came.set_result(None))
+                except RuntimeError:  # the loop was closed
+                    return False
+                return True
+
+            with self._waits(wake):
+                with suppress(IndexError):
+                    return self.get_nowait()
+                await came
+
+    @contextmanager
+    def _waits(self, wake: Callable[[], bool]) -> Iterator[None]:
+        """Be woken by the next item. Who goes without having waited for it wakes the next one in its place."""
+        self._waiting.append(wake)
+        went = True
+        try:
+            yield
+            went = False  # it was woken, and will look again
+        finally:
+            try:
+                self._waiting.remove(wake)
+            except ValueError:
+                if went:
+                    self._wake()
+
+    def clear(self) -> None:
+        """Take all out; they are not counted as dropped."""
+        with self._lock:
+            self._heap, gone = [], self._heap
+        del gone
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+
+_queues: weakref.WeakSet[BoundedPriorityQueue[Any]] = weakref.WeakSet()
+
+
+def _child() -> None:
+    for queue in list(_queues):
+        queue._lock = threading.RLock()
+        queue._waiting.clear()
+
+
+on_fork(child=_child)

@@ -1,0 +1,40 @@
+"""Calls what may be a function or a coroutine function, from code of either kind."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+def method(given: Any) -> Any:
+    """A function of an instance, from a function or the name of a method."""
+    return (lambda instance: getattr(instance, given)()) if isinstance(given, str) else given
+
+
+def called(function: Callable[[Any], Any] | None, value: Any) -> tuple[Any, Exception | None]:
+    """What it returned, or raised; nothing where there is none."""
+    try:
+        return (None if function is None else function(value)), None
+    except Exception as error:
+        return None, error
+
+
+async def awaited(result: Awaitable[Any]) -> tuple[Any, Exception | None]:
+    """What it gave, or raised."""
+    try:
+        return await result, None
+    except Exception as error:
+        return None, error
+
+
+def run(result: Awaitable[Any]) -> tuple[Any, Exception | None]:
+    """The same in a loop of its own."""
+    if asyncio._get_running_loop() is not None:
+        if inspect.iscoroutine(result):
+            result.close()
+        return None, RuntimeError("it is a coroutine function, and a loop runs here; use: await aclose() or aping()")
+    return asyncio.run(awaited(result))
