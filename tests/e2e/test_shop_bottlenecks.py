@@ -50,6 +50,7 @@ def named(found, switch):
     return [row for row in rows if text in (ROOT / row["path"]).read_text().splitlines()[row["line"] - 1]]
 
 
+@pytest.mark.soak  # three minutes; all together are enough for each change
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_each_switch_alone_is_named_with_its_line(tmp_path, switch):
     found = bottlenecks(tmp_path / ".otel-perf", switch, SWITCHES[switch][2])

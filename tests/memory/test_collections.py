@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -122,6 +123,7 @@ def test_a_child_goes_on_while_threads_write(kind):
     made, stop = kind(limit=20), threading.Event()
 
     def work():
+        sys.settrace(None)  # coverage's own lock may be held at a fork
         number = 0
         while not stop.is_set():
             number += 1

@@ -11,6 +11,7 @@ from otel_perf.memory.limits import find, pressure_file, stalled, used
 
 MEMINFO = "MemTotal:       16000000 kB\nMemFree:         1000000 kB\nMemAvailable:   12000000 kB\nBuffers: 1 kB\n"
 MACHINE = 16_000_000 * 1024
+GROUP = 2 * 2**30  # more than the tests' own process has
 V2 = "31 23 0:28 {mounted} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = "35 31 0:32 {mounted} /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n"
 
@@ -142,7 +143,7 @@ def test_a_real_group_s_limit_is_found():
     folder, file = _group(f"otel-perf-{os.getpid()}")
     try:
         folder.mkdir()
-        (folder / file).write_text(str(300 * 2**20))
+        (folder / file).write_text(str(GROUP))
     except OSError as error:
         pytest.skip(f"no memory group can be made here: {error}")
     try:
@@ -150,7 +151,7 @@ def test_a_real_group_s_limit_is_found():
         if pid == 0:
             (folder / "cgroup.procs").write_text("0")
             limit = limits.find(0)
-            os._exit(0 if limit.size == 300 * 2**20 and 0 < used(limit) < limit.size else 1)
+            os._exit(0 if limit.size == GROUP and 0 < used(limit) < limit.size else 1)
         assert os.waitpid(pid, 0)[1] == 0
     finally:
         folder.rmdir()

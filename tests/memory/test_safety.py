@@ -299,6 +299,8 @@ def test_a_signal_handler_that_raises_leaves_the_cache_whole(make, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
+    trace = sys.gettrace()
+    sys.settrace(None)  # coverage's: between two steps of a ``with`` a traced program may be interrupted, and no other
     before = signal.signal(signal.SIGALRM, interrupt)
     number = interrupted = 0
     deadline = time.monotonic() + PATIENCE
@@ -321,6 +323,7 @@ def test_a_signal_handler_that_raises_leaves_the_cache_whole(make, monkeypatch):
                 break
             except KeyboardInterrupt:
                 pass
+        sys.settrace(trace)
     finishes(lambda: adapter.write(("last", "x"), 1))
     assert adapter.read(("last", "x")) is not None
     assert len(adapter.store.entries) <= 8 or adapter.store.max_entries is None
@@ -334,6 +337,7 @@ def test_a_fork_while_threads_write(make):
     stop = threading.Event()
 
     def work(index):
+        sys.settrace(None)  # coverage's own lock may be held at a fork
         number = 0
         while not stop.is_set():
             number += 1
