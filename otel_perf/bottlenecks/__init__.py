@@ -77,7 +77,7 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
 
             return Surroundings(
                 list(pauses.recent),
-                list(watchdog.blocks),
+                watchdog.seen(),
                 list(watchdog.looks),
                 list(watchdog.resident),
             )

@@ -231,13 +231,16 @@ class Watchdog:
                 except RuntimeError:  # closed
                     del self._hearts[key]
 
+    def seen(self) -> list[Block]:
+        """The latest blocks, those included that are over and wait for the next look; for any thread."""
+        hearts = [heart for heart in list(self._hearts.values()) if heart.stacks and heart.answered >= heart.sent]
+        found = [block for heart in hearts if (block := _block(heart)) is not None] + list(self.blocks)
+        return list({(id(block.loop), block.start): block for block in found}.values())
+
     def _record(self, heart: Heartbeat) -> None:
-        # It was well when it answered last; the block began somewhere between then and the next heartbeat.
-        start = heart.sent - int(PERIOD * 1e9 / 2)
-        if heart.answered - start >= BLOCK:
-            self.blocks.append(
-                Block(heart.loop, start, heart.answered, tuple(heart.stacks), heart.culprit, heart.asked)
-            )
+        block = _block(heart)
+        if block is not None:
+            self.blocks.append(block)
         heart.stacks, heart.culprit, heart.asked = [], None, False
 
     def _running(self, loop: Any) -> tuple[int, int] | None:
@@ -307,6 +310,14 @@ class Watchdog:
         except (OSError, IndexError, ValueError):
             self._statm = None
             return 0
+
+
+def _block(heart: Heartbeat) -> Block | None:
+    # It was well when it answered last; the block began somewhere between then and the next heartbeat.
+    start, end = heart.sent - int(PERIOD * 1e9 / 2), heart.answered
+    if end - start < BLOCK:
+        return None
+    return Block(heart.loop, start, end, tuple(heart.stacks), heart.culprit, heart.asked)
 
 
 def _innermost(task: Any, opened: dict[int, Open]) -> tuple[int, int] | None:

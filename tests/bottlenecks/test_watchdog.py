@@ -8,12 +8,16 @@ import socket
 import stat
 import threading
 import time
+import types
 import weakref
 
 import pytest
 
-from otel_perf.bottlenecks import run_queue
-from tests.bottlenecks.conftest import kept_of, wait_for
+from otel_perf.bottlenecks import frames, run_queue
+from otel_perf.bottlenecks.place import DEPTH
+from otel_perf.bottlenecks.stacks import of_thread
+from otel_perf.bottlenecks.watchdog import Heartbeat
+from tests.bottlenecks.conftest import MS, kept_of, wait_for
 
 LINUX = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")  # noqa: PTH112
 
@@ -227,3 +231,17 @@ def test_a_look_that_fails_is_counted_and_the_next_one_is_made(app, monkeypatch)
         (root,) = app.processor.roots.values()
         assert wait_for(lambda: root.samples, 5)
     assert app.pipeline.guards["bottlenecks"].errors == 3
+
+
+def test_a_block_that_is_over_is_known_before_the_next_look(app):
+    """GIVEN a watchdog that looks seldom WHEN a request is looked at first THEN what blocked it is there, once."""
+    watchdog = app().watchdog
+    loop = types.SimpleNamespace()
+    stack = of_thread(frames.threads(DEPTH)[threading.get_ident()])
+    now = time.time_ns()
+    watchdog._hearts[id(loop)] = Heartbeat(loop, 1, sent=now - 200 * MS, answered=now, stacks=[stack])
+    (block,) = watchdog.seen()
+    assert block.end == now
+    watchdog._record(watchdog._hearts[id(loop)])
+    assert watchdog.seen() == [block]
+    watchdog._hearts.clear()
