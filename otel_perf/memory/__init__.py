@@ -50,7 +50,21 @@ class MemoryFeature(Feature[MemorySettings]):
         cachetools.install(undo)
         CacheMetrics((own, functions.read, cachetools.read)).install(host.census, undo)
         self._watch_pressure(settings, host, undo)
+        self._watch_singletons(host, undo)
         undo.callback(cleaning.register("otel_perf.memory: expired entries", expired, EXPIRE))
+
+    def _watch_singletons(self, host: Host, undo: ExitStack) -> None:
+        from otel_perf.memory import singletons
+
+        def tell(name: str, seconds: float, error: BaseException | None) -> None:
+            attributes: dict[str, Any] = {"perf.singleton.name": name, "perf.singleton.duration": seconds}
+            if error is not None:
+                attributes["exception.type"] = type(error).__qualname__
+                attributes["exception.message"] = str(error)
+            host.event(singletons.CLOSED, attributes, severity="INFO" if error is None else "WARN")
+
+        singletons.closed.append(tell)
+        undo.callback(singletons.closed.remove, tell)
 
     def _watch_pressure(self, settings: MemorySettings, host: Host, undo: ExitStack) -> None:
         from otel_perf.core.forks import on_fork

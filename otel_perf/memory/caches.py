@@ -29,8 +29,9 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
     When memory is short, caches of the lowest ``priority`` give theirs back first, and none goes below ``floor``
     entries before all are there. ``policy="s3fifo"`` keeps what is used often instead, even under scans.
 
-    A look-up that hits costs about 0.3 µs. Thread-safe, re-entrant, safe in forked children. Iterating sees the keys
-    of the moment at which it began. Raises ``ValueError`` for a limit that is none; a key has to be hashable.
+    A look-up that hits costs as much as five of ``functools.lru_cache``. Thread-safe, re-entrant, safe in forked
+    children. Iterating sees the keys of the moment at which it began. Raises ``ValueError`` for a limit that is none; a
+    key has to be hashable.
     """
 
     def __init__(

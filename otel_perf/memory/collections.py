@@ -1,7 +1,7 @@
 """Collections that stay within a limit: a deque, a dictionary, a set and a priority queue.
 
 What is one too many is dropped, the oldest by default, and counted; or it is refused. All are thread-safe, safe in
-forked children, and may be used by what they call. They are among the metrics by their names.
+forked children, and may be used by what they call.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import itertools
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, MutableMapping, MutableSet
 from contextlib import contextmanager, suppress
@@ -36,7 +37,7 @@ class LimitError(Exception):
     """A collection is full, and was made with ``overflow="raise"``."""
 
 
-class Bounded:
+class Bounded(ABC):
     """What all of them have: a name, a limit, and the number of what was dropped."""
 
     def __init__(self, name: str, limit: int, overflow: str, on_drop: Callable[[Any], object] | None) -> None:
@@ -60,8 +61,8 @@ class Bounded:
             with _guard:
                 self.on_drop(item)
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {len(self)} of {self.limit}, {self.dropped} dropped>"

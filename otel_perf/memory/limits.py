@@ -49,7 +49,7 @@ def find(setting: int | None, root: Path = Path("/")) -> Limit | None:
 
 
 def used(limit: Limit, root: Path = Path("/")) -> int:
-    """Bytes in use that count towards ``limit``; 3–20 µs. Pages that the kernel can drop at once do not count."""
+    """Bytes in use that count towards ``limit``; 20–60 µs. Pages that the kernel can drop at once do not count."""
     own = memory()[0]
     with suppress(OSError, ValueError, KeyError):
         if limit.usage is not None:

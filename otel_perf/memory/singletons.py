@@ -18,6 +18,7 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
+from otel_perf.core.events import Event
 from otel_perf.core.forks import on_fork
 from otel_perf.core.threads import get_ident
 from otel_perf.memory.either import awaited, called, method, run
@@ -31,6 +32,9 @@ _NONE: Final = object()
 
 closed: list[Callable[[str, float, BaseException | None], None]] = []
 """Called with the name, the seconds that it took, and what was raised, when an instance was closed."""
+CLOSED: Final = Event(
+    "perf.singleton.closed", "A singleton was closed: its name, how long that took, and what it raised"
+)
 
 
 @dataclass(slots=True, eq=False)
