@@ -70,8 +70,8 @@ def cached(  # noqa: PLR0913 - what users can set
     which has to be weakly referable. For a coroutine function, its result is kept, not the coroutine.
 
     Adds ``cache_info()``, ``cache_clear()``, ``cache_invalidate(*args, **kwargs)`` and ``cache_parameters()``. A hit
-    costs half of what ``functools.lru_cache``'s does where the look-up is compiled, and twelve times as much as that
-    where it is not. Thread-safe, re-entrant, safe in forked children.
+    costs what ``functools.lru_cache``'s does where the look-up is compiled, and twelve times as much where it is not.
+    Thread-safe, re-entrant, safe in forked children.
     """
     if function is not None and not callable(function):
         raise TypeError(
