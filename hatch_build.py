@@ -16,7 +16,15 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCES = tuple(map(Path, ("otel_perf/calls/_fast.c", "otel_perf/bottlenecks/_frames.c", "otel_perf/memory/_lookup.c")))
+SOURCES = tuple(
+    Path("otel_perf", *parts)
+    for parts in (
+        ("calls", "_fast.c"),
+        ("bottlenecks", "_frames.c"),
+        ("bottlenecks", "_recorder.c"),
+        ("memory", "_lookup.c"),
+    )
+)
 FLAGS = ("-O2", "-fPIC", "-shared", "-fno-strict-aliasing")
 
 

@@ -7,12 +7,18 @@ while it is being reported; after :data:`ACCEPTED` such windows it does, since s
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.bottlenecks.conventions import endpoint, is_url, raw
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otel_perf.bottlenecks.record import Record
 
 WINDOW: Final = 100
@@ -23,11 +29,28 @@ SLOWER: Final = 1.25
 RUNNING: Final = 2  # windows in a row
 ACCEPTED: Final = 20
 DECAY: Final = 0.9  # weight of what was learnt before, per window: half of it is from the last seven
+LEAST: Final = 0.01  # weight of a bucket that is kept
 NAMES: Final = 1_000  # operations that are remembered, of each kind
 ALIASES: Final = 2_000  # addresses that are known to be one of them: each would otherwise be taken apart anew
 LONGEST: Final = 10**13  # ns
 
 _STEP: Final = 16 / math.log(2)  # buckets grow by 2^(1/16): a quantile is right within 4.4 %
+
+
+def _learnt(
+    buckets: dict[int, float], window: list[int], decay: float, least: float, longest: float, step: float
+) -> dict[int, float]:
+    """The buckets with a window added, and what was there before weighing less."""
+    found = {bucket: kept for bucket, weight in buckets.items() if (kept := weight * decay) >= least}
+    for duration in window:
+        bucket = int(math.log(min(max(duration, 1), longest)) * step)
+        found[bucket] = found.get(bucket, 0.0) + 1.0
+    return found
+
+
+learnt: Callable[[dict[int, float], list[int], float, float, float, float], dict[int, float]] = _learnt
+with suppress(ImportError):
+    learnt = import_module("otel_perf.bottlenecks._recorder").learnt
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +67,7 @@ class Regression:
 
 
 class Durations:
-    """The durations of one operation. A window is looked at in the thread that fills it: about 0.2 µs a span."""
+    """The durations of one operation. A window is looked at in the thread that fills it: about 0.1 µs a span."""
 
     __slots__ = ("buckets", "count", "median", "p90", "p95", "recent", "regression", "slow", "windows")
 
@@ -89,51 +112,41 @@ class Durations:
         return None
 
     def _is_slower(self, window: list[int]) -> bool:
-        limit = SLOWER * self.median
-        return (
-            sum(duration > self.p90 for duration in window) >= ABOVE_P90
-            and sum(duration > limit for duration in window) > ABOVE_MEDIAN
-        )
+        above_p90 = WINDOW - bisect_right(window, self.p90)
+        return above_p90 >= ABOVE_P90 and WINDOW - bisect_right(window, SLOWER * self.median) > ABOVE_MEDIAN
 
     def _learn(self, window: list[int]) -> None:
-        buckets = {bucket: kept for bucket, weight in self.buckets.items() if (kept := weight * DECAY) >= 0.01}
-        for duration in window:
-            bucket = int(math.log(min(max(duration, 1), LONGEST)) * _STEP)
-            buckets[bucket] = buckets.get(bucket, 0.0) + 1.0
-        self.buckets = buckets
+        self.buckets = learnt(self.buckets, window, DECAY, LEAST, LONGEST, _STEP)
         self.windows += 1
         self.median, self.p90, self.p95 = self._quantiles((0.5, 0.9, 0.95))
 
     def _quantiles(self, wanted: tuple[float, ...]) -> list[float]:
-        total, reached = sum(self.buckets.values()), 0.0
-        found: list[float] = []
-        for bucket in sorted(self.buckets):
-            reached += self.buckets[bucket]
-            while len(found) < len(wanted) and reached >= wanted[len(found)] * total - 1e-9:
-                found.append(math.exp((bucket + 0.5) / _STEP))
-        return found
+        buckets = sorted(self.buckets)
+        reached = list(accumulate(map(self.buckets.__getitem__, buckets)))
+        places = [bisect_left(reached, share * reached[-1] - 1e-9) for share in wanted]
+        return [math.exp((buckets[place] + 0.5) / _STEP) for place in places]
 
 
 class Baselines:
     """Of local roots by name, and of client spans by name and statement; :data:`NAMES` of each. Thread-safe."""
 
     def __init__(self) -> None:
-        self._roots: dict[str, Durations] = {}
-        self._clients: dict[tuple[str, str], Durations] = {}  # several words may lead to one
+        self.roots: dict[str, Durations] = {}
+        self.clients: dict[tuple[str, str], Durations] = {}  # several words may lead to one
         self._calls = 0
 
     def root(self, name: str, duration: int) -> Regression | None:
         """Count a local root that has ended."""
-        known = self._roots.get(name)
+        known = self.roots.get(name)
         if known is None:
-            if len(self._roots) >= NAMES:
+            if len(self.roots) >= NAMES:
                 return None
-            known = self._roots[name] = Durations()
+            known = self.roots[name] = Durations()
         return known.add(duration)
 
     def client(self, span: Any, duration: int) -> None:
         """Count a client span that has ended."""
-        known = self._clients.get((span._name, raw(span))) or self._meet(span)
+        known = self.clients.get((span._name, raw(span))) or self._meet(span)
         if known is not None:
             recent = known.recent
             recent.append(duration)
@@ -144,19 +157,19 @@ class Baselines:
         """What belongs to a call that is asked for the first time under these words. About 5 µs."""
         text = raw(span)
         key = (span.name, endpoint(span) if is_url(text) else text)
-        known = self._clients.get(key)
+        known = self.clients.get(key)
         if known is None:
             if self._calls >= NAMES:
                 return None
             self._calls += 1
-            known = self._clients[key] = Durations()
-        if len(self._clients) < NAMES + ALIASES:
-            self._clients[span.name, text] = known
+            known = self.clients[key] = Durations()
+        if len(self.clients) < NAMES + ALIASES:
+            self.clients[span.name, text] = known
         return known
 
     def of_root(self, record: Record) -> Durations | None:
         """What is known of the local root's operation."""
-        return self._roots.get(record.name)
+        return self.roots.get(record.name)
 
     def of_client(self, record: Record) -> Durations | None:
         """What is known of the call."""

@@ -18,6 +18,7 @@ URL: Final = ("url.full", "http.url")
 METHOD: Final = ("http.request.method", "http.method")
 HOST: Final = ("server.address", "net.peer.name", "http.host")
 TEMPLATE: Final = ("url.template",)
+RAW: Final = ("db.statement", "db.query.text", "http.url", "url.full")
 LONGEST_KEY: Final = 1_000  # characters by which calls are told apart
 LONGEST: Final = 120  # characters of a call in a sentence
 _SQL: Final = frozenset(
@@ -87,7 +88,7 @@ def raw(span: Any) -> str:
         get = span._attributes._dict.get  # the SDK's mapping itself takes three times as long
     except AttributeError:
         get = (span.attributes or {}).get
-    text = get("db.statement") or get("db.query.text") or get("http.url") or get("url.full") or ""
+    text = get(RAW[0]) or get(RAW[1]) or get(RAW[2]) or get(RAW[3]) or ""
     return text[:LONGEST_KEY] if isinstance(text, str) else ""
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import SpanKind
 
-from otel_perf.bottlenecks.root import CLIENT
+from otel_perf.bottlenecks.recorder import CLIENT
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
-
-from opentelemetry.trace import SpanKind
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.bottlenecks.conventions import raw
+from otel_perf.bottlenecks.recorder import RootBase
 from otel_perf.bottlenecks.run_queue import UNKNOWN, Account
 
 if TYPE_CHECKING:
@@ -22,16 +21,8 @@ if TYPE_CHECKING:
 
     from otel_perf.bottlenecks.place import Place
 
-CLIENT: Final = SpanKind.CLIENT
-SPANS: Final = 4_096  # kept of one local root; more are only counted,
 ENDLESS: Final = 60_000_000_000  # ns: what is open for longer is no request, and no suspect
 KINDS: Final = 64  # by parent, name and statement
-
-# A span that is open: its local root, itself, the thread and, where an event loop runs, the task it was started in.
-# Plain tuples, here and below: an object with named fields would be a third of the price of a span.
-Open: TypeAlias = "tuple[Root, Any, int, Any]"
-# A span that has ended: itself, its thread, and id() of its task, 0 where no event loop ran.
-Ended: TypeAlias = "tuple[ReadableSpan, int, int]"
 
 
 class Counted:
@@ -47,38 +38,19 @@ class Counted:
         self.busy = 0  # their time together (ns)
 
 
-class Root:
+class Root(RootBase):
     """A local root, and what is collected for it. What few need is a default of the class, which costs nothing."""
 
-    open: bool = True
-    held: deque[tuple[float, ReadableSpan]] | None = None  # ended, since when by the monotonic clock, not yet handed on
-    chunks: list[None] | None = None  # of spans that are kept
-    done: bool = False  # what is held from now on is handed on by whoever holds it
     counted: dict[tuple[int, str, str], Counted] | None = None
-    seen: dict[str, int] | None = None  # client spans started so far, by name
-    sites: dict[int, Place] | None = None  # lines of calls, by span id
-    works: list[Work] | None = None
-    samples: list[Any] | None = None
-    started_cpu: int = -1  # the thread's CPU time at the start (ns); -1 where it says nothing
-    cpu: int = -1  # used between start and end
-    process: int = 0  # CPU time of the whole process, at the start and then between start and end (ns)
-    queue: Account = UNKNOWN  # the thread's at the start, then what came since
+    cpu: int = -1  # of the thread, between start and end (ns); -1 where it says nothing
+    process: int = 0  # CPU time of the whole process between start and end (ns)
+    queue: Account = UNKNOWN  # the thread's between start and end
     crowded: bool = False  # others were open when memory grew
     regressed: Any = None
 
-    def __init__(self, trace_id: int, span_id: int, kind: SpanKind, start: int, thread: int, loop: Any) -> None:
-        self.trace_id = trace_id
-        self.span_id = span_id
-        self.kind = kind
-        self.start = start
-        self.thread = thread
-        self.loop = loop
-        self.ended: list[Ended] = []
-
     def hold(self, span: ReadableSpan) -> None:
         """Keep a span that has ended back."""
-        held = vars(self).setdefault("held", deque())  # one step: two threads may hold their first ones together
-        held.append((monotonic(), span))
+        self.holding(deque).append((monotonic(), span))
 
     def unhold(self, before: float) -> Iterator[ReadableSpan]:
         """Give each span that was held before that moment, once, whoever asks."""

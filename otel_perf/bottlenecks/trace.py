@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind
 
 from otel_perf.bottlenecks.claims import Claims, Piece, overlap
 from otel_perf.bottlenecks.record import NOT_OWN, Record, nest_calls, tree
-from otel_perf.bottlenecks.root import CLIENT
+from otel_perf.bottlenecks.recorder import CLIENT
 from otel_perf.bottlenecks.stacks import LOCK, POOL, RUNNING, WAITING
 from otel_perf.core.critical_path import critical_path
 

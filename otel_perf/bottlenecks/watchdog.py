@@ -22,7 +22,8 @@ from opentelemetry import trace
 
 from otel_perf.bottlenecks import frames
 from otel_perf.bottlenecks.place import DEPTH
-from otel_perf.bottlenecks.root import CLIENT, ENDLESS, Root
+from otel_perf.bottlenecks.recorder import CLIENT
+from otel_perf.bottlenecks.root import ENDLESS, Root
 from otel_perf.bottlenecks.run_queue import OwnFile, account
 from otel_perf.bottlenecks.stacks import RUNNING, Sample, Stack, of_task, of_thread
 from otel_perf.core.owner import APP, owner
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_perf.bottlenecks.processor import BottleneckProcessor
-    from otel_perf.bottlenecks.root import Open
+    from otel_perf.bottlenecks.recorder import Open
     from otel_perf.bottlenecks.work import Workshop
     from otel_perf.core.guard import Guard
 

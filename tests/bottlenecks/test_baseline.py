@@ -141,4 +141,4 @@ def test_operations_are_remembered_up_to_a_limit():
     baselines = Baselines()
     for number in range(NAMES + 500):
         baselines.root(f"GET /{number}", MS)
-    assert len(baselines._roots) == NAMES
+    assert len(baselines.roots) == NAMES

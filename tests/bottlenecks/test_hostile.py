@@ -10,8 +10,8 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanKind
 
-from otel_perf.bottlenecks import processor as processors
-from otel_perf.bottlenecks.root import KINDS, SPANS
+from otel_perf.bottlenecks.recorder import OPEN, SPANS
+from otel_perf.bottlenecks.root import KINDS
 from tests.bottlenecks.conftest import MS, costs_fit, ids, in_threads, kept_of, wait_for
 
 MANY = 20_000
@@ -37,8 +37,8 @@ def in_context(span):
 
 def test_spans_that_never_end_are_counted_once_there_are_too_many(running):
     spans = [running.tracer.start_span("leak") for _ in range(MANY)]
-    assert len(running.processor.open) == processors.OPEN
-    assert running.processor.skipped == MANY - processors.OPEN
+    assert len(running.processor.open) == OPEN
+    assert running.processor.skipped == MANY - OPEN
     for span in spans:
         span.end()
     assert len(running.spans()) == MANY
@@ -48,7 +48,7 @@ def test_spans_that_never_end_are_counted_once_there_are_too_many(running):
 def test_children_that_never_end_do_not_turn_the_feature_off_for_good(running):
     """GIVEN an app that forgets to end one span of each request WHEN it ran for long THEN slow requests are still seen."""
     leaked = []
-    for _ in range(processors.OPEN + 10):
+    for _ in range(OPEN + 10):
         with running.tracer.start_as_current_span("request"):
             leaked.append(running.tracer.start_span("forgotten"))
     with running.tracer.start_as_current_span("slow"):
@@ -172,7 +172,7 @@ def test_the_count_of_what_is_kept_returns_to_zero(running):
 
 
 def test_only_so_many_spans_are_kept_in_the_process(running, made, monkeypatch):
-    monkeypatch.setattr(processors, "KEPT", 1_000)
+    monkeypatch.setattr(running.processor, "most_kept", 1_000)
     with running.tracer.start_as_current_span("batch", start_time=time.time_ns() - 500 * MS):
         for _ in range(20):
             with running.tracer.start_as_current_span("part"):
@@ -185,7 +185,7 @@ def test_only_so_many_spans_are_kept_in_the_process(running, made, monkeypatch):
 
 def test_a_trace_whose_calls_are_not_kept_is_not_said_to_be_busy_itself(running, monkeypatch):
     """GIVEN that another root has used up what is kept THEN a request that waits for a call is not taken for its own time."""
-    monkeypatch.setattr(processors, "KEPT", 100)
+    monkeypatch.setattr(running.processor, "most_kept", 100)
     batch = running.tracer.start_span("batch")
     with trace.use_span(batch):
         for _ in range(100):
@@ -204,8 +204,8 @@ def test_names_are_remembered_up_to_a_limit(running):
         with running.tracer.start_as_current_span("root"):
             running.tracer.start_span(f"SELECT {number}", kind=SpanKind.CLIENT).end()
     baselines = running.processor._baselines
-    assert len(baselines._roots) == 1_000
-    assert len(baselines._clients) == 1_000
+    assert len(baselines.roots) == 1_000
+    assert len(baselines.clients) == 1_000
 
 
 def test_long_statements_are_not_remembered_as_a_whole(running):
@@ -216,7 +216,7 @@ def test_long_statements_are_not_remembered_as_a_whole(running):
             running.tracer.start_span("INSERT", kind=SpanKind.CLIENT, attributes={"db.statement": statement}).end()
     running.flush()
     running.exporter.clear()
-    kept = sum(len(text) for key in running.processor._baselines._clients for text in key)
+    kept = sum(len(text) for key in running.processor._baselines.clients for text in key)
     assert kept < 1_000_000
 
 

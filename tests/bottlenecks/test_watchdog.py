@@ -170,7 +170,7 @@ def test_it_never_closes_what_the_app_has_opened_under_a_number_of_its_own(app):
     watchdog = app.watchdog
     root = app.tracer.start_span("root")
     assert wait_for(lambda: watchdog._statm is not None, 3)
-    numbers = [watchdog._statm._number, run_queue._files.file._number]
+    numbers = [watchdog._statm._number, run_queue._own.file._number]
     one, other = socket.socketpair()
     try:
         for number in numbers:

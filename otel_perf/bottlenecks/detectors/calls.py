@@ -23,7 +23,7 @@ from otel_perf.bottlenecks.detectors.base import (
     setting,
 )
 from otel_perf.bottlenecks.finding import Finding
-from otel_perf.bottlenecks.root import CLIENT
+from otel_perf.bottlenecks.recorder import CLIENT
 from otel_perf.bottlenecks.trace import clients
 from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
 from otel_perf.bottlenecks.detectors.base import Switched, inside, most_common, ms, setting
 from otel_perf.bottlenecks.finding import Finding
-from otel_perf.bottlenecks.root import CLIENT
+from otel_perf.bottlenecks.recorder import CLIENT
 from otel_perf.core.settings import Duration, Parsed, parse_size
 
 if TYPE_CHECKING:

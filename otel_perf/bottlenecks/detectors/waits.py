@@ -18,7 +18,7 @@ from otel_perf.bottlenecks.detectors.base import (
     setting,
 )
 from otel_perf.bottlenecks.finding import Finding
-from otel_perf.bottlenecks.root import CLIENT
+from otel_perf.bottlenecks.recorder import CLIENT
 from otel_perf.bottlenecks.stacks import LOCK, POOL, RUNNING
 from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
 
