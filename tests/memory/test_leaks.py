@@ -270,7 +270,7 @@ def test_looking_keeps_nothing_alive_and_runs_no_code_of_the_app():
 
 
 def test_only_what_grew_in_both_halves_counts():
-    looks = [{"a": 10, "b": 10, "c": 10}, {"a": 15, "b": 30, "c": 5, "d": 9}, {"a": 20, "b": 30, "c": 20, "d": 18}]
+    looks = [{"a": 10, "b": 10, "c": 10}, {"a": 12, "b": 30, "c": 5, "d": 9}, {"a": 20, "b": 30, "c": 20, "d": 18}]
     assert steady(looks) == {"a": 10, "d": 18}
 
 
