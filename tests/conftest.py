@@ -9,6 +9,7 @@ import pytest
 
 from otel_perf.bottlenecks import analyst, watchdog
 from otel_perf.core import guard, threads
+from otel_perf.memory import leaks
 from otel_perf.store import drain, writer
 
 pytest_plugins = ["otel_perf.testing"]
@@ -25,7 +26,7 @@ def _measured(function, arguments):
 
 
 writer.start_new_thread = drain.start_new_thread = _measured
-analyst.start_new_thread = watchdog.start_new_thread = _measured
+analyst.start_new_thread = watchdog.start_new_thread = leaks.start_new_thread = _measured
 
 
 @pytest.fixture(autouse=True)

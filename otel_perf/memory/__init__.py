@@ -10,8 +10,11 @@ from otel_perf.core.feature import Feature, Host
 from otel_perf.core.settings import Size  # noqa: TC001 - read at run time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import ExitStack
+
+    from otel_perf.memory.cache_metrics import Numbers
+    from otel_perf.memory.pressure import Usage
 
 EXPIRE: Final = 10.0  # seconds between looks at expired entries
 
@@ -27,6 +30,14 @@ class MemorySettings:
     webhook: str = field(
         default="",
         metadata={"doc": "A URL to which each change of the level of pressure is posted, as JSON."},
+    )
+    leaks: bool = field(
+        default=True,
+        metadata={"doc": "Look for memory that grows evenly towards the limit, and for what it is that grows."},
+    )
+    leaks_trace: bool = field(
+        default=True,
+        metadata={"doc": "When a leak is suspected, trace allocations for 30 s, which makes each dearer meanwhile."},
     )
 
 
@@ -48,8 +59,10 @@ class MemoryFeature(Feature[MemorySettings]):
         functions, cachetools = FunctoolsCaches(), CachetoolsCaches()
         functions.install(undo)
         cachetools.install(undo)
-        CacheMetrics((own, functions.read, cachetools.read)).install(host.census, undo)
-        self._watch_pressure(settings, host, undo)
+        sources = own, functions.read, cachetools.read
+        CacheMetrics(sources).install(host.census, undo)
+        # With numbers of its own: reading is not made for two threads.
+        self._watch_pressure(settings, host, undo, CacheMetrics(sources).read)
         self._watch_singletons(host, undo)
         undo.callback(cleaning.register("otel_perf.memory: expired entries", expired, EXPIRE))
 
@@ -66,7 +79,9 @@ class MemoryFeature(Feature[MemorySettings]):
         singletons.closed.append(tell)
         undo.callback(singletons.closed.remove, tell)
 
-    def _watch_pressure(self, settings: MemorySettings, host: Host, undo: ExitStack) -> None:
+    def _watch_pressure(
+        self, settings: MemorySettings, host: Host, undo: ExitStack, caches: Callable[[], Mapping[str, Numbers]]
+    ) -> None:
         from otel_perf.core.forks import on_fork
         from otel_perf.memory import pressure
 
@@ -84,7 +99,8 @@ class MemoryFeature(Feature[MemorySettings]):
                 alerts.post(settings.webhook, {"service": host.service_name, **what})
 
         monitor = pressure.Monitor(read, tell, lambda: host.guard(self.name))
-        watcher = pressure.Watcher(monitor, lambda: host.guard(self.name))
+        leaks = self._watch_leaks(settings, host, undo, read, caches) if settings.leaks else None
+        watcher = pressure.Watcher(monitor, lambda: host.guard(self.name), leaks)
         undo.callback(monitor.release)
         undo.callback(watcher.end)
         undo.callback(on_fork(child=watcher.start))
@@ -95,6 +111,25 @@ class MemoryFeature(Feature[MemorySettings]):
             (pressure.RECLAIMED, monitor.readings),
         ):
             undo.callback(host.census.add(metric, source))
+
+    def _watch_leaks(
+        self,
+        settings: MemorySettings,
+        host: Host,
+        undo: ExitStack,
+        read: Callable[[], Usage],
+        caches: Callable[[], Mapping[str, Numbers]],
+    ) -> Callable[[], None]:
+        from otel_perf.core.forks import on_fork
+        from otel_perf.memory import leaks
+
+        def tell(attributes: dict[str, Any], body: str) -> None:
+            host.event(leaks.LEAK_SUSPECTED, attributes, body=body, severity="WARN")
+
+        watch = leaks.LeakWatch(read, tell, lambda: host.guard(self.name), caches, trace=settings.leaks_trace)
+        undo.callback(watch.end)
+        undo.callback(on_fork(child=watch.start))  # before the thread that feeds it is started again
+        return watch.look
 
 
 def expired() -> Iterator[int]:

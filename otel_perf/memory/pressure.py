@@ -252,11 +252,15 @@ class Monitor:
 
 
 class Watcher:
-    """The thread that looks; daemonic, ended by :meth:`end`, and started again in a forked child."""
+    """The thread that looks; daemonic, ended by :meth:`end`, and started again in a forked child.
 
-    def __init__(self, monitor: Monitor, guard: Callable[[], Guard]) -> None:
+    ``also`` is called after each look, and has to return at once.
+    """
+
+    def __init__(self, monitor: Monitor, guard: Callable[[], Guard], also: Callable[[], None] | None = None) -> None:
         self._monitor = monitor
         self._guard = guard
+        self._also = also
         self.start()
 
     def start(self) -> None:
@@ -277,6 +281,8 @@ class Watcher:
         while not bell.acquire(timeout=wait):
             try:
                 wait = self._monitor.look()
+                if self._also is not None:
+                    self._also()
             except Exception as error:
                 wait = QUIET
                 self._guard().handle(error)

@@ -1,5 +1,8 @@
 """What the memory feature tells, through the whole pipeline."""
 
+import pytest
+
+from otel_perf.memory import leaks
 from otel_perf.memory.singletons import Singletons
 from tests.stored import logs
 
@@ -16,3 +19,19 @@ def test_a_closed_singleton_is_an_event(start, home):
     registry.close()  # nobody is told any more
     (event,) = [entry for entry in logs(home) if entry.event_name == "perf.singleton.closed"]
     assert event.attributes["perf.singleton.name"] == "pool"
+
+
+@pytest.mark.parametrize(("value", "watched"), [("on", 1), ("off", 0)])
+def test_leaks_are_watched_for_or_not(start, monkeypatch, value, watched):
+    made = []
+
+    class Watch(leaks.LeakWatch):
+        def __init__(self, *arguments, **options):
+            made.append(self)
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(leaks, "LeakWatch", Watch)
+    pipeline = start(OTEL_PERF_MEMORY_LEAKS=value)
+    assert len(made) == watched
+    pipeline.shutdown()
+    assert all(watch._bell is None for watch in made)
