@@ -50,12 +50,13 @@ class CallsFeature(Feature[CallsSettings]):
     def provide(self, settings: CallsSettings, host: Host, parts: Parts) -> None:
         """Add what sends the counts, and keeps a measurement from making spans real."""
         from otel_perf.calls.function import FUNCTIONS
-        from otel_perf.calls.lazy_span import after_fork_in_child, before_fork
-        from otel_perf.calls.statistics import CallsProducer, LazyAwareFilter
+        from otel_perf.calls.lazy_span import SCOPE, after_fork_in_child, before_fork
+        from otel_perf.calls.statistics import LazyAwareFilter
         from otel_perf.core.forks import on_fork
+        from otel_perf.core.histograms import HistogramProducer
 
         FUNCTIONS.limit = settings.functions
-        producer = CallsProducer(FUNCTIONS)
+        producer = HistogramProducer(CALL_DURATION, FUNCTIONS.counts, scope=SCOPE)
         parts.metric_producers.append(producer)
         parts.exemplar_filters.append(LazyAwareFilter)
         on_fork(before=before_fork, child=after_fork_in_child)

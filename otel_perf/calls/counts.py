@@ -1,13 +1,14 @@
-"""What is counted of every function, exactly.
-
-The buckets are those of an exponential histogram at scale 3: their bounds grow by 2^(1/8), about 9 %
-(https://opentelemetry.io/docs/specs/otel/metrics/data-model/#exponentialhistogram), so that they are sent as they are.
-"""
+"""What is counted of every function, exactly, in the buckets of :mod:`otel_perf.core.buckets`."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from otel_perf.calls.call import CountsBase
-from otel_perf.calls.keys import NEVER
+from otel_perf.calls.keys import NEVER, OVERFLOW
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Counts(CountsBase):
@@ -25,3 +26,8 @@ class Counts(CountsBase):
         """Begin anew, as a forked child does."""
         super().reset()
         self.exemplar: tuple[float, int, int, int] | None = None  # slowest span: seconds, end (ns), trace id, span id
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """Of the function's points."""
+        return {OVERFLOW: True} if self.name == OVERFLOW else {"code.function.name": self.name}

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from weakref import WeakSet
 
 from otel_perf.calls.counts import Counts
-from otel_perf.calls.keys import NEVER
+from otel_perf.calls.keys import NEVER, OVERFLOW
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SpanMode = Literal["auto", "always", "never"]
 MODES: Final = ("auto", "always", "never")
-OVERFLOW: Final = "otel.metric.overflow"
 
 
 class Function:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import context as context_api
 from opentelemetry.context.context import Context
 
-from otel_perf.calls.keys import BUCKETS, CALL_KEY, NEVER, OFFSET, SPAN_KEY
+from otel_perf.calls.keys import CALL_KEY, NEVER, SPAN_KEY
+from otel_perf.core.buckets import BUCKETS, OFFSET
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
 from otel_perf.calls.decorators import MARK, code_of, wrap
-from otel_perf.calls.function import FUNCTIONS, OVERFLOW
+from otel_perf.calls.function import FUNCTIONS
 from otel_perf.calls.imports import Imports, modules, namespace_of
 from otel_perf.calls.inplace import is_ours, measured_code
+from otel_perf.calls.keys import OVERFLOW
 from otel_perf.calls.patterns import Patterns
 from otel_perf.core.events import FEATURE_CHANGED
 from otel_perf.core.forks import on_fork

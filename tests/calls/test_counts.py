@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import otel_perf as perf
 from otel_perf.calls import call as module
 from otel_perf.calls.function import FUNCTIONS
-from otel_perf.calls.keys import BUCKETS, OFFSET
+from otel_perf.core.buckets import BUCKETS, OFFSET
 from otel_perf.testing import FixedClock
 from tests.calls.conftest import counts_of
 

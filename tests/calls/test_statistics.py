@@ -6,10 +6,12 @@ from opentelemetry.sdk.metrics import Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 
 import otel_perf as perf
+from otel_perf.calls import CALL_DURATION
 from otel_perf.calls import call as module
 from otel_perf.calls.function import FUNCTIONS
 from otel_perf.calls.lazy_span import LazySpan
-from otel_perf.calls.statistics import BOUNDS, CallsProducer, sources
+from otel_perf.calls.statistics import sources
+from otel_perf.core.histograms import BOUNDS, HistogramProducer
 from otel_perf.providers import produce_into
 from otel_perf.testing import FixedClock
 
@@ -32,7 +34,7 @@ def take(calls):
 
 @pytest.fixture
 def producer():
-    return CallsProducer(FUNCTIONS)
+    return HistogramProducer(CALL_DURATION, FUNCTIONS.counts)
 
 
 def reading(producer, reader):
@@ -125,7 +127,7 @@ def test_all_that_goes_over_the_limit_is_one_series(calls, producer, monkeypatch
         function = functions.add(f"f{number}", "auto", {})
         function.on = True
         LazySpan(function).finish()
-    scope = CallsProducer(functions).produce(InMemoryMetricReader())
+    scope = HistogramProducer(CALL_DURATION, functions.counts).produce(InMemoryMetricReader())
     assert [dict(point.attributes) for point in scope.metrics[0].data.data_points] == [
         {"code.function.name": "f0"},
         {"otel.metric.overflow": True},
