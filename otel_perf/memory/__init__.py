@@ -40,15 +40,11 @@ class MemoryFeature(Feature[MemorySettings]):
     def install(self, settings: MemorySettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""
         from otel_perf.core import cleaning
-        from otel_perf.memory import gauges
+        from otel_perf.memory import found, gauges
         from otel_perf.memory.cache_metrics import CacheMetrics
-        from otel_perf.memory.discovery import CachetoolsCaches, FunctoolsCaches, own
 
         gauges.install(host.census, undo)
-        functions, cachetools = FunctoolsCaches(), CachetoolsCaches()
-        functions.install(undo)
-        cachetools.install(undo)
-        CacheMetrics((own, functions.read, cachetools.read)).install(host.census, undo)
+        CacheMetrics(found.install(undo)).install(host.census, undo)
         self._watch_pressure(settings, host, undo)
         self._watch_singletons(host, undo)
         undo.callback(cleaning.register("otel_perf.memory: expired entries", expired, EXPIRE))
