@@ -51,15 +51,11 @@ class MemoryFeature(Feature[MemorySettings]):
     def install(self, settings: MemorySettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""
         from otel_perf.core import cleaning
-        from otel_perf.memory import gauges
+        from otel_perf.memory import found, gauges
         from otel_perf.memory.cache_metrics import CacheMetrics
-        from otel_perf.memory.discovery import CachetoolsCaches, FunctoolsCaches, own
 
         gauges.install(host.census, undo)
-        functions, cachetools = FunctoolsCaches(), CachetoolsCaches()
-        functions.install(undo)
-        cachetools.install(undo)
-        sources = own, functions.read, cachetools.read
+        sources = found.install(undo)
         CacheMetrics(sources).install(host.census, undo)
         # With numbers of its own: reading is not made for two threads.
         self._watch_pressure(settings, host, undo, CacheMetrics(sources).read)

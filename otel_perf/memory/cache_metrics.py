@@ -7,7 +7,7 @@ is gone, so that counters never fall.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from otel_perf.core.census import Metric
@@ -15,7 +15,6 @@ from otel_perf.core.census import Metric
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import ExitStack
-    from weakref import ref
 
     from otel_perf.core.census import Census, Reading
 
@@ -30,25 +29,30 @@ NAMES: Final = 200  # caches told apart; the others are "other"
 
 @dataclass(slots=True)
 class Numbers:
-    """Of one cache, or of all of one name."""
+    """Of one cache, or of all of one name. ``None`` is what nobody knows, such as how many entries a server has."""
 
     hits: int = 0
     misses: int = 0
-    evictions: int = 0
-    size: int = 0
+    evictions: int | None = None
+    size: int | None = None
     limit: int = 0  # 0 is none
 
     def add(self, other: Numbers) -> None:
         """Sum up."""
-        self.hits, self.misses, self.evictions, self.size, self.limit = (
-            mine + more for mine, more in zip(astuple(self), astuple(other), strict=True)
-        )
+        self.hits += other.hits
+        self.misses += other.misses
+        self.evictions = _sum(self.evictions, other.evictions)
+        self.size = _sum(self.size, other.size)
+        self.limit += other.limit
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else one + other
 
 
 class Watched(Protocol):
     """A cache, wherever its numbers come from."""
 
-    reference: ref[object]  # to what goes when the cache goes
     name: str
 
     def numbers(self) -> Numbers | None:
@@ -74,7 +78,8 @@ class CacheMetrics:
                     seen[id(watched)] = watched, numbers
         for number, (watched, last) in self._seen.items():
             if number not in seen:
-                self._gone[watched.name].add(Numbers(last.hits, last.misses, last.evictions))
+                size = None if last.size is None else 0
+                self._gone[watched.name].add(Numbers(last.hits, last.misses, last.evictions, size))
         self._seen = seen
         found: defaultdict[str, Numbers] = defaultdict(Numbers)
         for name, numbers in [*self._gone.items(), *((watched.name, numbers) for watched, numbers in seen.values())]:

@@ -213,7 +213,7 @@ def _containers(grown: Mapping[str, int]) -> list[Grown]:
 
 def _filling(seen: Sequence[Mapping[str, Numbers]], seconds: float) -> list[Filling]:
     """Caches that got more entries, and are not full."""
-    grown = steady([{name: numbers.size for name, numbers in look.items()} for look in seen])
+    grown = steady([{name: numbers.size or 0 for name, numbers in look.items()} for look in seen])
     found = []
     for name in sorted(grown, key=grown.__getitem__, reverse=True)[:MOST]:
         now, grew = seen[-1][name], grown[name]
