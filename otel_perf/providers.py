@@ -218,11 +218,20 @@ def produce_into(reader: Any, producers: Sequence[Any]) -> None:
                 continue
             if scope is not None and metrics_data.resource_metrics:
                 first, *others = metrics_data.resource_metrics
-                first = replace(first, scope_metrics=[*first.scope_metrics, scope])
+                first = replace(first, scope_metrics=_with(scope, first.scope_metrics))
                 metrics_data = replace(metrics_data, resource_metrics=[first, *others])
         receive(metrics_data, timeout_millis=timeout_millis, **kwargs)
 
     reader._receive_metrics = receive_all
+
+
+def _with(added: Any, scopes: Sequence[Any]) -> list[Any]:
+    """``scopes`` and one more. Encoders keep only the last one of equal scopes: its metrics join the other's."""
+    for place, scope in enumerate(scopes):
+        if scope.scope == added.scope:
+            joined = replace(scope, metrics=[*scope.metrics, *added.metrics])
+            return [*scopes[:place], joined, *scopes[place + 1 :]]
+    return [*scopes, added]
 
 
 def _exemplar_filter(parts: Parts, environ: Mapping[str, str], say: Say) -> Any:

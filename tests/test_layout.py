@@ -18,6 +18,7 @@ SDK_ALLOWED = (
     "bottlenecks/",
     "store/",
     "calls/statistics.py",
+    "core/histograms.py",
 )
 
 

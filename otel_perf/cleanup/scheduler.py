@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core import activity, cleaning
+from otel_perf.core.chance import chance
 from otel_perf.core.threads import allocate_lock, start_new_thread
 
 if TYPE_CHECKING:
@@ -243,4 +243,4 @@ class _Slices:
 
 
 def _jittered(seconds: float) -> float:
-    return seconds * random.uniform(1 - JITTER, 1 + JITTER)
+    return seconds * chance.uniform(1 - JITTER, 1 + JITTER)

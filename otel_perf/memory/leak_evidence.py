@@ -217,9 +217,10 @@ def _filling(seen: Sequence[Mapping[str, Numbers]], seconds: float) -> list[Fill
     found = []
     for name in sorted(grown, key=grown.__getitem__, reverse=True)[:MOST]:
         now, grew = seen[-1][name], grown[name]
-        full = (now.limit - now.size) * seconds / grew if now.limit else inf
+        size = now.size or 0
+        full = (now.limit - size) * seconds / grew if now.limit else inf
         if full > 0:
-            found.append(Filling(name, grew, now.size, now.limit, full))
+            found.append(Filling(name, grew, size, now.limit, full))
     return found
 
 

@@ -8,7 +8,6 @@ the cache whole. A child of ``fork`` has the entries and a lock of its own.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from heapq import heapify, heappop, heappush
@@ -17,6 +16,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakSet
 
+from otel_perf.core.chance import chance
 from otel_perf.core.forks import on_fork
 from otel_perf.core.guard import Guard
 from otel_perf.core.settings import parse_duration, parse_size
@@ -262,7 +262,7 @@ class Store:
         if ttl is None:
             return inf
         if self.jitter:
-            ttl *= 1.0 - random.random() * self.jitter  # what was stored together expires apart
+            ttl *= 1.0 - chance.random() * self.jitter  # what was stored together expires apart
         return self.clock() + ttl
 
     def _weigh(self, key: Any, value: Any) -> int:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import sqlite3
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from otel_perf.core.chance import chance
 from otel_perf.core.errors import StoreError
 from otel_perf.core.home import STORE_FILE
 
@@ -183,7 +183,7 @@ def open_file(path: Path, *, fsync: bool) -> sqlite3.Connection:
                 connection.close()
             if not is_busy(error) or time.monotonic() > deadline:
                 raise
-            time.sleep(random.uniform(0.005, 0.05))
+            time.sleep(chance.uniform(0.005, 0.05))
         except BaseException:
             if connection is not None:
                 connection.close()

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import queue
-import random
 import sqlite3
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from otel_perf.core.chance import chance
 from otel_perf.core.home import STORE_FILE
 from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
 from otel_perf.store.adoption import take_over
@@ -219,7 +219,7 @@ class Drain:
         """Send what waits; returns seconds until there may be more to do."""
         self._idle = False
         if self._unusable or not self._have_lease():
-            return LEASE_RETRY * random.uniform(0.5, 1.5)
+            return LEASE_RETRY * chance.uniform(0.5, 1.5)
         if not self._routes and not self._make_routes():
             return LEASE_RETRY
         while not self._stopped:

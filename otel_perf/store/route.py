@@ -9,10 +9,10 @@ that is too large is set aside at once.
 
 from __future__ import annotations
 
-import random
 import time
 from typing import TYPE_CHECKING, Final
 
+from otel_perf.core.chance import chance
 from otel_perf.store.sender import Answer, connect
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Route:
         self._sender = None
 
     def _wait(self, answer: Answer, *, refused_until: int = 0) -> None:
-        backoff = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(self.failures, 10)) * random.uniform(0.8, 1.2)
+        backoff = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(self.failures, 10)) * chance.uniform(0.8, 1.2)
         self.failures += 1
         self.until = self._clock() + max(backoff, answer.retry_after or 0.0)
         self.error = answer.detail

@@ -1,0 +1,203 @@
+"""Shortens the pauses of the garbage collector, once one has been long.
+
+A full collection looks at every object there is; most of a service's live as long as it does. ``gc.freeze`` puts those
+that survived one out of its sight, in microseconds, right after it. What is frozen and becomes garbage still goes by
+its reference count, but not if it is in a cycle. So whoever asks for a collection gets the whole one: ``gc.collect()``
+thaws first, and an hourly sweep does, when there is no active work.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from otel_perf.core import activity, collector
+from otel_perf.core.events import Event
+from otel_perf.core.threads import get_ident, start_new_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otel_perf.core.guard import Guard
+
+OLDEST: Final = 2
+SHORT: Final = 0.2  # of the pause that is too long: one of so much is, once there has been a long one
+EVERY: Final = 3600.0  # seconds between sweeps of what is frozen
+WINDOW: Final = 10.0  # seconds, of which the share of collecting is measured
+BUSY: Final = 0.02  # share of the time that goes into collecting, above which it is done more rarely
+MOST: Final = 50_000  # allocations between collections of the youngest
+YOUNG: Final = 0.1  # of the pause that is too long: a collection of the young that takes longer is to be smaller
+SETTLED: Final = 1.0  # seconds that a forked child lives before it says what was done in it
+
+TUNED: Final = Event(
+    "perf.gc.tuned", "The garbage collector was tuned: objects frozen or thresholds changed, with before and after"
+)
+
+Thresholds = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What was done; what a full collection takes (s), or the thresholds, before and after, where known."""
+
+    action: str  # freeze, freeze_child or threshold
+    pause: tuple[float | None, float | None] = (None, None)
+    threshold: tuple[Thresholds | None, Thresholds | None] = (None, None)
+
+    def sentence(self) -> str:
+        """For a person."""
+        if self.action == "threshold":
+            often, rarely = (thresholds[0] if thresholds else 0 for thresholds in self.threshold)
+            return f"garbage collection: the youngest are collected every {rarely:,} allocations, not every {often:,}"
+        what = "what survived a full collection is frozen"
+        if self.action == "freeze_child":
+            what = "what the parent process left is frozen, so that its memory stays shared"
+        before, after = (None if seconds is None else f"{seconds * 1e3:.2f} ms" for seconds in self.pause)
+        took = f"; one takes {after}" if after else ""
+        return f"garbage collection: {what}{took}{f', not {before}' if took and before else ''}"
+
+
+class Tuner:
+    """Called at each collection, in whatever thread it runs, one at a time. Takes no lock and allocates little."""
+
+    def __init__(
+        self,
+        limit: float,
+        tell: Callable[[Act], None],
+        guard: Callable[[], Guard],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.frozen = False  # by us
+        self.tunes = False  # there has been a long pause
+        self._limit = limit
+        self._tell = tell
+        self._guard = guard
+        self._clock = clock
+        self._last: float | None = None  # seconds that the last full collection took
+        self._probing = 0  # the thread that collects to see what it takes
+        self._original = self._set = gc.get_threshold()
+        self._begin_window()
+
+    def _begin_window(self) -> None:
+        self._window = self._clock()
+        self._collecting = self._longest = 0.0
+
+    # --- collections ---------------------------------------------------------------------------------
+
+    def begins(self) -> None:
+        """A full collection: of everything, if somebody asked for it."""
+        if self.frozen and self._probing != get_ident() and asked():
+            gc.unfreeze()
+            self.frozen = False
+
+    def ended(self, generation: int, seconds: float) -> None:
+        """It took so long (s). Never raises."""
+        try:
+            self._collecting += seconds
+            if generation == 0:
+                self._longest = max(self._longest, seconds)
+            if generation >= OLDEST and self._probing != get_ident():
+                self._full(seconds)
+            elif self.tunes and self._clock() - self._window >= WINDOW:
+                self._look_at_thresholds()
+        except Exception as error:
+            self._guard().handle(error)
+
+    def _full(self, seconds: float) -> None:
+        self._last = seconds
+        # Who turns the collector off and asks for collections knows what they take.
+        if not gc.isenabled() or seconds < (self._limit * SHORT if self.tunes else self._limit):
+            return
+        if not self.tunes:
+            self.tunes = True
+            self._begin_window()
+        collector.look()
+        gc.freeze()
+        self.frozen = True
+        self._start(lambda: self._say_frozen("freeze", seconds))
+
+    def _look_at_thresholds(self) -> None:
+        """Collect the young more rarely if it takes much of the time, and more often if one takes long."""
+        share, longest = self._collecting / (self._clock() - self._window), self._longest
+        self._begin_window()
+        youngest, *others = before = gc.get_threshold()
+        if before != self._set or not youngest:  # the app does it itself
+            return
+        wanted = youngest
+        if longest > self._limit * YOUNG:
+            wanted = max(youngest // 2, min(self._original[0], youngest))
+        elif share > BUSY:
+            wanted = max(min(2 * youngest, MOST), youngest)
+        if wanted != youngest:
+            gc.set_threshold(wanted, *others)
+            self._set = gc.get_threshold()
+            act = Act("threshold", threshold=(before, self._set))
+            self._start(lambda: self._tell(act))
+
+    # --- telling: not within a collection, which may run while the app holds any lock -----------------
+
+    def _start(self, what: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # no more threads
+            start_new_thread(self._run, (what,))
+
+    def _run(self, what: Callable[[], None]) -> None:
+        try:
+            what()
+        except Exception as error:
+            with suppress(Exception):  # raised again under test, where there is nobody to catch it
+                self._guard().handle(error)
+
+    def _say_frozen(self, action: str, before: float | None) -> None:
+        self._probing = get_ident()
+        try:
+            began = time.thread_time()
+            gc.collect()  # of what came after the freeze: next to nothing
+            after = time.thread_time() - began
+        finally:
+            self._probing = 0
+        self._tell(Act(action, pause=(before, after)))
+
+    # --- forks, sweeps, and the end -----------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """What has to see the objects has to do so before they are frozen: a look in the child would copy them."""
+        collector.look()
+
+    def after_fork_in_child(self) -> None:
+        """Freeze what the parent left: a collection would write to all of it, and the kernel copy each page."""
+        self._probing = 0
+        self._begin_window()
+        if not gc.isenabled():
+            return
+        gc.freeze()
+        self.frozen = True
+        before = self._last
+
+        def say() -> None:
+            time.sleep(SETTLED)
+            self._say_frozen("freeze_child", before)
+
+        self._start(say)
+
+    def sweep(self) -> int:
+        """Collect what is frozen and garbage, unless there is active work; how many objects it was."""
+        if not self.frozen or activity.is_active() or not gc.isenabled():
+            return 0
+        return gc.collect()
+
+    def restore(self) -> None:
+        """Leave the collector as it was found."""
+        if self.frozen:
+            self.frozen = False
+            gc.unfreeze()
+        if self._set != self._original and gc.get_threshold() == self._set:
+            gc.set_threshold(*self._original)
+
+
+def asked() -> bool:
+    """Whether the full collection that begins was asked for: one that comes by itself has reached the thresholds."""
+    counts, thresholds = gc.get_count(), gc.get_threshold()
+    return counts[0] <= thresholds[0] or counts[OLDEST] <= thresholds[OLDEST]
