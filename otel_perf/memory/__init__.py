@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.feature import Feature, Host
@@ -51,7 +52,8 @@ class MemoryFeature(Feature[MemorySettings]):
         CacheMetrics((own, functions.read, cachetools.read)).install(host.census, undo)
         self._watch_pressure(settings, host, undo)
         self._watch_singletons(host, undo)
-        undo.callback(cleaning.register("otel_perf.memory: expired entries", expired, EXPIRE))
+        # No deadline: a million entries take a minute of slices, and a sweep that was cut short would count as failed.
+        undo.callback(cleaning.register("otel_perf.memory: expired entries", expired, EXPIRE, deadline=inf))
 
     def _watch_singletons(self, host: Host, undo: ExitStack) -> None:
         from otel_perf.memory import singletons

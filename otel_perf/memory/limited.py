@@ -178,16 +178,25 @@ class Store:
 
         Costs nothing for what has not: a heap has the entries by their deadlines, or by those that they had once.
         """
+        entry: Any
         while self._deadlines:
             with self.lock:
-                if not self._deadlines or self._deadlines[0][0] > self.clock():
+                now = self.clock()
+                if not self._deadlines or self._deadlines[0][0] > now:
                     return
                 entry = heappop(self._deadlines)[2]
-                there = self.entries.get(entry.key) is entry
-                if there and entry.deadline > self.clock():
-                    heappush(self._deadlines, (entry.deadline, self._number(), entry))
-                    there = False
-            yield self.drop_expired(entry) if there else 0
+                gone = entry.deadline <= now and self._remove(entry)
+                if gone:
+                    self.expirations += 1
+                elif entry.deadline > now:  # it was stored anew since it was queued
+                    there = self.entries.get(entry.key) is entry
+                    if there:
+                        heappush(self._deadlines, (entry.deadline, self._number(), entry))
+            if gone and self.on_evict is not None:
+                self._tell([(entry, "expired")])
+            weight = entry.weight if gone else 0
+            del entry  # its value's finaliser runs now that the lock is free
+            yield weight
 
     def shrink(self, entries: int) -> int:
         """Drop entries until so many are left; how many bytes that freed, as far as entries are weighed."""

@@ -1,5 +1,8 @@
 """What the memory feature tells, through the whole pipeline."""
 
+from math import inf
+
+from otel_perf.core import cleaning
 from otel_perf.memory.singletons import Singletons
 from tests.stored import logs
 
@@ -16,3 +19,12 @@ def test_a_closed_singleton_is_an_event(start, home):
     registry.close()  # nobody is told any more
     (event,) = [entry for entry in logs(home) if entry.event_name == "perf.singleton.closed"]
     assert event.attributes["perf.singleton.name"] == "pool"
+
+
+def test_the_sweep_of_a_large_cache_is_not_cut_short(start):
+    """A million entries take a minute of slices: as late as that, it would count as failed, and be given up."""
+    pipeline = start()
+    (task,) = [task for task in cleaning.tasks if task.name == "otel_perf.memory: expired entries"]
+    assert task.deadline == inf
+    pipeline.shutdown()
+    assert task not in cleaning.tasks
