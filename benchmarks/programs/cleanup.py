@@ -28,7 +28,7 @@ def request(cache: TTLCache[Any, Any], number: int) -> None:
     found = json.loads(PAYLOAD)
     for item in found["items"]:
         item["known"] = cache.get(("hot", (number + item["id"]) % HOT))
-    cache["hot", number % HOT] = number
+    cache["new", number] = number
     json.dumps(found)
 
 

@@ -52,7 +52,7 @@ class MemoryFeature(Feature[MemorySettings]):
         CacheMetrics((own, functions.read, cachetools.read)).install(host.census, undo)
         self._watch_pressure(settings, host, undo)
         self._watch_singletons(host, undo)
-        # No deadline: a million entries take a minute of slices, and a sweep that was cut short would count as failed.
+        # No deadline: a million entries take more than a minute of slices; what is cut short counts as failed.
         undo.callback(cleaning.register("otel_perf.memory: expired entries", expired, EXPIRE, deadline=inf))
 
     def _watch_singletons(self, host: Host, undo: ExitStack) -> None:

@@ -153,9 +153,9 @@ class _Functions:
         if key is None:
             self.adopt(args[0])
             return self.lookup(*args, **keywords or {})
-        entry, flight, own = self.begin(key, _Flight)
-        if entry is not None:
-            return entry.value
+        value, flight, own = self.begin(key, _Flight)
+        if value is not _MISSING:
+            return value
         if own is None:
             # A finaliser or a signal handler may ask for what its own thread is computing.
             if flight.thread != get_ident() and flight.done.wait(PATIENCE):
@@ -178,20 +178,20 @@ class _Functions:
             own.done.set()
 
     def begin(self, key: Any, make: Callable[[], Any]) -> tuple[Any, Any, Any]:
-        """An entry that came meanwhile; or who computes ``key`` already; or what was made now to say so."""
+        """A result that came meanwhile; or who computes ``key`` already; or what was made now to say so."""
         self.forget()
         store = self.store
         with store.lock:
             entry = store.find(key)
             if entry is not None:
                 self.lookup.hits += 1
-                return entry, None, None
+                return entry.value, None, None
             store.misses += 1
             flight = self.flights.get(key)
             if flight is None:
                 made = self.flights[key] = make()
-                return None, None, made
-            return None, flight, None
+                return _MISSING, None, made
+            return _MISSING, flight, None
 
     def end(self, key: Any, own: Any) -> None:
         """Nobody has to wait any more."""
@@ -306,9 +306,9 @@ class _Coroutines(_Functions):
     async def compute(self, missed: _Missed) -> Any:
         """Compute, or wait for the task that is at it."""
         key = missed.key
-        entry, flight, own = self.begin(key, _Task)
-        if entry is not None:
-            return entry.value
+        value, flight, own = self.begin(key, _Task)
+        if value is not _MISSING:
+            return value
         if own is None:
             if flight.loop is asyncio.get_running_loop() and flight.task is not asyncio.current_task():
                 await asyncio.wait((flight.future,), timeout=PATIENCE)

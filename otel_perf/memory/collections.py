@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from otel_perf.core.forks import on_fork
 from otel_perf.core.guard import Guard
 from otel_perf.memory.limited import Store
+from otel_perf.memory.lookup import GONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +105,10 @@ class BoundedDict(Bounded, MutableMapping[K, V], Generic[K, V]):
             self._drop((key, value))
 
     def __getitem__(self, key: K) -> V:
-        return self._store.entries[key].value  # type: ignore[no-any-return]
+        value = self._store.entries[key].value
+        if value is GONE:  # another thread took it out just now
+            raise KeyError(key)
+        return value  # type: ignore[no-any-return]
 
     def __delitem__(self, key: K) -> None:
         if self._store.remove(key) is None:

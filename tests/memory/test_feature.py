@@ -22,7 +22,7 @@ def test_a_closed_singleton_is_an_event(start, home):
 
 
 def test_the_sweep_of_a_large_cache_is_not_cut_short(start):
-    """A million entries take a minute of slices: as late as that, it would count as failed, and be given up."""
+    """A million entries take more than a minute of slices: cut short, it would count as failed, and be given up."""
     pipeline = start()
     (task,) = [task for task in cleaning.tasks if task.name == "otel_perf.memory: expired entries"]
     assert task.deadline == inf
