@@ -43,6 +43,7 @@ class MemoryFeature(Feature[MemorySettings]):
         from otel_perf.core import cleaning
         from otel_perf.memory import gauges
         from otel_perf.memory.cache_metrics import CacheMetrics
+        from otel_perf.memory.collection_metrics import CollectionMetrics
         from otel_perf.memory.discovery import CachetoolsCaches, FunctoolsCaches, own
 
         gauges.install(host.census, undo)
@@ -50,6 +51,7 @@ class MemoryFeature(Feature[MemorySettings]):
         functions.install(undo)
         cachetools.install(undo)
         CacheMetrics((own, functions.read, cachetools.read)).install(host.census, undo)
+        CollectionMetrics().install(host.census, undo)
         self._watch_pressure(settings, host, undo)
         self._watch_singletons(host, undo)
         # No deadline: a million entries take more than a minute of slices; what is cut short counts as failed.
