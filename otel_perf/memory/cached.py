@@ -21,7 +21,7 @@ from otel_perf.memory.limited import Store
 from otel_perf.memory.lookup import Cached
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -179,7 +179,8 @@ class _Functions:
 
     def begin(self, key: Any, make: Callable[[], Any]) -> tuple[Any, Any, Any]:
         """A result that came meanwhile; or who computes ``key`` already; or what was made now to say so."""
-        self.forget()
+        for _ in self.forget() if self.gone else ():
+            pass
         store = self.store
         with store.lock:
             entry = store.find(key)
@@ -233,15 +234,20 @@ class _Functions:
                 self.references[number] = reference
                 self.lookup.tokens[number] = _Token()
 
-    def forget(self) -> None:
-        """Drop the results of instances that are no more."""
+    def forget(self) -> Iterator[int]:
+        """Drop the results of instances that are no more, one at a time; 1 for each."""
         while self.gone:
             try:
                 token = self.gone.popleft()
             except IndexError:
                 return
-            for key in token.keys:
-                self.store.remove(key)
+            try:
+                while token.keys:
+                    self.store.remove(token.keys.pop())
+                    yield 1
+            finally:
+                if token.keys:
+                    self.gone.append(token)
 
     # --- for users ----------------------------------------------------------------------------------
 
@@ -337,6 +343,12 @@ def _is_method(function: Any) -> bool:
     place = getattr(function, "__qualname__", "").rpartition(".")[0]
     code = getattr(inspect.unwrap(function), "__code__", None)
     return bool(place) and not place.endswith("<locals>") and code is not None and code.co_varnames[:1] == ("self",)
+
+
+def forget() -> Iterator[int]:
+    """Drop the results of instances that are no more, of all methods; 1 for each."""
+    for functions in list(_all):
+        yield from functions.forget()
 
 
 _all: weakref.WeakSet[_Functions] = weakref.WeakSet()
