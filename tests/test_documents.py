@@ -14,6 +14,7 @@ from opentelemetry import trace
 
 from otel_perf.core import cleaning
 from otel_perf.memory.caches import LRUCache
+from otel_perf.memory.collections import BoundedDeque
 from tests.e2e import programs
 from tests.stored import logs, spans
 
@@ -88,7 +89,7 @@ def test_the_names_that_a_run_emits_are_the_documented_ones(start, home):
 
 
 def clean_and_drop():
-    """A cleanup task that ran, and a cache that dropped an entry."""
+    """A cleanup task that ran, and a cache and a collection that dropped an entry."""
     cache = LRUCache("documented", max_entries=1)
     cache.update({1: 1, 2: 2})
     cache.get(2), cache.get(3)
@@ -96,7 +97,7 @@ def clean_and_drop():
     undo = cleaning.register("documented", ran.set, 0.01)
     assert ran.wait(5)
     undo()
-    return cache
+    return cache, BoundedDeque([1, 2], "documented", limit=1)
 
 
 def call_every_way():

@@ -64,6 +64,17 @@ class Home:
         except OSError:
             return None
 
+    def other_fallbacks(self) -> list[Path]:
+        """The fallbacks of this user's other homes, those of them that are private."""
+        own, found = self._fallback_path(), []
+        with contextlib.suppress(OSError):
+            _check_private(own.parent)
+            for path in own.parent.iterdir():
+                with contextlib.suppress(OSError):
+                    _check_private(path)
+                    found += [path] if path.name != own.name else []
+        return found
+
     def _fallback_path(self) -> Path:
         import hashlib
         import tempfile

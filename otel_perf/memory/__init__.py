@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.feature import Feature, Host
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from otel_perf.memory.cache_metrics import Numbers
     from otel_perf.memory.pressure import Usage
 
-EXPIRE: Final = 10.0  # seconds between looks at expired entries
+EXPIRE: Final = 10.0  # seconds between looks at expired entries, and at what is kept for what is no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +54,18 @@ class MemoryFeature(Feature[MemorySettings]):
         from otel_perf.core import cleaning
         from otel_perf.memory import found, gauges
         from otel_perf.memory.cache_metrics import CacheMetrics
+        from otel_perf.memory.collection_metrics import CollectionMetrics
 
         gauges.install(host.census, undo)
         sources = found.install(undo)
         CacheMetrics(sources).install(host.census, undo)
+        CollectionMetrics().install(host.census, undo)
         # With numbers of its own: reading is not made for two threads.
         self._watch_pressure(settings, host, undo, CacheMetrics(sources).read)
         self._watch_singletons(host, undo)
-        undo.callback(cleaning.register("otel_perf.memory: expired entries", expired, EXPIRE))
+        # No deadline: a million entries take more than a minute of slices; what is cut short counts as failed.
+        undo.callback(cleaning.register("otel_perf.memory: expired entries", expired, EXPIRE, deadline=inf))
+        undo.callback(cleaning.register("otel_perf.memory: dead weak references", dead, EXPIRE, deadline=inf))
 
     def _watch_singletons(self, host: Host, undo: ExitStack) -> None:
         from otel_perf.memory import singletons
@@ -136,6 +141,13 @@ def expired() -> Iterator[int]:
         for _ in store.expire():
             yield store.expirations - before
             before = store.expirations
+
+
+def dead() -> Iterator[int]:
+    """Drop the results of methods of instances that are no more, which else wait for the next miss; 1 for each."""
+    module = sys.modules.get("otel_perf.memory.cached")
+    if module is not None:
+        yield from module.forget()
 
 
 FEATURE = MemoryFeature()

@@ -86,22 +86,32 @@ class CacheMetrics:
             found[name if name in found or len(found) < NAMES else "other"].add(numbers)
         return found
 
+    def report(
+        self,
+        census: Census,
+        undo: ExitStack,
+        metric: Metric,
+        label: str,
+        value: Callable[[Numbers], float | None],
+    ) -> None:
+        """Report one number of each, with its name as ``label``, until the undo."""
+
+        def source() -> Iterable[Reading]:
+            return [
+                (found, {label: name}) for name, numbers in self.read().items() if (found := value(numbers)) is not None
+            ]
+
+        undo.callback(census.add(metric, source))
+
     def install(self, census: Census, undo: ExitStack) -> None:
         """Report all of them until the undo."""
-
-        def report(metric: Metric, value: Callable[[Numbers], float | None]) -> None:
-            def source() -> Iterable[Reading]:
-                return [
-                    (found, {"perf.cache.name": name})
-                    for name, numbers in self.read().items()
-                    if (found := value(numbers)) is not None
-                ]
-
-            undo.callback(census.add(metric, source))
-
-        report(HITS, lambda numbers: numbers.hits)
-        report(MISSES, lambda numbers: numbers.misses)
-        report(EVICTIONS, lambda numbers: numbers.evictions)
-        report(SIZE, lambda numbers: numbers.size)
-        report(LIMIT, lambda numbers: numbers.limit or None)
-        report(HIT_RATIO, lambda numbers: numbers.hits / asked if (asked := numbers.hits + numbers.misses) else None)
+        values: dict[Metric, Callable[[Numbers], float | None]] = {
+            HITS: lambda numbers: numbers.hits,
+            MISSES: lambda numbers: numbers.misses,
+            EVICTIONS: lambda numbers: numbers.evictions,
+            SIZE: lambda numbers: numbers.size,
+            LIMIT: lambda numbers: numbers.limit or None,
+            HIT_RATIO: lambda numbers: numbers.hits / asked if (asked := numbers.hits + numbers.misses) else None,
+        }
+        for metric, value in values.items():
+            self.report(census, undo, metric, "perf.cache.name", value)

@@ -21,7 +21,7 @@ from otel_perf.memory.limited import Store
 from otel_perf.memory.lookup import Cached
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -153,9 +153,9 @@ class _Functions:
         if key is None:
             self.adopt(args[0])
             return self.lookup(*args, **keywords or {})
-        entry, flight, own = self.begin(key, _Flight)
-        if entry is not None:
-            return entry.value
+        value, flight, own = self.begin(key, _Flight)
+        if value is not _MISSING:
+            return value
         if own is None:
             # A finaliser or a signal handler may ask for what its own thread is computing.
             if flight.thread != get_ident() and flight.done.wait(PATIENCE):
@@ -178,20 +178,21 @@ class _Functions:
             own.done.set()
 
     def begin(self, key: Any, make: Callable[[], Any]) -> tuple[Any, Any, Any]:
-        """An entry that came meanwhile; or who computes ``key`` already; or what was made now to say so."""
-        self.forget()
+        """A result that came meanwhile; or who computes ``key`` already; or what was made now to say so."""
+        for _ in self.forget() if self.gone else ():
+            pass
         store = self.store
         with store.lock:
             entry = store.find(key)
             if entry is not None:
                 self.lookup.hits += 1
-                return entry, None, None
+                return entry.value, None, None
             store.misses += 1
             flight = self.flights.get(key)
             if flight is None:
                 made = self.flights[key] = make()
-                return None, None, made
-            return None, flight, None
+                return _MISSING, None, made
+            return _MISSING, flight, None
 
     def end(self, key: Any, own: Any) -> None:
         """Nobody has to wait any more."""
@@ -233,15 +234,20 @@ class _Functions:
                 self.references[number] = reference
                 self.lookup.tokens[number] = _Token()
 
-    def forget(self) -> None:
-        """Drop the results of instances that are no more."""
+    def forget(self) -> Iterator[int]:
+        """Drop the results of instances that are no more, one at a time; 1 for each."""
         while self.gone:
             try:
                 token = self.gone.popleft()
             except IndexError:
                 return
-            for key in token.keys:
-                self.store.remove(key)
+            try:
+                while token.keys:
+                    self.store.remove(token.keys.pop())
+                    yield 1
+            finally:
+                if token.keys:
+                    self.gone.append(token)
 
     # --- for users ----------------------------------------------------------------------------------
 
@@ -306,9 +312,9 @@ class _Coroutines(_Functions):
     async def compute(self, missed: _Missed) -> Any:
         """Compute, or wait for the task that is at it."""
         key = missed.key
-        entry, flight, own = self.begin(key, _Task)
-        if entry is not None:
-            return entry.value
+        value, flight, own = self.begin(key, _Task)
+        if value is not _MISSING:
+            return value
         if own is None:
             if flight.loop is asyncio.get_running_loop() and flight.task is not asyncio.current_task():
                 await asyncio.wait((flight.future,), timeout=PATIENCE)
@@ -337,6 +343,12 @@ def _is_method(function: Any) -> bool:
     place = getattr(function, "__qualname__", "").rpartition(".")[0]
     code = getattr(inspect.unwrap(function), "__code__", None)
     return bool(place) and not place.endswith("<locals>") and code is not None and code.co_varnames[:1] == ("self",)
+
+
+def forget() -> Iterator[int]:
+    """Drop the results of instances that are no more, of all methods; 1 for each."""
+    for functions in list(_all):
+        yield from functions.forget()
 
 
 _all: weakref.WeakSet[_Functions] = weakref.WeakSet()

@@ -8,6 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from otel_perf.memory.limited import CacheInfo, Store, time_to_live
+from otel_perf.memory.lookup import GONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,9 +58,11 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         store = self._store
         entry = store.entries.get(key)
         if entry is not None and (entry.deadline == inf or store.clock() < entry.deadline):
-            store.touch(entry)
-            store.hits += 1
-            return entry.value  # type: ignore[no-any-return]
+            value = entry.value
+            if value is not GONE:  # another thread removed it just now
+                store.touch(entry)
+                store.hits += 1
+                return value  # type: ignore[no-any-return]
         store.misses += 1
         if entry is not None:
             store.drop_expired(entry)
@@ -120,7 +123,8 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
     def peek(self, key: K, default: Any = None) -> Any:
         """The value of ``key`` or ``default``; not counted, and its turn to be dropped stays as it was."""
         entry = self._store.find(key)
-        return default if entry is None else entry.value
+        value = GONE if entry is None else entry.value
+        return default if value is GONE else value
 
     def clear(self) -> None:
         """Drop all entries."""

@@ -1,7 +1,7 @@
 """Collections that stay within a limit: a deque, a dictionary, a set and a priority queue.
 
 What is one too many is dropped, the oldest by default, and counted; or it is refused. All are thread-safe, safe in
-forked children, and may be used by what they call.
+forked children, and may be used by what they call. Sizes, limits and drops are metrics: ``perf.collection.*``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from otel_perf.core.forks import on_fork
 from otel_perf.core.guard import Guard
 from otel_perf.memory.limited import Store
+from otel_perf.memory.lookup import GONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +62,12 @@ class Bounded(ABC):
             with _guard:
                 self.on_drop(item)
 
+    def _weak_drop(self) -> Callable[[Any], None]:
+        """As :meth:`_drop`, for what it is made of: in a cycle it would wait for the garbage collector."""
+        reference = weakref.ref(self)
+
+        return lambda item: None if (made := reference()) is None else made._drop(item)
+
     @abstractmethod
     def __len__(self) -> int: ...
 
@@ -84,9 +91,10 @@ class BoundedDict(Bounded, MutableMapping[K, V], Generic[K, V]):
         on_drop: Callable[[tuple[K, V]], object] | None = None,
     ) -> None:
         super().__init__(name, limit, overflow, on_drop)
+        drop = self._weak_drop()
         self._store = Store(
             self.name, max_entries=limit, max_bytes=None, ttl=None, jitter=0.0, weigher=None, policy="fifo",
-            on_evict=lambda key, value, _reason: self._drop((key, value)), priority=0, floor=limit, is_cache=False,
+            on_evict=lambda key, value, _reason: drop((key, value)), priority=0, floor=limit, is_cache=False,
         )  # fmt: skip
 
     def __setitem__(self, key: K, value: V) -> None:
@@ -104,7 +112,10 @@ class BoundedDict(Bounded, MutableMapping[K, V], Generic[K, V]):
             self._drop((key, value))
 
     def __getitem__(self, key: K) -> V:
-        return self._store.entries[key].value  # type: ignore[no-any-return]
+        value = self._store.entries[key].value
+        if value is GONE:  # another thread took it out just now
+            raise KeyError(key)
+        return value  # type: ignore[no-any-return]
 
     def __delitem__(self, key: K) -> None:
         if self._store.remove(key) is None:
@@ -153,8 +164,9 @@ class BoundedSet(Bounded, MutableSet[T], Generic[T]):
         on_drop: Callable[[T], object] | None = None,
     ) -> None:
         super().__init__(name, limit, overflow, on_drop)
+        drop = self._weak_drop()
         self._items: BoundedDict[T, None] = BoundedDict(
-            self.name, limit=limit, overflow=overflow, on_drop=lambda pair: self._drop(pair[0])
+            self.name, limit=limit, overflow=overflow, on_drop=lambda pair: drop(pair[0])
         )
         bounded.pop(id(self._items), None)  # it is counted as the set
         for item in items:
@@ -330,7 +342,7 @@ class BoundedPriorityQueue(Bounded, Generic[T]):
                     raise TimeoutError(f"{self.name} was empty for {timeout:g} s")
 
     async def aget(self) -> T:
-        """The first one; waits for one."""
+        """The first one; waits for one, no longer than an ``asyncio.timeout`` around it allows."""
         loop = asyncio.get_running_loop()
         while True:
             came: asyncio.Future[None] = loop.create_future()

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from heapq import heapify, heappop, heappush
-from itertools import count
+from heapq import heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakSet
@@ -20,8 +19,9 @@ from otel_perf.core.chance import chance
 from otel_perf.core.forks import on_fork
 from otel_perf.core.guard import Guard
 from otel_perf.core.settings import parse_duration, parse_size
-from otel_perf.memory.lookup import Entry
+from otel_perf.memory.lookup import GONE, Entry
 from otel_perf.memory.policies import POLICIES
+from otel_perf.memory.queues import SLACK, Heap
 from otel_perf.memory.weights import size_of
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ class Store:
         self.lock: Any = threading.RLock()
         self.hits = self.misses = self.evictions = self.expirations = 0
         self.weight = 0
-        self._deadlines: list[tuple[float, int, Any]] = []
-        self._number = count().__next__
+        self._deadlines = Heap(_place)
         self.counted: Any = None  # counts hits elsewhere
         self.squeezed: int | None = None  # the limit of entries while memory is short
         stores.add(self)
@@ -143,15 +142,16 @@ class Store:
         """Take the entry of ``key`` out and return it; ``None`` if there is none."""
         with self.lock:
             entry = self.entries.get(key)
-            return entry if self._remove(entry) else None
+            return _apart(entry) if self._remove(entry) else None
 
     def pop_victim(self) -> Any:
         """Take the entry out that would go next, and return it; ``None`` if there is none."""
         with self.lock:
             entry = self.policy.victim()
-            if entry is not None:
-                self.weight -= entry.weight
-            return entry
+            if entry is None:
+                return None
+            self.weight -= entry.weight
+            return entry if entry.deadline == inf else _apart(entry)
 
     def resize(self, max_entries: int | None, max_bytes: int | str | None) -> None:
         """Change the limits that are given."""
@@ -171,6 +171,7 @@ class Store:
         with self.lock:
             dropped = self.policy.clear()
             self.weight = sum(entry.weight for entry in list(self.entries.values()))  # an interrupt may have cost one
+            self._deadlines = Heap(_place, [entry for entry in list(self.entries.values()) if entry.deadline != inf])
         del dropped
 
     def expire(self) -> Iterator[int]:
@@ -178,16 +179,24 @@ class Store:
 
         Costs nothing for what has not: a heap has the entries by their deadlines, or by those that they had once.
         """
-        while self._deadlines:
+        entry: Any
+        while True:
+            weight, value, gone = 0, None, False
             with self.lock:
-                if not self._deadlines or self._deadlines[0][0] > self.clock():
+                now, part = self.clock(), self._deadlines.part()
+                if not part or part[0][0] > now:
                     return
-                entry = heappop(self._deadlines)[2]
-                there = self.entries.get(entry.key) is entry
-                if there and entry.deadline > self.clock():
-                    heappush(self._deadlines, (entry.deadline, self._number(), entry))
-                    there = False
-            yield self.drop_expired(entry) if there else 0
+                entry = heappop(part)[-1]
+                if entry.deadline > now:
+                    if entry.value is not GONE:  # it was stored anew since it was queued
+                        heappush(self._deadlines.new, _place(entry))
+                elif self._remove(entry):
+                    self.expirations += 1
+                    weight, value, gone, entry.value = entry.weight, entry.value, True, GONE
+            if gone and self.on_evict is not None:
+                self._tell([(Entry(entry.key, value), "expired")])
+            del entry, value  # their finalisers run now that the lock is free
+            yield weight
 
     def shrink(self, entries: int) -> int:
         """Drop entries until so many are left; how many bytes that freed, as far as entries are weighed."""
@@ -221,18 +230,17 @@ class Store:
         if entry is None or not self.policy.remove(entry):
             return False
         self.weight -= entry.weight
+        self.policy.tidy()
         return True
 
-    def drop_expired(self, entry: Any) -> int:
-        """Drop ``entry`` if it has expired; how many bytes that freed."""
+    def drop_expired(self, entry: Any) -> None:
+        """Drop ``entry`` if it has expired."""
         with self.lock:
-            gone = entry.deadline <= self.clock() and self._remove(entry)
-            if gone:
-                self.expirations += 1
-        if not gone:
-            return 0
-        self._tell([(entry, "expired")])
-        return int(entry.weight)
+            if entry.deadline > self.clock() or not self._remove(entry):
+                return
+            self.expirations += 1
+            gone = _apart(entry)
+        self._tell([(gone, "expired")])
 
     def _shrink_to_limits(self, dropped: list[tuple[Any, str]], new: Any = None) -> None:
         most = self.max_entries
@@ -252,11 +260,10 @@ class Store:
             dropped.append((entry, "size"))
 
     def _queue_deadline(self, entry: Any) -> None:
-        if len(self._deadlines) > 2 * len(self.entries) + SWEEP:
-            self._deadlines = [(other.deadline, self._number(), other) for other in list(self.entries.values())]
-            heapify(self._deadlines)
-        else:
-            heappush(self._deadlines, (entry.deadline, self._number(), entry))
+        heap = self._deadlines
+        heappush(heap.new, (entry.deadline, id(entry), entry))
+        if len(heap.new) + len(heap.old) > 2 * len(self.entries) + SLACK:
+            heap.tidy()
 
     def _deadline(self, ttl: float | None) -> float:
         if ttl is None:
@@ -272,10 +279,14 @@ class Store:
         return weight
 
     def _tell(self, dropped: list[tuple[Any, str]]) -> None:
+        """Call back for what was dropped, which has no value from then on: it is still queued by its deadline."""
         if self.on_evict is not None:
             for entry, reason in dropped:
                 with _guard:
                     self.on_evict(entry.key, entry.value, reason)
+        for entry, _ in dropped:
+            if entry.deadline != inf:
+                entry.value = GONE
 
 
 def _size(key: Any, value: Any) -> int:
@@ -304,6 +315,17 @@ def time_to_live(name: str, value: float | str) -> float:
     if not 0.0 < ttl < inf:
         raise ValueError(f"cache {name!r}: ttl={value!r} must be more than 0; write seconds or like '5m'")
     return ttl
+
+
+def _apart(entry: Any) -> Any:
+    """What ``entry`` was; where it is still queued it has no value any more."""
+    copy = Entry(entry.key, entry.value, entry.deadline, entry.weight)
+    entry.value = GONE
+    return copy
+
+
+def _place(entry: Any) -> tuple[float, int, Any]:
+    return entry.deadline, id(entry), entry
 
 
 stores: WeakSet[Store] = WeakSet()

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+GONE: Any = object()  # the value of an entry that was removed, see otel_perf/memory/queues.py
+
+
 class _Entry:
     """A value in a cache."""
 
@@ -66,9 +69,11 @@ class _Cached:
             return self.miss(None, args, keywords or None)
         entry = self.entries.get(key)
         if entry is not None and (entry.deadline == inf or time.monotonic() < entry.deadline):
-            entry.used += 1
-            self.hits += 1
-            return entry.value
+            value = entry.value
+            if value is not GONE:  # another thread removed it just now
+                entry.used += 1
+                self.hits += 1
+                return value
         return self.miss(key, args, keywords or None)
 
     def __get__(self, instance: Any, _owner: type | None = None) -> Any:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
-from collections import deque
-from heapq import heapify, heappop, heappush
+from heapq import heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
+
+from otel_perf.memory.queues import SLACK, Heap, Line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 SMALL: Final = 0.05  # share of the entries that are on trial
 TRIES: Final = 3  # times that an entry that was hit is passed over, at most
 REMEMBERED: Final = 4_096  # keys that were dropped on trial, where there is no limit of entries
-SLACK: Final = 64  # entries that may be queued and gone, beside a quarter of those that are there
 _MASK: Final = 2**64 - 1
 
 
@@ -38,8 +38,6 @@ class Policy(ABC):
         found = self.entries.setdefault(entry.key, entry)
         if found is entry:
             self._queue(entry)
-            if self._queued() > 1.25 * len(self.entries) + SLACK:
-                self._queue_anew()
         return found
 
     def remove(self, entry: Any) -> bool:
@@ -50,6 +48,11 @@ class Policy(ABC):
         if found is not None:  # a newer one, put in by what the look-up called
             self.entries.setdefault(entry.key, found)
         return False
+
+    def tidy(self) -> None:
+        """One was removed: take a few of those that are gone out of the order, if there are many."""
+        if self._queued() > 2 * len(self.entries) + SLACK:
+            self._tidy()
 
     def victim(self) -> Any:
         """Take the next entry to drop out, and return it; ``None`` if there is none."""
@@ -85,6 +88,10 @@ class Policy(ABC):
         """Entries in the order, those included that are gone."""
 
     @abstractmethod
+    def _tidy(self) -> None:
+        """Look at a few of them."""
+
+    @abstractmethod
     def _queue_anew(self) -> None:
         """Have exactly the entries that are there in the order."""
 
@@ -98,30 +105,33 @@ class Fifo(Policy):
 
     def __init__(self, max_entries: int | None = None) -> None:
         super().__init__()
-        self._order: deque[Any] = deque()
+        self._order = Line()
 
     def touch(self, entry: Any) -> None:
         """Nothing."""
 
     def _queue(self, entry: Any) -> None:
-        self._order.append(entry)
+        self._order.rest.append(entry)
 
     def _queued(self) -> int:
         return len(self._order)
 
+    def _tidy(self) -> None:
+        self._order.tidy()
+
     def _queue_anew(self) -> None:
-        self._order = deque(self.entries.values())  # a dictionary keeps them as they came
+        self._order = Line(list(self.entries.values()))  # a dictionary keeps them as they came
 
     def _next(self) -> Any:
-        while self._order:
+        while True:
+            line = self._order
             try:
-                entry: Any = self._order.popleft()
+                entry: Any = (line.first or line.rest).popleft()
             except IndexError:
                 return None
             there = self.entries.get(entry.key) is entry
             if there and self.remove(entry):
                 return entry
-        return None
 
 
 class Lru(Policy):
@@ -134,7 +144,7 @@ class Lru(Policy):
     def __init__(self, max_entries: int | None = None) -> None:
         super().__init__()
         self._stamp = count(1).__next__
-        self._heap: list[tuple[int, Any]] = []
+        self._heap = Heap(_place)
 
     def touch(self, entry: Any) -> None:
         """A stamp."""
@@ -142,30 +152,29 @@ class Lru(Policy):
 
     def _queue(self, entry: Any) -> None:
         entry.used = stamp = self._stamp()
-        heappush(self._heap, (stamp, entry))
+        heappush(self._heap.new, (stamp, entry))
 
     def _queued(self) -> int:
         return len(self._heap)
 
+    def _tidy(self) -> None:
+        self._heap.tidy()
+
     def _queue_anew(self) -> None:
-        heap = [(entry.used, entry) for entry in list(self.entries.values())]
-        heapify(heap)
-        self._heap = heap
+        self._heap = Heap(_place, list(self.entries.values()))
 
     def _next(self) -> Any:
-        entry: Any
-        while self._heap:
-            try:
-                stamp, entry = heappop(self._heap)
-            except IndexError:
+        while True:
+            place = self._heap.pop()
+            if place is None:
                 return None
+            stamp, entry = place
             there = self.entries.get(entry.key) is entry
             if there:
                 if entry.used != stamp:
-                    heappush(self._heap, (entry.used, entry))
+                    heappush(self._heap.new, (entry.used, entry))
                 elif self.remove(entry):
                     return entry
-        return None
 
 
 class S3Fifo(Policy):
@@ -178,8 +187,8 @@ class S3Fifo(Policy):
 
     def __init__(self, max_entries: int | None = None) -> None:
         super().__init__()
-        self._small: deque[Any] = deque()
-        self._main: deque[Any] = deque()
+        self._small = Line()
+        self._main = Line()
         # 4 bytes an entry; of two keys with one place the later is remembered.
         self._dropped = array("Q", bytes(8 * max(64, (max_entries or 2 * REMEMBERED) // 2)))
 
@@ -193,27 +202,33 @@ class S3Fifo(Policy):
         if self._dropped[place] == digest:
             self._dropped[place] = 0
             entry.main = True
-            self._main.append(entry)
+            self._main.rest.append(entry)
         else:
-            self._small.append(entry)
+            self._small.rest.append(entry)
 
     def _queued(self) -> int:
         return len(self._small) + len(self._main)
 
+    def _tidy(self) -> None:
+        self._small.tidy()
+        self._main.tidy()
+
     def _queue_anew(self) -> None:
         entries = {id(entry): entry for entry in list(self.entries.values())}  # as they came
-        main = dict.fromkeys(id(entry) for entry in list(self._main))
-        self._small = deque([entry for entry in entries.values() if not entry.main])
-        self._main = deque([entries[number] for number in main if number in entries and entries[number].main])
-        self._main += [entry for number, entry in entries.items() if entry.main and number not in main]
+        main = dict.fromkeys(id(entry) for entry in self._main)
+        known = [entries[number] for number in main if number in entries and entries[number].main]
+        known += [entry for number, entry in entries.items() if entry.main and number not in main]
+        self._small = Line([entry for entry in entries.values() if not entry.main])
+        self._main = Line(known)
 
     def _next(self) -> Any:
         for _ in range((TRIES + 2) * self._queued() + 1):
-            queue = self._small
-            if not queue or (self._main and len(queue) <= max(1, SMALL * len(self.entries))):
-                queue = self._main
+            small, main = self._small, self._main
+            trial = len(small.rest) + len(small.first)
+            if not trial or ((main.first or main.rest) and trial <= max(1, SMALL * len(self.entries))):
+                small = main
             try:
-                entry: Any = queue.popleft()
+                entry: Any = (small.first or small.rest).popleft()
             except IndexError:
                 return None
             gone = self.entries.get(entry.key) is not entry
@@ -222,13 +237,17 @@ class S3Fifo(Policy):
             if entry.used:
                 entry.used = min(entry.used, TRIES) - 1 if entry.main else 0
                 entry.main = True
-                self._main.append(entry)
+                self._main.rest.append(entry)
             elif self.remove(entry):
                 if not entry.main:
                     digest = hash(entry.key) & _MASK
                     self._dropped[digest % len(self._dropped)] = digest
                 return entry
         return None  # others use them as fast as they are passed over
+
+
+def _place(entry: Any) -> tuple[int, Any]:
+    return entry.used, entry  # no two have the same
 
 
 POLICIES: Final[dict[str, Callable[[int | None], Policy]]] = {"lru": Lru, "s3fifo": S3Fifo, "fifo": Fifo}

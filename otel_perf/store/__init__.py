@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from otel_perf.core.census import Metric
@@ -151,6 +152,17 @@ class StoreFeature(Feature[StoreSettings]):
             (STORE_SIZE, self._size),
         ):
             undo.callback(host.census.add(metric, source))
+        self._clean(writer, host, undo)
+
+    def _clean(self, writer: Writer, host: Host, undo: ExitStack) -> None:
+        from otel_perf.core import cleaning
+        from otel_perf.core.forks import on_fork
+        from otel_perf.store import stale, vacuum
+
+        old = stale.StaleStores(host.home)
+        undo.callback(on_fork(before=old.before_fork, parent=old.after_fork_in_parent, child=old.after_fork_in_child))
+        undo.callback(cleaning.register("otel_perf.store: stale stores", old.run, stale.EVERY))
+        undo.callback(cleaning.register("otel_perf.store: vacuum", partial(vacuum.run, writer.give_back), vacuum.EVERY))
 
     def flush(self) -> None:
         """Send what can be sent quickly: a container's disk may end with its process."""

@@ -183,6 +183,10 @@ class Committer:
         self.folder = folder
         return database
 
+    def give_back(self) -> int:
+        """Give free pages of the file back to the file system; how many bytes. 0 where no connection is open."""
+        return 0 if self._database is None else self._database.give_back()
+
     def set_aside(self, error: sqlite3.Error, seen: tuple[int, int] | None = None) -> None:
         """Take a corrupt file out of the way; ``seen`` identifies it where somebody else met the corruption."""
         path, identity = (self.folder or self._home.path) / STORE_FILE, seen or self._opening

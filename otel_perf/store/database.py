@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from otel_perf.core.chance import chance
 from otel_perf.core.errors import StoreError
 from otel_perf.core.home import STORE_FILE
+from otel_perf.store import vacuum
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -118,6 +119,10 @@ class Database:
         free = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
         return int(pages - free) * self._page_size
 
+    def give_back(self) -> int:
+        """Give free pages back to the file system; how many bytes. 0 if there are few, or the file is not ours now."""
+        return vacuum.step(self._connection, self._page_size) if self.is_current() else 0
+
     def is_current(self) -> bool:
         """Whether the path still names the file that is open (nobody deleted or replaced it). 2 µs."""
         return identity_of(self.path) == self.identity
@@ -197,6 +202,7 @@ def _prepare(connection: sqlite3.Connection, fsync: bool) -> None:
         raise StoreError(f"the store has format {version}, this otel-perf knows {SCHEMA_VERSION}: {remedy}")
     if version == 0:
         connection.execute("PRAGMA page_size = 8192")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # see vacuum.py
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
     connection.execute("PRAGMA journal_size_limit = 8388608")

@@ -198,6 +198,11 @@ class Writer:
         self._committer.say_all()
         return done
 
+    def give_back(self) -> int:
+        """As :meth:`Committer.give_back`, about 1 ms."""
+        with self._lock:
+            return self._committer.give_back()
+
     def set_aside(self, error: sqlite3.Error, identity: tuple[int, int] | None) -> None:
         """The sending thread met a corrupt page in the file with ``identity``."""
         with self._lock:

@@ -13,7 +13,7 @@ import weakref
 import pytest
 
 from otel_perf.memory import cached as cached_module
-from otel_perf.memory import lookup
+from otel_perf.memory import dead, lookup
 from otel_perf.memory.cached import cached
 from tests.bottlenecks.conftest import in_threads
 
@@ -192,6 +192,33 @@ def test_instances_have_results_of_their_own_and_are_not_kept():
     assert gone() is None
     second.read(2)
     assert len(second.read.__func__.cache_info.__self__.entries) == entries
+
+
+def test_results_of_instances_that_are_gone_do_not_wait_for_a_miss():
+    """GIVEN an instance that went and no call since WHEN the cleanup comes THEN its results go, one at a time."""
+
+    class Kept:
+        pass
+
+    class Maker:
+        @cached(max_entries=100)
+        def make(self, _number):
+            return Kept()
+
+    list(dead())  # those of other tests
+    first, second = Maker(), Maker()
+    values = weakref.WeakSet(maker.make(number) for maker in (first, second) for number in range(5))
+    del first
+    gc.collect()
+    assert len(values) == 10
+    steps = dead()
+    assert next(steps) == 1
+    steps.close()  # the program ends, or there is no time: the next run goes on
+    assert len(values) == 9
+    assert sum(dead()) == 4
+    gc.collect()
+    assert len(values) == Maker.make.cache_info().currsize == 5
+    assert sum(dead()) == 0
 
 
 def test_many_instances_one_after_the_other_never_get_another_ones_result():

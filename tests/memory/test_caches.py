@@ -1,8 +1,10 @@
 """Caches: a mapping within its limits, whatever is put in and whoever calls."""
 
 import copy
+import gc
 import re
 import time
+import weakref
 from collections import OrderedDict
 
 import pytest
@@ -172,7 +174,7 @@ def test_expiring_takes_one_step_after_the_other():
     assert sorted(cache) == list(range(0, 100, 2))
     clock.now += 50
     list(cache._store.expire())
-    assert (len(cache), cache.cache_info().bytes, cache._store._deadlines) == (0, 0, [])
+    assert (len(cache), cache.cache_info().bytes, len(cache._store._deadlines)) == (0, 0, 0)
 
 
 def test_what_is_stored_and_taken_again_and_again_is_not_kept_for_its_deadline():
@@ -180,7 +182,72 @@ def test_what_is_stored_and_taken_again_and_again_is_not_kept_for_its_deadline()
     for number in range(10_000):
         cache[number] = number
         cache.pop(number - 5, None)
-    assert len(cache._store._deadlines) <= 2 * 100 + 64
+    assert len(cache._store._deadlines) <= 2.5 * 100 + 64
+    assert cache._store.policy._queued() <= 2.5 * 100 + 64
+
+
+class Value:
+    """Can be referred to weakly."""
+
+
+WAYS = ("size", "pop", "shrink", "clear", "popitem")
+
+
+@pytest.mark.parametrize(
+    ("how", "ttl"), [(how, ttl) for ttl in (None, 60) for how in WAYS] + [("expire", 60), ("ask", 60)]
+)
+def test_what_was_dropped_is_not_kept(policy, ttl, how):
+    """GIVEN values that were dropped in any way WHEN nobody else has them THEN they are gone: a limit is one."""
+    clock = Clock()
+    options = {"max_entries": 50, "policy": policy}
+    cache = LRUCache("t", **options) if ttl is None else TTLCache("t", ttl=ttl, clock=clock, **options)
+    values = weakref.WeakSet()
+    for number in range(100):
+        cache[number] = value = Value()
+        values.add(value)
+        del value
+    assert len(values) == 50
+    if how == "pop":
+        for key in list(cache)[:40]:
+            cache.pop(key)
+    elif how == "popitem":
+        for _ in range(40):
+            cache.popitem()
+    elif how == "shrink":
+        cache._store.shrink(10)
+    elif how == "clear":
+        cache.clear()
+    elif how in {"expire", "ask"}:
+        kept = list(cache)[:10]
+        for key in kept:
+            cache.put(key, cache[key], 600)
+        clock.now += 70
+        if how == "expire":
+            list(cache._store.expire())
+        else:
+            assert [key for key in range(100) if key in cache] == kept
+    gc.collect()
+    assert len(values) == len(cache) == {"size": 50, "clear": 0}.get(how, 10)
+
+
+def test_a_large_cache_is_swept_and_filled_without_a_long_stop():
+    """GIVEN many entries that go in a random order WHEN new ones come meanwhile THEN no step looks at all of them."""
+    clock = Clock()
+    cache = TTLCache("t", ttl=100, jitter=0.9, max_entries=100_000, clock=clock)
+    cache.update(dict.fromkeys(range(100_000)))
+    clock.now += 200
+    order, longest, number = cache._store.policy, 0, 100_000
+    looked = []
+    anew = order._queue_anew
+    order._queue_anew = lambda: (looked.append(len(cache)), anew())
+    for _ in cache._store.expire():
+        number += 1
+        if number % 10 == 0:
+            cache[number] = None
+        longest = max(longest, order._queued() - 2.5 * len(cache))
+    assert (len(cache), looked) == (10_000, [])
+    assert longest <= 64
+    assert len(cache._store._deadlines) <= 2.5 * len(cache) + 64
 
 
 def test_a_clock_that_steps_back_keeps_entries_longer_and_breaks_nothing():
@@ -407,7 +474,7 @@ class AnyPolicy(RuleBasedStateMachine):
             queued = [entry for queue in (policy._small, policy._main) for entry in queue]
             alive = [entry for entry in queued if policy.entries.get(entry.key) is entry]
             assert len(alive) == len(self.cache)
-            assert len(queued) <= 1.25 * len(self.cache) + 64
+            assert len(queued) <= 2.5 * len(self.cache) + 2 * 64
 
 
 AnyPolicy.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -67,9 +67,13 @@ def test_what_is_one_too_many(kind, overflow):
 
 def test_they_are_known_by_name_as_long_as_they_live(kind):
     made = kind(name="a name of its own", limit=3)
-    assert [other for other in bounded.values() if other.name == "a name of its own"] == [made]
-    del made
-    gc.collect()
+    ADDERS[kind](made, 1)
+    assert [id(other) for other in bounded.values() if other.name == "a name of its own"] == [id(made)]
+    gc.disable()  # what is large does not wait for it
+    try:
+        del made
+    finally:
+        gc.enable()
     assert not [other for other in bounded.values() if other.name == "a name of its own"]
 
 

@@ -385,6 +385,36 @@ def test_a_fork_inside_of_what_the_cache_calls(make):
     adapter.whole()
 
 
+def test_who_reads_what_is_being_removed_gets_the_value_or_nothing(make):
+    """GIVEN that a removed entry has no value any more WHEN others read it just then THEN they never see that."""
+    adapter, stop, wrong = make(), threading.Event(), []
+
+    def remove():
+        while not stop.is_set():
+            for key in range(4):
+                adapter.store.remove(key)
+                adapter.write(key, key)
+
+    def read():
+        while not stop.is_set():
+            wrong.extend(found for key in range(4) if type(found := adapter.read(key)) not in {int, type(None)})
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.00001)
+    threads = [threading.Thread(target=work) for work in (remove, remove, read, read)]
+    try:
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+    finally:
+        stop.set()
+        sys.setswitchinterval(interval)
+        for thread in threads:
+            thread.join()
+    assert not wrong
+    adapter.whole()
+
+
 @pytest.mark.skipif(not lookup.COMPILED, reason="otel_perf/memory/_lookup.c is not compiled here")
 def test_the_compiled_look_up_leaks_nothing():
     """GIVEN hits, misses, errors and keywords WHEN they are over THEN every reference was given back."""
