@@ -27,6 +27,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 PATIENCE: Final = 10.0  # seconds to wait for another thread's result; then compute it here, too
 _MISSING: Final = object()
+_ALONE: Final = object()
 _guard = Guard("memory.caches")
 
 
@@ -177,7 +178,7 @@ class _Functions:
             self.end(key, own)
             own.done.set()
 
-    def begin(self, key: Any, make: Callable[[], Any]) -> tuple[Any, Any, Any]:
+    def begin(self, key: Any, make: Callable[[], Any], *, again: bool = False) -> tuple[Any, Any, Any]:
         """A result that came meanwhile; or who computes ``key`` already; or what was made now to say so."""
         for _ in self.forget() if self.gone else ():
             pass
@@ -185,9 +186,9 @@ class _Functions:
         with store.lock:
             entry = store.find(key)
             if entry is not None:
-                self.lookup.hits += 1
+                self.lookup.hits += not again
                 return entry.value, None, None
-            store.misses += 1
+            store.misses += not again
             flight = self.flights.get(key)
             if flight is None:
                 made = self.flights[key] = make()
@@ -281,14 +282,40 @@ class _Missed:
 
 
 class _Task:
-    """A result that a task is computing."""
+    """A result that a task is computing. Used by tasks of one loop only."""
 
-    __slots__ = ("future", "loop", "task")
+    __slots__ = ("loop", "task", "timer", "waiting")
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.task = asyncio.current_task()
-        self.future: asyncio.Future[Any] = self.loop.create_future()
+        self.waiting: list[asyncio.Future[Any]] = []
+        self.timer: asyncio.TimerHandle | None = None  # one for all who wait
+
+    async def result(self) -> Any:
+        """The result, or its exception; ``_MISSING`` if there will be none, ``_ALONE`` if it is no use to wait."""
+        if self.loop is not asyncio.get_running_loop() or self.task is asyncio.current_task():
+            return _ALONE
+        if self.timer is None:
+            self.timer = self.loop.call_later(PATIENCE, self.end, _ALONE)
+        # A future for each: a cancelled task cancels what it waits for.
+        future = self.loop.create_future()
+        self.waiting.append(future)
+        return await future
+
+    def end(self, value: Any, error: Exception | None = None) -> None:
+        """Let all go on who wait."""
+        if self.timer is not None:
+            self.timer.cancel()
+        waiting, self.waiting, self.timer = self.waiting, [], None
+        for future in waiting:
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
+                future.exception()  # who waited may be cancelled before it sees it
 
 
 class _Coroutines(_Functions):
@@ -313,29 +340,28 @@ class _Coroutines(_Functions):
         """Compute, or wait for the task that is at it."""
         key = missed.key
         value, flight, own = self.begin(key, _Task)
-        if value is not _MISSING:
-            return value
+        while flight is not None:
+            value = await flight.result()
+            if value is _ALONE:
+                value = await self.function(*missed.args, **missed.keywords)
+                self.keep(key, value, missed.args)
+                return value
+            if value is not _MISSING:
+                return value
+            value, flight, own = self.begin(key, _Task, again=True)  # it was cancelled: the first in line is next
         if own is None:
-            if flight.loop is asyncio.get_running_loop() and flight.task is not asyncio.current_task():
-                await asyncio.wait((flight.future,), timeout=PATIENCE)
-                if flight.future.done() and flight.future.result() is not _MISSING:
-                    return flight.future.result()
-            value = await self.function(*missed.args, **missed.keywords)
-            self.keep(key, value, missed.args)
             return value
+        value, failed = _MISSING, None
         try:
             value = await self.function(*missed.args, **missed.keywords)
             self.keep(key, value, missed.args)
-            own.future.set_result(value)
             return value
         except Exception as error:
-            own.future.set_exception(error)
-            own.future.exception()  # nobody may be waiting for it
+            failed = error
             raise
         finally:
             self.end(key, own)
-            if not own.future.done():  # cancelled: who waits computes for itself
-                own.future.set_result(_MISSING)
+            own.end(value, failed)
 
 
 def _is_method(function: Any) -> bool:

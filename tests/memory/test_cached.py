@@ -342,6 +342,73 @@ def test_a_function_that_asks_for_itself_in_the_same_thread_computes():
     assert odd(1) == 2
 
 
+def test_when_the_computing_task_is_cancelled_the_first_in_line_computes_for_all():
+    """GIVEN ten tasks that wait for one WHEN that is cancelled, and the next one, too THEN the third one computes."""
+    calls = []
+
+    @cached
+    async def slow(x):
+        calls.append(x)
+        await asyncio.sleep(0.05 if len(calls) > 2 else 10)
+        return object()
+
+    async def main():
+        tasks = [asyncio.create_task(slow(1)) for _ in range(10)]
+        for task in tasks[:2]:
+            await asyncio.sleep(0.02)
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results[:2]] == [asyncio.CancelledError] * 2
+        assert len(set(map(id, results[2:]))) == 1
+
+    asyncio.run(main())
+    assert calls == [1, 1, 1]
+    assert slow.cache_info().misses == 10
+
+
+def test_a_task_that_waits_may_be_cancelled_without_harm_to_the_others():
+    @cached
+    async def slow(x):
+        await asyncio.sleep(0.05)
+        return x + 1
+
+    async def main():
+        first, second, third = (asyncio.create_task(slow(1)) for _ in range(3))
+        await asyncio.sleep(0.01)
+        second.cancel()
+        assert await first == await third == 2
+        with pytest.raises(asyncio.CancelledError):
+            await second
+
+    asyncio.run(main())
+
+
+def test_coroutines_that_wait_for_each_other_do_not_hang(monkeypatch):
+    monkeypatch.setattr(cached_module, "PATIENCE", 0.1)
+    started = []
+
+    @cached
+    async def f(x):
+        started.append("f")
+        await asyncio.sleep(0.01)
+        if len(started) < 4:
+            await g(x)
+        return "f"
+
+    @cached
+    async def g(x):
+        started.append("g")
+        await asyncio.sleep(0.01)
+        if len(started) < 4:
+            await f(x)
+        return "g"
+
+    async def main():
+        return await asyncio.wait_for(asyncio.gather(f(1), g(1)), 5)
+
+    assert asyncio.run(main()) == ["f", "g"]
+
+
 def test_tasks_that_miss_together_compute_once():
     calls = []
 
