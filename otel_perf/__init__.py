@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from otel_perf.memory.caches import TTLCache as TTLCache
     from otel_perf.memory.collections import BoundedDeque as BoundedDeque
     from otel_perf.memory.collections import BoundedDict as BoundedDict
-    from otel_perf.memory.collections import BoundedPriorityQueue as BoundedPriorityQueue
     from otel_perf.memory.collections import BoundedSet as BoundedSet
     from otel_perf.memory.pressure import on_memory_pressure as on_memory_pressure
+    from otel_perf.memory.priority_queue import BoundedPriorityQueue as BoundedPriorityQueue
     from otel_perf.memory.singletons import singletons as singletons
 
 _HOME_OF = {
     "BoundedDeque": "otel_perf.memory.collections",
     "BoundedDict": "otel_perf.memory.collections",
-    "BoundedPriorityQueue": "otel_perf.memory.collections",
+    "BoundedPriorityQueue": "otel_perf.memory.priority_queue",
     "BoundedSet": "otel_perf.memory.collections",
     "LRUCache": "otel_perf.memory.caches",
     "TTLCache": "otel_perf.memory.caches",

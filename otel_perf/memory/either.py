@@ -38,3 +38,14 @@ def run(result: Awaitable[Any]) -> tuple[Any, Exception | None]:
             result.close()
         return None, RuntimeError("it is a coroutine function, and a loop runs here; use: await aclose() or aping()")
     return asyncio.run(awaited(result))
+
+
+def verdict(name: str, answer: Any, error: Exception | None) -> Exception | None:
+    """What a ping says: what it raised, or that it returned ``False``."""
+    return RuntimeError(f"the ping of {name} returned False") if error is None and answer is False else error
+
+
+def raise_all(message: str, errors: list[Exception]) -> None:
+    """Raise them together, if there are any."""
+    if errors:
+        raise ExceptionGroup(message, errors)

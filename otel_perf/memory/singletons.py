@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 from otel_perf.core.events import Event
 from otel_perf.core.forks import on_fork
 from otel_perf.core.threads import get_ident
-from otel_perf.memory.either import awaited, called, method, run
+from otel_perf.memory.either import awaited, called, method, raise_all, run, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -199,21 +199,24 @@ class Singletons:
 
     def _begin(self, kind: _Kind, loop: Any) -> tuple[_Making | None, bool]:
         """Who is making it, and whether it is who asks; nobody if it is there."""
+        mine = _Making(_who(loop), loop)  # first: what the garbage collector calls may make it
         with self._lock:
             if kind.found() is not _NONE:
                 return None, False
-            making = self._making.get(kind.key)
-            if making is not None:
-                return making, False
-            making = self._making[kind.key] = _Making(_who(loop), loop)
-            return making, True
+            making = self._making.setdefault(kind.key, mine)
+            if making is mine and kind.found() is not _NONE:  # what compares keys has made it
+                del self._making[kind.key]
+                return None, False
+            return making, making is mine
 
     def _make(self, kind: _Kind, making: _Making, factory: Callable[[], Any]) -> Any:
         try:
             value = factory()
             with self._lock:
                 kind.value = weakref.ref(value) if kind.weak else value
-                self._order = [other for other in self._order if other is not kind] + [kind]
+                if kind in self._order:
+                    self._order.remove(kind)
+                self._order.append(kind)
                 if not self._at_exit:
                     self._at_exit = True
                     atexit.register(self._exit)
@@ -268,7 +271,7 @@ class Singletons:
             began = time.monotonic()
             result, error = called(kind.close, value)
             self._told(kind, began, run(result)[1] if inspect.isawaitable(result) else error, errors)
-        _raise(errors)
+        raise_all("singletons could not be closed", errors)
 
     async def aclose(self, key: Any = None) -> None:
         """As :meth:`close`, in a running loop."""
@@ -277,17 +280,21 @@ class Singletons:
             began = time.monotonic()
             result, error = called(kind.close, value)
             self._told(kind, began, (await awaited(result))[1] if inspect.isawaitable(result) else error, errors)
-        _raise(errors)
+        raise_all("singletons could not be closed", errors)
 
     def _taken(self, key: Any) -> Iterator[tuple[_Kind, Any]]:
-        """Take the instances out, one by one."""
+        """Take the instances out, one by one; none of a kind that was closed already and made again meanwhile."""
+        done: list[_Kind] = []
         while True:
             with self._lock:
-                kind = next((kind for kind in reversed(self._order) if key is None or kind.key == key), None)
-                if kind is None:
+                left = [kind for kind in self._order if (key is None or kind.key == key) and kind not in done]
+                if not left:
                     return
-                self._order.remove(kind)
-                value, kind.value = kind.found(), _NONE
+                kind, value = left[-1], _NONE
+                done.append(kind)
+                with contextlib.suppress(ValueError):  # a signal handler, or a finaliser, was quicker
+                    self._order.remove(kind)
+                    value, kind.value = kind.found(), _NONE
             if value is not _NONE:
                 yield kind, value
 
@@ -320,7 +327,7 @@ class Singletons:
         for kind, value in self._pinged():
             result, error = called(kind.ping, value)
             answer = run(result) if inspect.isawaitable(result) else (result, error)
-            found[kind.name] = _verdict(kind, *answer)
+            found[kind.name] = verdict(kind.name, *answer)
         return found
 
     async def aping(self) -> dict[str, Exception | None]:
@@ -329,7 +336,7 @@ class Singletons:
         for kind, value in self._pinged():
             result, error = called(kind.ping, value)
             answer = await awaited(result) if inspect.isawaitable(result) else (result, error)
-            found[kind.name] = _verdict(kind, *answer)
+            found[kind.name] = verdict(kind.name, *answer)
         return found
 
     def _pinged(self) -> list[tuple[_Kind, Any]]:
@@ -374,15 +381,6 @@ class Singletons:
 def _who(loop: Any) -> Any:
     """Who asks: a task, or a thread."""
     return get_ident() if loop is None else asyncio.current_task() or get_ident()
-
-
-def _verdict(kind: _Kind, answer: Any, error: Exception | None) -> Exception | None:
-    return RuntimeError(f"the ping of {kind.name} returned False") if error is None and answer is False else error
-
-
-def _raise(errors: list[Exception]) -> None:
-    if errors:
-        raise ExceptionGroup("singletons could not be closed", errors)
 
 
 _all: weakref.WeakSet[Singletons] = weakref.WeakSet()

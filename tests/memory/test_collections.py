@@ -17,11 +17,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from otel_perf.memory.collections import (
     BoundedDeque,
     BoundedDict,
-    BoundedPriorityQueue,
     BoundedSet,
     LimitError,
     bounded,
 )
+from otel_perf.memory.priority_queue import BoundedPriorityQueue
 from tests.bottlenecks.conftest import in_threads
 
 ADDERS = {
