@@ -49,6 +49,7 @@ bench:
 	$(DEV)/python benchmarks/calls.py
 	$(DEV)/python benchmarks/caches.py
 	$(DEV)/python benchmarks/cleanup.py
+	$(DEV)/python benchmarks/gc_pause.py
 	$(DEV)/python benchmarks/processor.py
 	$(DEV)/python benchmarks/detection.py
 	$(DEV)/python benchmarks/localisation.py

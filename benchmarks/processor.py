@@ -15,6 +15,7 @@ from typing import Any
 import common
 
 LIMIT = 3.0  # µs a span
+SHARE = 0.24  # of the SDK's own span: 3 µs where that takes 12.5, which is where the limit was set
 MEMORY = 16 * 2**20  # bytes, for a million children
 
 
@@ -39,6 +40,7 @@ def main() -> int:
     report.tables += [table, memory]
     report.bounds += [
         common.Bound("CPU a span over the SDK alone, µs", more, LIMIT),
+        common.Bound("the same, × the SDK's own", more / alone, SHARE),
         common.Bound("of 20,000 open spans, not recorded", found["skipped"], 10_000, at_least=True),
         common.Bound("bytes held by a parent of 1,000,000 children", found["children"], MEMORY),
         common.Bound("bytes kept of 120,000 spans", found["kept"], 10_000),

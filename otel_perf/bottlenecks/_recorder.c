@@ -221,11 +221,16 @@ context_of(PyObject *span)
 static int
 where(PyObject **loop, PyObject **task)
 {
-    *loop = PyObject_CallNoArgs(PyDict_GetItemWithError(loops, str_running));
-    if (*loop == NULL)
-        return -1;
-    *task = *loop == Py_None ? Py_NewRef(Py_None)
-                             : PyObject_CallOneArg(PyDict_GetItemWithError(loops, str_task), *loop);
+    PyObject *running = Py_XNewRef(PyDict_GetItemWithError(loops, str_running));
+    *loop = running == NULL ? NULL : PyObject_CallNoArgs(running);
+    Py_XDECREF(running);
+    if (*loop == NULL || *loop == Py_None) {
+        *task = Py_XNewRef(*loop);
+        return *loop == NULL ? -1 : 0;
+    }
+    PyObject *current = Py_XNewRef(PyDict_GetItemWithError(loops, str_task));
+    *task = current == NULL ? NULL : PyObject_CallOneArg(current, *loop);
+    Py_XDECREF(current);
     return *task == NULL ? -1 : 0;
 }
 

@@ -200,4 +200,5 @@ class Tuner:
 def asked() -> bool:
     """Whether the full collection that begins was asked for: one that comes by itself has reached the thresholds."""
     counts, thresholds = gc.get_count(), gc.get_threshold()
-    return counts[0] <= thresholds[0] or counts[OLDEST] <= thresholds[OLDEST]
+    by_itself = counts[0] > thresholds[0] > 0 and counts[OLDEST] > thresholds[OLDEST]
+    return not (by_itself and gc.isenabled())
