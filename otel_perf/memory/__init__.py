@@ -83,17 +83,30 @@ class MemoryFeature(Feature[MemorySettings]):
     def _watch_pressure(
         self, settings: MemorySettings, host: Host, undo: ExitStack, caches: Callable[[], Mapping[str, Numbers]]
     ) -> None:
+        from otel_perf.core import health
         from otel_perf.core.forks import on_fork
         from otel_perf.memory import pressure
+
+        def health_at(level: str) -> int:
+            return {"high": health.DEGRADED, "critical": health.UNHEALTHY}.get(level, health.HEALTHY)
 
         read = pressure.reader(settings.limit)
         if read is None:
             return
 
         def tell(what: dict[str, Any]) -> None:
+            before = health_at(what["before"]) if "before" in what else None
+            now = health_at(what["level"])
             attributes = {f"perf.memory.pressure.{name}": value for name, value in what.items()}
             severity = "INFO" if what["level"] in {"normal", "moderate"} else "WARN"
             host.event(pressure.PRESSURE, attributes, body=pressure.sentence(what), severity=severity)
+            if before is not None and now != before:
+                changed = {
+                    "perf.health.check": self.name,
+                    "perf.health.status": health.WORDS[now],
+                    "perf.health.status.before": health.WORDS[before],
+                }
+                host.event(health.CHANGED, changed, body=f"{self.name}: {health.WORDS[now]}, {pressure.sentence(what)}")
             if settings.webhook and what["action"] == "level":
                 from otel_perf.memory import alerts
 
@@ -109,6 +122,7 @@ class MemoryFeature(Feature[MemorySettings]):
             (pressure.LIMIT, lambda: [(read().limit, {})]),
             (pressure.UTILIZATION, lambda: [(read().share, {})]),
             (pressure.LEVEL, lambda: [(monitor.level, {})]),
+            (health.STATUS, lambda: [(health_at(pressure.LEVELS[monitor.level]), {"perf.health.check": self.name})]),
             (pressure.RECLAIMED, monitor.readings),
         ):
             undo.callback(host.census.add(metric, source))

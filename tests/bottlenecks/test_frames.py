@@ -122,7 +122,7 @@ def test_nothing_is_kept_of_what_was_copied(waiting):
     alive.wait(5)
     copies = [frames.threads(200) for _ in range(100)]
     thread.join()
-    assert not [item for item in gc.get_objects() if isinstance(item, Local)]
+    assert not [item for item in gc.get_objects() if type(item) is Local]
     assert len(copies) == 100
 
 

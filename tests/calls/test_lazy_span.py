@@ -432,7 +432,7 @@ def test_callbacks_that_start_each_other_keep_nothing_alive(calls):
         def tick(left):
             if left == 10:
                 gc.collect()
-                kept.append(sum(isinstance(item, LazySpan) for item in gc.get_objects()))
+                kept.append(sum(type(item) is LazySpan for item in gc.get_objects()))
             if left:
                 loop.call_soon(tick, left - 1)
             else:

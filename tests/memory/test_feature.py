@@ -4,8 +4,8 @@ from math import inf
 
 import pytest
 
-from otel_perf.core import cleaning
-from otel_perf.memory import leaks
+from otel_perf.core import cleaning, health
+from otel_perf.memory import leaks, pressure
 from otel_perf.memory.singletons import Singletons
 from tests.stored import logs
 
@@ -47,3 +47,27 @@ def test_the_sweep_of_a_large_cache_is_not_cut_short(start):
     assert task.deadline == inf
     pipeline.shutdown()
     assert task not in cleaning.tasks
+
+
+def test_memory_pressure_is_a_matter_of_health(start, home, monkeypatch):
+    """GIVEN memory that gets short, and is free again THEN that is in the check's status and in two events."""
+    used = [0.1]
+    monkeypatch.setattr(pressure, "reader", lambda _limit: lambda: pressure.Usage(int(used[0] * 10**9), 10**9))
+    monitors = []
+
+    def begin(watcher):  # no thread: the test looks
+        watcher._bell = None
+        monitors.append(watcher._monitor)
+
+    monkeypatch.setattr(pressure.Watcher, "start", begin)
+    pipeline = start()
+    (monitor,) = monitors
+    statuses = []
+    for used[0] in (0.1, 0.75, 0.85, 0.95, 0.1):
+        monitor.look()
+        statuses += [value for value, _ in pipeline.census.read(health.STATUS)]
+    assert statuses == [0, 0, 1, 2, 0]
+    pipeline.shutdown()
+    changed = [entry.attributes for entry in logs(home) if entry.event_name == "perf.health.changed"]
+    assert [event["perf.health.status"] for event in changed] == ["degraded", "unhealthy", "healthy"]
+    assert {event["perf.health.check"] for event in changed} == {"memory"}
