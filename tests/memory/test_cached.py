@@ -6,6 +6,7 @@ import functools
 import gc
 import inspect
 import pickle
+import re
 import threading
 import time
 import weakref
@@ -494,3 +495,56 @@ def test_arguments_that_cannot_be_keys_are_refused_like_functools_does():
     with pytest.raises(TypeError, match="unhashable type: 'list'"):
         function([1])
     assert function(1) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_entries": 0}, "max_entries=0 must be at least 1"),
+        ({"max_entries": -1}, "max_entries=-1 must be at least 1"),
+        ({"max_bytes": 0}, "max_bytes=0 must be at least 1"),
+        ({"max_bytes": "much"}, "max_bytes='much' is not a size"),
+        ({"ttl": 0}, "ttl=0 must be more than 0"),
+        ({"ttl": -1}, "ttl=-1 must be more than 0"),
+        ({"ttl": 1, "jitter": 1}, "jitter=1 must be from 0 to less than 1"),
+        ({"floor": -1}, "floor=-1 must be 0 or more entries"),
+    ],
+)
+def test_a_wrong_option_is_named_with_the_function(options, message):
+    with pytest.raises(ValueError, match=f"cache '{__name__}.*Counting': {re.escape(message)}"):
+        cached(**options)(type("Counting", (Counting,), {"__module__": __name__, "__qualname__": "Counting"}))
+
+
+@pytest.mark.parametrize("weigh", [lambda *_: 1 / 0, lambda *_: -1, lambda *_: "heavy"])
+def test_a_weigher_that_fails_costs_the_caller_nothing(absorbing, weigh):
+    function = counted(max_bytes=100, weigher=weigh)
+    assert [function(1), function(1)] == [1, 2]  # it is not kept
+    assert function.cache_info().currsize == 0
+
+
+def test_a_callback_that_fails_costs_the_caller_nothing(absorbing):
+    function = counted(max_entries=1, on_evict=lambda *_: 1 / 0)
+    assert [function(number) for number in (1, 2, 3, 3)] == [1, 2, 3, 3]
+    assert function.cache_info().evictions == 2
+
+
+def test_eight_threads_get_their_own_results_within_the_limit():
+    @cached(max_entries=50, ttl=0.02, jitter=0.9)
+    def double(number):
+        return [number, number]
+
+    most = []
+
+    def work(index):
+        for number in range(3_000):
+            key = number * (index + 1) % 120
+            assert double(key) == [key, key]
+            if number % 11 == 0:
+                double.cache_invalidate(key)
+            most.append(double.cache_info().currsize)
+
+    in_threads(work, 8)
+    info = double.cache_info()
+    assert max(most) <= 50 + 8
+    assert info.currsize <= 50
+    assert info.hits + info.misses >= 8 * 3_000
