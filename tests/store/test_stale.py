@@ -120,10 +120,6 @@ def test_the_tasks_of_the_store_come_and_go_with_it(start):
     names = {"otel_perf.store: stale stores", "otel_perf.store: vacuum", "otel_perf.memory: dead weak references"}
     pipeline = start()
     assert names <= {task.name for task in cleaning.tasks}
-<<<<<<< HEAD
     assert [list(task.run()) for task in cleaning.tasks if "otel_perf.store" in task.name] == [[], []]
-=======
-    assert [list(task.run()) for task in cleaning.tasks if task.name.startswith("otel_perf.store")] == [[], []]
->>>>>>> 7aaab36b6336d02aa5cbb8bc4c2f807f200061dc
     pipeline.shutdown()
     assert not names & {task.name for task in cleaning.tasks}
