@@ -76,6 +76,7 @@ class Tuner:
         self._tell = tell
         self._guard = guard
         self._clock = clock
+        self._left_alone = False  # the app freezes by itself
         self._last: float | None = None  # seconds that the last full collection took
         self._probing = 0  # the thread that collects to see what it takes
         self._original = self._set = gc.get_threshold()
@@ -109,7 +110,11 @@ class Tuner:
     def _full(self, seconds: float) -> None:
         self._last = seconds
         # Who turns the collector off and asks for collections knows what they take.
-        if not gc.isenabled() or seconds < (self._limit * SHORT if self.tunes else self._limit):
+        if (
+            not gc.isenabled()
+            or seconds < (self._limit * SHORT if self.tunes else self._limit)
+            or self._is_left_alone()
+        ):
             return
         if not self.tunes:
             self.tunes = True
@@ -118,6 +123,12 @@ class Tuner:
         gc.freeze()
         self.frozen = True
         self._start(lambda: self._say_frozen("freeze", seconds))
+
+    def _is_left_alone(self) -> bool:
+        """Whether the app has frozen objects by itself: what both froze could not be thawed apart."""
+        if not self.frozen and not self._left_alone:
+            self._left_alone = gc.get_freeze_count() > 0  # walks over them, once
+        return self._left_alone
 
     def _look_at_thresholds(self) -> None:
         """Collect the young more rarely if it takes much of the time, and more often if one takes long."""
@@ -164,13 +175,14 @@ class Tuner:
 
     def before_fork(self) -> None:
         """What has to see the objects has to do so before they are frozen: a look in the child would copy them."""
-        collector.look()
+        if gc.isenabled() and not self._is_left_alone():
+            collector.look()
 
     def after_fork_in_child(self) -> None:
         """Freeze what the parent left: a collection would write to all of it, and the kernel copy each page."""
         self._probing = 0
         self._begin_window()
-        if not gc.isenabled():
+        if not gc.isenabled() or self._left_alone:
             return
         gc.freeze()
         self.frozen = True

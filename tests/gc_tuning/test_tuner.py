@@ -129,6 +129,23 @@ def test_who_turns_the_collector_off_is_left_alone(make, told):
     gc.enable()
 
 
+def test_who_freezes_by_itself_is_left_alone(make, told):
+    """What the app froze and what we froze could not be thawed apart."""
+    tuner = make(0.0)
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        gc.collect()
+        tuner.before_fork()
+        tuner.after_fork_in_child()
+        gc.collect()
+        assert gc.get_freeze_count() <= frozen
+        assert not tuner.frozen
+        assert told == []
+    finally:
+        gc.unfreeze()
+
+
 def test_who_looks_for_objects_does_so_before(make, told):
     seen = []
 
