@@ -78,7 +78,7 @@ class Tuner:
         self._clock = clock
         self._left_alone = False  # the app freezes by itself
         self._last: float | None = None  # seconds that the last full collection took
-        self._probing = 0  # the thread that collects to see what it takes
+        self._probing: set[int] = set()  # threads that collect to see what it takes
         self._original = self._set = gc.get_threshold()
         self._begin_window()
 
@@ -90,7 +90,7 @@ class Tuner:
 
     def begins(self) -> None:
         """A full collection: of everything, if somebody asked for it."""
-        if self.frozen and self._probing != get_ident() and asked():
+        if self.frozen and get_ident() not in self._probing and asked():
             gc.unfreeze()
             self.frozen = False
 
@@ -100,7 +100,7 @@ class Tuner:
             self._collecting += seconds
             if generation == 0:
                 self._longest = max(self._longest, seconds)
-            if generation >= OLDEST and self._probing != get_ident():
+            if generation >= OLDEST and get_ident() not in self._probing:
                 self._full(seconds)
             elif self.tunes and self._clock() - self._window >= WINDOW:
                 self._look_at_thresholds()
@@ -162,13 +162,13 @@ class Tuner:
                 self._guard().handle(error)
 
     def _say_frozen(self, action: str, before: float | None) -> None:
-        self._probing = get_ident()
+        self._probing.add(get_ident())
         try:
             began = time.thread_time()
             gc.collect()  # of what came after the freeze: next to nothing
             after = time.thread_time() - began
         finally:
-            self._probing = 0
+            self._probing.discard(get_ident())
         self._tell(Act(action, pause=(before, after)))
 
     # --- forks, sweeps, and the end -----------------------------------------------------------------
@@ -180,7 +180,7 @@ class Tuner:
 
     def after_fork_in_child(self) -> None:
         """Freeze what the parent left: a collection would write to all of it, and the kernel copy each page."""
-        self._probing = 0
+        self._probing = set()
         self._begin_window()
         if not gc.isenabled() or self._left_alone:
             return
