@@ -530,12 +530,12 @@ end_short(Recorder *self, Root *root, PyObject *span, PyObject *duration, long l
     if (result > 0 && (result = PyDict_DelItem(self->roots, id) < 0 ? -1 : 1) > 0) {
         root->open = 0;
         root->done = 1;
-        PyObject *ended = root->ended;
-        root->ended = PyList_New(0);
-        Py_XDECREF(ended);
         make_room(self, root);
-        if (root->ended == NULL)
+        PyObject *none = PyList_New(0); /* which may run the collector, and others meanwhile */
+        if (none == NULL)
             result = -1;
+        else
+            Py_XSETREF(root->ended, none);
     }
     Py_DECREF(id);
     return result;
@@ -878,6 +878,10 @@ PyInit__recorder(void)
     zero = PyLong_FromLong(0);
     if (zero == NULL || PyType_Ready(&RootType) < 0 || PyType_Ready(&RecorderType) < 0)
         return NULL;
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) { /* what is configured is the whole process's */
+        PyErr_SetString(PyExc_ImportError, "otel_perf.bottlenecks._recorder is for the main interpreter");
+        return NULL;
+    }
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL)
         return NULL;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from collections import deque
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.bottlenecks.place import place_of, stack_of
 from otel_perf.bottlenecks.stacks import calls
+from otel_perf.core import collector
 from otel_perf.core.threads import get_ident
 
 if TYPE_CHECKING:
@@ -53,12 +53,7 @@ class Pauses:
 
     def install(self, undo: ExitStack) -> None:
         """Begin; ``undo`` ends it."""
-        gc.callbacks.append(self._callback)
-        undo.callback(self._remove)
-
-    def _remove(self) -> None:
-        if self._callback in gc.callbacks:
-            gc.callbacks.remove(self._callback)
+        undo.callback(collector.on_collection(self._callback))
 
     def _callback(self, phase: str, info: dict[str, Any]) -> None:
         if phase == "start":

@@ -7,12 +7,12 @@ under its hands: the process ends by a segmentation fault. Since 3.12 a collecti
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections import deque
-from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
+
+from otel_perf.core import collector
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -30,11 +30,5 @@ def install(undo: ExitStack) -> None:
     """Hold the contexts that collections interrupt, for a while. Costs 0.2 µs a collection."""
     if sys.version_info >= (3, 12):
         return
-    gc.callbacks.append(_hold)
-
-    def leave() -> None:
-        with suppress(ValueError):
-            gc.callbacks.remove(_hold)
-        _held.clear()
-
-    undo.callback(leave)
+    undo.callback(_held.clear)
+    undo.callback(collector.on_collection(_hold))

@@ -67,8 +67,8 @@ class GcTuningFeature(Feature[GcTuningSettings]):
             host.event(TUNED, attributes, body=act.sentence())
 
         tuner = Tuner(settings.pause, tell, lambda: host.guard(self.name))
+        tuner.install(undo)
         self._pauses.install(tuner, undo)
-        undo.callback(tuner.restore)
         undo.callback(on_fork(before=tuner.before_fork, child=tuner.after_fork_in_child))
         undo.callback(cleaning.register("otel_perf.gc_tuning: frozen garbage", tuner.sweep, EVERY, exclusive=True))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 from time import perf_counter, thread_time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from otel_perf.core import collector
 from otel_perf.core.buckets import Durations
 from otel_perf.core.census import Metric
 
@@ -43,19 +43,12 @@ class Pauses:
 
     def install(self, tuner: Tuner, undo: ExitStack) -> None:
         """Measure, and let ``tuner`` know, until the undo."""
-        callbacks: list[Any] | None = getattr(gc, "callbacks", None)  # CPython's only
-        if callbacks is None:
-            return
         self._tuner = tuner
-        callback = self._callback
-        callbacks.append(callback)
+        undo.callback(self._end)
+        undo.callback(collector.on_collection(self._callback))
 
-        def remove() -> None:
-            self._tuner, self._start = None, 0.0
-            if callback in callbacks:
-                callbacks.remove(callback)
-
-        undo.callback(remove)
+    def _end(self) -> None:
+        self._tuner, self._start = None, 0.0
 
     def _callback(self, phase: str, info: dict[str, int]) -> None:
         generation, tuner = info["generation"], self._tuner

@@ -2,8 +2,9 @@
 
 A full collection looks at every object there is; most of a service's live as long as it does. ``gc.freeze`` puts those
 that survived one out of its sight, in microseconds, right after it. What is frozen and becomes garbage still goes by
-its reference count, but not if it is in a cycle. So whoever asks for a collection gets the whole one: ``gc.collect()``
-thaws first, and an hourly sweep does, when there is no active work.
+its reference count, but not if it is in a cycle. So a collection is the whole one again when the app asks for it by
+``gc.collect()``, when what was frozen since the last whole one has taken half as long to collect as that did, and in
+an hourly sweep when there is no active work. An app that freezes by itself is left alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import gc
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core import activity, collector
 from otel_perf.core.events import Event
@@ -20,10 +21,14 @@ from otel_perf.core.threads import get_ident, start_new_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import ExitStack
 
     from otel_perf.core.guard import Guard
 
 OLDEST: Final = 2
+GROWTH: Final = 0.5  # of a whole collection's time may have gone into what was frozen since
+SHARED: Final = 2.0  # the same in a child that shares what its parent left
+TELL: Final = 3600.0  # seconds in which a freeze is told once
 SHORT: Final = 0.2  # of the pause that is too long: one of so much is, once there has been a long one
 EVERY: Final = 3600.0  # seconds between sweeps of what is frozen
 WINDOW: Final = 10.0  # seconds, of which the share of collecting is measured
@@ -77,7 +82,11 @@ class Tuner:
         self._guard = guard
         self._clock = clock
         self._left_alone = False  # the app freezes by itself
+        self._inherited = False  # from a parent, with which the memory is shared
+        self._whole = self._added = 0.0  # seconds of the last whole collection, and of those frozen since
+        self._quiet = 0.0  # until then no freeze is told
         self._last: float | None = None  # seconds that the last full collection took
+        self._freezing = False
         self._probing: set[int] = set()  # threads that collect to see what it takes
         self._original = self._set = gc.get_threshold()
         self._begin_window()
@@ -88,11 +97,39 @@ class Tuner:
 
     # --- collections ---------------------------------------------------------------------------------
 
+    def install(self, undo: ExitStack) -> None:
+        """Notice when the app freezes; leave the collector as it was found at the undo."""
+        undo.callback(self.restore)
+        original: Any = getattr(gc, "freeze", None)
+        if original is None:
+            return
+
+        def freeze() -> None:
+            """As :func:`gc.freeze`; what is frozen is the app's from now on."""
+            if not self._freezing:
+                self._left_alone, self.frozen = True, False
+            original()
+
+        gc.freeze = freeze
+
+        def put_back() -> None:
+            if gc.freeze is freeze:
+                gc.freeze = original
+
+        undo.callback(put_back)
+
     def begins(self) -> None:
-        """A full collection: of everything, if somebody asked for it."""
-        if self.frozen and get_ident() not in self._probing and asked():
+        """A full collection: a whole one, if the app asked for it or much was frozen since the last."""
+        if not self.frozen:
+            return
+        thread = get_ident()
+        if thread in self._probing:
+            return
+        # A whole collection writes to all that a child shares with its parent: not if only we want it, and rarely.
+        wanted = asked() and not (self._inherited and thread in collector.collecting)
+        if wanted or self._added > (SHARED if self._inherited else GROWTH) * self._whole:
             gc.unfreeze()
-            self.frozen = False
+            self.frozen = self._inherited = False
 
     def ended(self, generation: int, seconds: float) -> None:
         """It took so long (s). Never raises."""
@@ -120,9 +157,19 @@ class Tuner:
             self.tunes = True
             self._begin_window()
         collector.look()
-        gc.freeze()
+        self._freeze()
+        now = self._clock()
+        if now >= self._quiet:
+            self._quiet = now + TELL
+            self._start(lambda: self._say_frozen("freeze", seconds))
+
+    def _freeze(self) -> None:
+        self._freezing = True
+        try:
+            gc.freeze()
+        finally:
+            self._freezing = False
         self.frozen = True
-        self._start(lambda: self._say_frozen("freeze", seconds))
 
     def _is_left_alone(self) -> bool:
         """Whether the app has frozen objects by itself: what both froze could not be thawed apart."""
@@ -162,6 +209,8 @@ class Tuner:
                 self._guard().handle(error)
 
     def _say_frozen(self, action: str, before: float | None) -> None:
+        if not gc.isenabled():  # meanwhile, by the app
+            return
         self._probing.add(get_ident())
         try:
             began = time.thread_time()
@@ -184,8 +233,9 @@ class Tuner:
         self._begin_window()
         if not gc.isenabled() or self._left_alone:
             return
-        gc.freeze()
-        self.frozen = True
+        self._freeze()
+        self._inherited = True
+        self._whole, self._added = max(self._last or 0.0, self._limit), 0.0
         before = self._last
 
         def say() -> None:
@@ -196,7 +246,7 @@ class Tuner:
 
     def sweep(self) -> int:
         """Collect what is frozen and garbage, unless there is active work; how many objects it was."""
-        if not self.frozen or activity.is_active() or not gc.isenabled():
+        if not self.frozen or self._inherited or activity.is_active() or not gc.isenabled():
             return 0
         return gc.collect()
 

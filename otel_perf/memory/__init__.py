@@ -149,8 +149,10 @@ class MemoryFeature(Feature[MemorySettings]):
 
 def expired() -> Iterator[int]:
     """Drop entries of caches that have expired, one at a time; 1 for each."""
+    from otel_perf.core.weak import alive
+
     caches = sys.modules.get("otel_perf.memory.limited")
-    for store in () if caches is None else list(caches.stores):
+    for store in () if caches is None else alive(caches.stores):
         before = store.expirations
         for _ in store.expire():
             yield store.expirations - before

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 from otel_perf.core.forks import on_fork
 from otel_perf.core.guard import Guard
 from otel_perf.core.threads import get_ident
+from otel_perf.core.weak import alive
 from otel_perf.memory.limited import Store
 from otel_perf.memory.lookup import Cached
 
@@ -373,7 +374,7 @@ def _is_method(function: Any) -> bool:
 
 def forget() -> Iterator[int]:
     """Drop the results of instances that are no more, of all methods; 1 for each."""
-    for functions in list(_all):
+    for functions in alive(_all):
         yield from functions.forget()
 
 
@@ -382,7 +383,7 @@ _all: weakref.WeakSet[_Functions] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     own = get_ident()
-    for functions in list(_all):
+    for functions in alive(_all):
         # Other threads are not there to finish; a task of this one may go on.
         functions.flights = {
             key: flight for key, flight in list(functions.flights.items()) if getattr(flight, "thread", own) == own

@@ -45,7 +45,7 @@ class CollectionMetrics(CacheMetrics):
 
     def _collections(self) -> Iterable[Collection]:
         module = sys.modules.get("otel_perf.memory.collections")
-        there = [] if module is None else list(module.bounded.values())
+        there = [] if module is None else [made for one in module.bounded.valuerefs() if (made := one()) is not None]
         known = self._known
         self._known = {
             id(made): found if (found := known.get(id(made))) and found.reference() is made else Collection(made)

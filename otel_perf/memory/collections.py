@@ -44,6 +44,9 @@ class Bounded(ABC):
         self.overflow = overflow
         self.on_drop = on_drop
         self.dropped = 0
+
+    def _register(self) -> None:
+        """It is complete: its numbers may be read."""
         bounded[id(self)] = self
 
     def _full(self) -> LimitError:
@@ -89,6 +92,7 @@ class BoundedDict(Bounded, MutableMapping[K, V], Generic[K, V]):
             self.name, max_entries=limit, max_bytes=None, ttl=None, jitter=0.0, weigher=None, policy="fifo",
             on_evict=lambda key, value, _reason: drop((key, value)), priority=0, floor=limit, is_cache=False,
         )  # fmt: skip
+        self._register()
 
     def __setitem__(self, key: K, value: V) -> None:
         store = self._store
@@ -162,6 +166,7 @@ class BoundedSet(Bounded, MutableSet[T], Generic[T]):
             self.name, limit=limit, overflow=overflow, on_drop=lambda pair: drop(pair[0])
         )
         bounded.pop(id(self._items), None)  # it is counted as the set
+        self._register()
         for item in items:
             self.add(item)
 
@@ -205,6 +210,7 @@ class BoundedDeque(Bounded, Generic[T]):
     ) -> None:
         super().__init__(name, limit, overflow, on_drop)
         self._items: deque[T] = deque()
+        self._register()
         self.extend(items)
 
     def append(self, item: T) -> None:

@@ -31,7 +31,7 @@ BLOCKS: Final = 50_000  # of which lines are summed up; of more, every second, t
 NAMED: Final = 20_000  # attributes that are looked at for containers
 _GENERATIONS: Final = (2, 1, 0)  # those last whose objects are the newest
 _SELF: Final = (__file__, tracemalloc.__file__)
-_CONTAINERS: Final = frozenset({list, dict, set, deque, OrderedDict, defaultdict})
+_CONTAINERS: Final = (list, dict, set, deque, OrderedDict, defaultdict)
 _PLAIN: Final = (type(None), str, bytes, int, float, FunctionType, BuiltinFunctionType, MethodType, ModuleType)
 
 Line = tuple[str, int]
@@ -45,12 +45,19 @@ def types(wait: Callable[[float], bool]) -> Counter[type]:
     # One call, in which no other thread runs: one that did might drop the last reference but this list's to something
     # that has to be finalized in its own thread.
     found = list(map(type, chain.from_iterable(map(gc.get_objects, _GENERATIONS))))
-    counts: Counter[type] = Counter()
+    counts: Counter[int] = Counter()  # by id(): a metaclass may have a hash of its own, or none
     for start in range(0, len(found), SLICE):
-        counts.update(found[start : start + SLICE])
+        counts.update(map(id, found[start : start + SLICE]))
         if wait(PAUSE):
             break
-    return counts
+    kinds = {id(kind): kind for kind in found}
+    return Counter({kinds[number]: count for number, count in counts.items() if _is_plain(kinds[number])})
+
+
+def _is_plain(kind: type) -> bool:
+    """Whether a type can be a key without its metaclass being asked."""
+    meta = type(kind)
+    return meta.__hash__ is type.__hash__ and meta.__eq__ is type.__eq__
 
 
 def ask(kinds: Collection[type]) -> dict[type, tuple[int, Line | None]]:
@@ -58,10 +65,10 @@ def ask(kinds: Collection[type]) -> dict[type, tuple[int, Line | None]]:
 
     Holds the interpreter for about 80 ms a million objects; a thousand of these types are kept for some ms.
     """
-    wanted = frozenset(kinds).__contains__
+    wanted = frozenset(map(id, kinds)).__contains__
     known = gc.get_objects()  # the young ones, then the old ones; of each the newest last
-    some = list(islice(compress(known, map(wanted, map(type, known))), SAMPLES))
-    some += islice(compress(reversed(known), map(wanted, map(type, reversed(known)))), SAMPLES)
+    some = list(islice(compress(known, map(wanted, map(id, map(type, known)))), SAMPLES))
+    some += islice(compress(reversed(known), map(wanted, map(id, map(type, reversed(known))))), SAMPLES)
     del known
     newest = list({id(item): item for item in some}.values())
     found: dict[type, tuple[int, Line | None]] = {}
@@ -175,22 +182,27 @@ def containers() -> dict[str, int]:
         inner: list[tuple[str, Any]] = []
         for name, value in _attributes(loaded):
             left -= 1
-            if type(value) in _CONTAINERS:
+            if _is_container(value):
                 found[f"{module}.{name}"] = len(value)
-            elif not isinstance(value, _PLAIN) and _is_app_s(value):
+            elif not issubclass(type(value), _PLAIN) and _is_app_s(value):
                 inner.append((f"{module}.{name}", value))
         for name, value in inner:
             for attribute, held in _attributes(value):
                 left -= 1
-                if type(held) in _CONTAINERS:
+                if _is_container(held):
                     found[f"{name}.{attribute}"] = len(held)
         if left <= 0:
             break
     return found
 
 
+def _is_container(value: object) -> bool:
+    kind = type(value)
+    return any(kind is known for known in _CONTAINERS)  # not by hash: a metaclass may have one of its own
+
+
 def _is_app_s(value: object) -> bool:
-    kind = value if isinstance(value, type) else type(value)
+    kind = value if issubclass(type(value), type) else type(value)
     return owner_of(str(getattr(kind, "__module__", ""))) == APP
 
 
@@ -199,7 +211,7 @@ def _attributes(item: object) -> list[tuple[str, Any]]:
     with suppress(Exception):
         held = (
             type.__getattribute__(item, "__dict__")
-            if isinstance(item, type)
+            if issubclass(type(item), type)
             else (object.__getattribute__(item, "__dict__"))
         )
         return [(name, value) for name, value in list(held.items()) if not name.startswith("__")]

@@ -220,6 +220,8 @@ class LeakWatch:
         except Exception as error:
             with suppress(Exception):  # raised again under test, where there is nobody to catch it
                 self._guard().handle(error)
+            if bell is self._bell:
+                self._say(growth, usage, None)
         finally:
             if bell is self._bell:
                 self._busy = False
@@ -250,4 +252,4 @@ def sentence(growth: Growth, usage: Usage, found: Evidence | None) -> str:
         f"memory leak suspected: {amount(60 * growth.rate)}/min more for {duration(growth.lasted)}, "
         f"{amount(usage.used)} of {amount(usage.limit)} in use, full in {duration(growth.left)}"
     )
-    return f"{course}; {found.words() if found else 'memory is too short to look into what grows'}"
+    return f"{course}; {found.words() if found else 'what grows could not be looked into'}"

@@ -19,6 +19,7 @@ from otel_perf.core.chance import chance
 from otel_perf.core.forks import on_fork
 from otel_perf.core.guard import Guard
 from otel_perf.core.settings import parse_duration, parse_size
+from otel_perf.core.weak import alive
 from otel_perf.memory.lookup import GONE, Entry
 from otel_perf.memory.policies import POLICIES
 from otel_perf.memory.queues import SLACK, Heap
@@ -132,7 +133,9 @@ class Store:
                         self._queue_deadline(entry)
                     self.policy.touch(entry)
             else:
-                self._remove(self.entries.get(key))
+                old = self.entries.get(key)
+                if old is not None and self._remove(old):
+                    old_value, old.value = old.value, GONE  # the order, which still has it, may then let go of it
             self._shrink_to_limits(dropped, new if fits else None)
         del old_value
         self._tell(dropped)
@@ -332,7 +335,7 @@ stores: WeakSet[Store] = WeakSet()
 
 
 def _reset_locks() -> None:
-    for store in list(stores):
+    for store in alive(stores):
         store.lock = threading.RLock()
 
 

@@ -8,15 +8,16 @@ It never ends anything but entries of caches.
 
 from __future__ import annotations
 
-import gc
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from otel_perf.core import collector
 from otel_perf.core.census import Metric
 from otel_perf.core.events import Event
 from otel_perf.core.threads import allocate_lock, start_new_thread
+from otel_perf.core.weak import alive
 from otel_perf.memory import limits
 from otel_perf.memory.gauges import memory
 
@@ -219,7 +220,7 @@ class Monitor:
         began = self._clock()
         if began < self._collect_after:
             return None
-        collected = gc.collect()
+        collected = collector.collect()
         took = self._clock() - began
         self._collect_after = began + took / COLLECTING
         return {"objects": collected}
@@ -309,7 +310,7 @@ def _caches() -> list[Any]:
     """Those that can be had again, of the lowest priority first; of equals, the largest."""
     from otel_perf.memory.limited import stores
 
-    caches = [store for store in list(stores) if store.is_cache]
+    caches = [store for store in alive(stores) if store.is_cache]
     return sorted(caches, key=lambda store: (store.priority, -store.weight, -len(store.entries)))
 
 

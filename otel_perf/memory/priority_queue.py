@@ -46,6 +46,7 @@ class BoundedPriorityQueue(Bounded, Generic[T]):
         self._waiting: deque[Any] = deque()  # what wakes a thread or a task
         self._lock = threading.RLock()
         _queues.add(self)
+        self._register()
 
     def put(self, item: T, priority: float = 0) -> None:
         """Put it in; costs O(log n), and O(n) when it is full. Raises ``TypeError`` if ``priority`` is no number."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 from otel_perf.core.events import Event
 from otel_perf.core.forks import on_fork
 from otel_perf.core.threads import get_ident
+from otel_perf.core.weak import alive
 from otel_perf.memory.either import awaited, called, method, raise_all, run, verdict
 
 if TYPE_CHECKING:
@@ -387,7 +388,7 @@ _all: weakref.WeakSet[Singletons] = weakref.WeakSet()
 
 
 def _child() -> None:
-    for registry in list(_all):
+    for registry in alive(_all):
         registry._after_fork_in_child()
 
 

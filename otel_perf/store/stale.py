@@ -64,7 +64,9 @@ def _set_aside(folder: Path) -> Iterator[int]:
     found = sorted(folder.glob(f"{STORE_FILE}.corrupt-*"), reverse=True)
     names = [path for path in found if not path.name.endswith(_ENDINGS[1:])]
     for path in names[1:]:
-        if time.time() - path.stat().st_mtime > AGE:
+        with contextlib.suppress(OSError):  # another process has deleted it
+            if time.time() - path.stat().st_mtime <= AGE:
+                continue
             yield sum(_unlink(path.with_name(path.name + ending)) for ending in _ENDINGS)
 
 

@@ -2,9 +2,11 @@
 
 import gc
 import os
+import signal
 import threading
 import time
 import weakref
+from collections import deque
 from contextlib import ExitStack
 
 import pytest
@@ -52,7 +54,7 @@ def make(told):
 
         def made(limit, clock=time.monotonic):
             tuner = Tuner(limit, told, lambda: Guard("gc_tuning"), clock)
-            undo.callback(tuner.restore)
+            tuner.install(undo)
             pauses = Pauses()
             pauses.install(tuner, undo)
             tuner.pauses = pauses
@@ -127,6 +129,94 @@ def test_who_turns_the_collector_off_is_left_alone(make, told):
     gc.collect()
     assert not is_frozen()
     gc.enable()
+
+
+def test_cycles_that_live_for_a_while_do_not_pile_up(make, told):
+    """GIVEN objects in cycles, each of which lives for a while WHEN many were made THEN not many more are alive."""
+    tuner = make(0.0)
+    alive = weakref.WeakSet()
+    recent = deque(maxlen=20_000)
+
+    class Node(Cycle):
+        pass
+
+    counts = []
+    for number in range(400_000):
+        node = Node()
+        recent.append(node)
+        if number % 10 == 0:
+            alive.add(node)
+        if number % 40_000 == 39_999:
+            counts.append(10 * len(alive))
+    assert tuner.tunes
+    assert max(counts[5:]) < 4 * max(counts[:3]) + 200_000
+    assert max(counts) < 300_000
+
+
+def test_what_the_app_freezes_meanwhile_stays_frozen(make, told):
+    tuner = make(0.0)
+    gc.collect()
+    told.wait(1)
+    assert tuner.frozen
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        gc.collect()
+        tuner.sweep()
+        assert gc.get_freeze_count() > 0.9 * frozen
+    finally:
+        gc.unfreeze()
+
+
+def test_a_freeze_is_told_once_in_an_hour(make, told):
+    clock = FixedClock()
+    make(0.0, clock.monotonic)
+    for _ in range(5):
+        gc.collect()
+    assert len(told.wait(1)) == 1
+    clock.advance(module.TELL + 1)
+    gc.collect()
+    assert len(told.wait(2)) == 2
+
+
+def test_our_own_collections_do_not_copy_what_a_child_shares(make, told, monkeypatch):
+    monkeypatch.setattr(module, "SETTLED", 0.0)
+    tuner = make(NEVER)
+    tuner.after_fork_in_child()
+    told.wait(1)
+    collector.collect()
+    tuner.sweep()
+    assert is_frozen()
+    gc.collect()  # the app's
+    assert not is_frozen()
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that are signals")
+def test_what_a_signal_handler_raises_within_a_collection_reaches_the_app(make):
+    """GIVEN a time limit that ends within a long collection THEN the app gets its exception, as it does without us."""
+    if not os.environ.get("CI") and collector._shield is None:
+        pytest.skip("otel_perf/core/_shield.c is not compiled here")
+    make(NEVER)
+    kept = [[number] for number in range(1_000_000)]
+
+    class TooLongError(Exception):
+        pass
+
+    def handle(_number, _frame):
+        raise TooLongError
+
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        for _ in range(5):
+            with pytest.raises(TooLongError):  # noqa: PT012
+                signal.setitimer(signal.ITIMER_REAL, 0.01)
+                gc.collect()
+                for _ in range(1_000):
+                    pass
+                time.sleep(1)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert len(kept) == 1_000_000
 
 
 def test_who_freezes_by_itself_is_left_alone(make, told):

@@ -556,3 +556,23 @@ def test_a_large_container_is_estimated_quickly():
     assert time.process_time() - began < 2
     exact = sum(size_of(row) for row in rows) + 8 * 200_000
     assert 0.7 * exact < estimated < 1.4 * exact
+
+
+@pytest.mark.parametrize("policy", ["lru", "s3fifo"])
+def test_what_no_longer_fits_leaves_nothing_behind(policy):
+    """GIVEN a key whose value is now small and now too large THEN neither stays."""
+    cache = LRUCache("pages", max_bytes=1_000, policy=policy, weigher=lambda _key, value: len(value))
+    values = weakref.WeakSet()
+
+    class Text(str):
+        __slots__ = ("__weakref__",)
+
+    for number in range(2_000):
+        fits, too_large = Text("x" * 10 + str(number)), "x" * 2_000
+        values.add(fits)
+        cache["a"] = fits
+        cache["a"] = too_large
+        assert "a" not in cache
+    del fits
+    gc.collect()
+    assert len(values) == 0

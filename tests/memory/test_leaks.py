@@ -369,7 +369,7 @@ def test_near_the_limit_nothing_is_looked_into(machine, watch):
     machine.run(watch, 0.9)
     ((_, attributes, body),) = machine.told
     assert "perf.memory.leak.observed" not in attributes
-    assert body.endswith("memory is too short to look into what grows")
+    assert body.endswith("what grows could not be looked into")
 
 
 def test_the_end_and_a_fork_stop_the_tracing(machine, watch, monkeypatch):

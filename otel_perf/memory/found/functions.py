@@ -13,6 +13,7 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from otel_perf.core.weak import alive
 from otel_perf.memory.cache_metrics import Numbers
 from otel_perf.memory.found.shared import name_of
 
@@ -45,7 +46,7 @@ _own: weakref.WeakKeyDictionary[Any, Own] = weakref.WeakKeyDictionary()
 def own() -> Iterable[Own]:
     """The caches of ours."""
     caches = sys.modules.get("otel_perf.memory.limited")
-    for store in () if caches is None else list(caches.stores):
+    for store in () if caches is None else alive(caches.stores):
         if store.is_cache and store not in _own:
             _own[store] = Own(store)
     return list(_own.values())
