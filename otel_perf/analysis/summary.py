@@ -12,13 +12,14 @@ from pydantic import BaseModel
 from otel_perf.analysis import otlp
 from otel_perf.analysis.bottlenecks import Bottleneck, Bottlenecks
 from otel_perf.analysis.functions import FunctionRow, Functions
+from otel_perf.analysis.memory import Cache, Memory, MemoryEvent, Process
 from otel_perf.analysis.otlp import service_of
 from otel_perf.core.events import UNCAUGHT_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from otel_perf.analysis.otlp import LogEntry, Point, SpanRecord
+    from otel_perf.analysis.otlp import LogEntry, SpanRecord
     from otel_perf.store.database import StoreReader
 
 ERROR_SEVERITY: Final = 17
@@ -64,19 +65,6 @@ class ErrorGroup(BaseModel):
     last_ns: int
 
 
-class Process(BaseModel):
-    """One process's own figures, from its last reading. Memory in bytes, CPU in seconds."""
-
-    service: str
-    instance: str
-    rss: int
-    rss_peak: int
-    rss_growth: int
-    cpu: float
-    threads: int
-    gc_collections: int
-
-
 class Logs(BaseModel):
     """Log records by severity, and how many carry the id of a trace. What was found of bottlenecks is none of them."""
 
@@ -109,6 +97,8 @@ class Report(BaseModel):
     functions: list[FunctionRow]
     errors: list[ErrorGroup]
     processes: list[Process]
+    caches: list[Cache]
+    memory: list[MemoryEvent]
     logs: Logs
     store: Store
 
@@ -124,16 +114,19 @@ def summarize(store: StoreReader, *, after: int = 0, since_ns: int = 0, service:
         if _of(span.resource, service):
             spans.add(span)
             errors.add_span(span)
-    bottlenecks = Bottlenecks()
+    bottlenecks, memory = Bottlenecks(), Memory()
     logs = Logs(records=0, with_trace=0, by_severity={})
     for entry in otlp.logs(store.batches(["logs"], after=after, since_ns=since_ns)):
         if _of(entry.resource, service) and not bottlenecks.add(entry):
             _count_log(logs, entry)
+            memory.add_log(entry)
             errors.add_log(entry)
             spans.add_log(entry)
     functions = Functions()
     points = otlp.points(store.batches(["metrics"], after=after, since_ns=since_ns))
-    processes = _processes(functions.watching(point for point in points if _of(point.resource, service)))
+    for point in functions.watching(point for point in points if _of(point.resource, service)):
+        memory.add_point(point)
+    processes = memory.processes()
     traces = spans.traces()
     return Report(
         first_ns=spans.first or 0,
@@ -147,6 +140,8 @@ def summarize(store: StoreReader, *, after: int = 0, since_ns: int = 0, service:
         functions=functions.rows()[:top],
         errors=errors.groups()[:top],
         processes=processes[:top],
+        caches=memory.caches()[:top],
+        memory=memory.events()[:top],
         logs=logs,
         store=Store(
             path=str(store.path),
@@ -323,34 +318,3 @@ def _count_log(logs: Logs, entry: LogEntry) -> None:
     logs.with_trace += bool(entry.trace_id.strip("0"))
     severity = entry.severity_text or "UNSPECIFIED"
     logs.by_severity[severity] = logs.by_severity.get(severity, 0) + 1
-
-
-def _processes(points: Iterable[Point]) -> list[Process]:
-    found: dict[tuple[str, str], Process] = {}
-    first_rss: dict[tuple[str, str], int] = {}
-    cumulative: dict[tuple[str, str], dict[tuple[str, str], float]] = defaultdict(dict)
-    for point in points:
-        if not point.name.startswith(("process.", "cpython.gc.")):
-            continue
-        key = (service_of(point.resource), str(point.resource.get("service.instance.id", "")))
-        process = found.get(key)
-        if process is None:
-            process = found[key] = Process(
-                service=key[0], instance=key[1], rss=0, rss_peak=0, rss_growth=0, cpu=0.0, threads=0, gc_collections=0
-            )
-        value = point.value
-        if point.name == "process.memory.usage":
-            process.rss = int(value)
-            process.rss_peak = max(process.rss_peak, process.rss)
-            process.rss_growth = process.rss - first_rss.setdefault(key, process.rss)
-        elif point.name == "process.thread.count":
-            process.threads = int(value)
-        elif point.name in {"process.cpu.time", "cpython.gc.collections"}:
-            cumulative[key][point.name, repr(sorted(point.attributes.items()))] = value
-    for key, process in found.items():
-        totals: dict[str, float] = defaultdict(float)
-        for (name, _attributes), value in cumulative[key].items():
-            totals[name] += value
-        process.cpu = totals["process.cpu.time"]
-        process.gc_collections = int(totals["cpython.gc.collections"])
-    return sorted(found.values(), key=lambda process: -process.rss_peak)

@@ -73,6 +73,8 @@ def render(report: Report, *, asked: str = "") -> str:
     lines += _traces(report)
     lines += _errors(report)
     lines += _processes(report)
+    lines += _caches(report)
+    lines += _memory_events(report)
     lines += _logs(report)
     lines += _store(report)
     return "\n".join(lines)
@@ -222,6 +224,33 @@ def _processes(report: Report) -> list[str]:
     ]
     headings = ["PROCESS", "INSTANCE", "MEMORY", "PEAK", "GREW", "CPU", "THREADS", "GC RUNS"]
     return ["Memory", *table(headings, rows, left=(0, 1)), ""]
+
+
+def _caches(report: Report) -> list[str]:
+    if not report.caches:
+        return []
+    rows = [
+        [
+            clip_left(cache.name, 48),
+            f"{cache.hits / cache.looked_up:.1%}" if cache.looked_up else "unused",
+            f"{cache.hits:,}",
+            f"{cache.misses:,}",
+            *("" if number is None else f"{number:,}" for number in (cache.evictions, cache.size, cache.limit)),
+        ]
+        for cache in report.caches
+    ]
+    headings = ["CACHE", "HIT RATIO", "HITS", "MISSES", "EVICTED", "SIZE", "LIMIT"]
+    return ["Caches, by their misses", *table(headings, rows, left=(0,)), ""]
+
+
+def _memory_events(report: Report) -> list[str]:
+    if not report.memory:
+        return []
+    lines = []
+    for event in report.memory:
+        times = f" ({event.count:,} of them)" if event.count > 1 else ""
+        lines.append(f"  {event.event}{times}: {event.last}")
+    return ["Memory events, the last of each kind", *lines, ""]
 
 
 def _logs(report: Report) -> list[str]:

@@ -1,0 +1,78 @@
+"""Caches and what was done about memory, as rows of the report."""
+
+from otel_perf.analysis.memory import Memory
+from otel_perf.analysis.otlp import LogEntry, Point
+from otel_perf.cli import text
+
+
+def point(name, value, *, cache="pages", instance="a", service="shop", delta=False):
+    resource = {"service.name": service, "service.instance.id": instance}
+    attributes = {"perf.cache.name": cache}
+    return Point(name, "1", 0, value, 0, attributes, "otel_perf", resource, delta)
+
+
+def event(name, body, time, service="shop"):
+    return LogEntry("", "", time, 9, "INFO", body, name, {}, "otel_perf", {"service.name": service})
+
+
+def test_the_processes_of_a_service_are_summed_up_by_their_last_readings():
+    memory = Memory()
+    for value in (1, 5):
+        memory.add_point(point("perf.cache.hits", value))
+    memory.add_point(point("perf.cache.hits", 10, instance="b"))
+    memory.add_point(point("perf.cache.misses", 2))
+    memory.add_point(point("perf.cache.size", 3))
+    memory.add_point(point("perf.cache.limit", 100))
+    (cache,) = memory.caches()
+    assert (cache.service, cache.name) == ("shop", "pages")
+    assert (cache.hits, cache.misses, cache.evictions, cache.size, cache.limit) == (15, 2, None, 3, 100)
+
+
+def test_deltas_are_added_up():
+    memory = Memory()
+    for value in (1, 5):
+        memory.add_point(point("perf.cache.misses", value, delta=True))
+    (cache,) = memory.caches()
+    assert cache.misses == 6
+
+
+def test_those_with_the_most_misses_come_first_and_the_unused_last():
+    memory = Memory()
+    for name, hits, misses in (("idle", 0, 0), ("good", 90, 10), ("bad", 5, 95)):
+        memory.add_point(point("perf.cache.hits", hits, cache=name))
+        memory.add_point(point("perf.cache.misses", misses, cache=name))
+    assert [cache.name for cache in memory.caches()] == ["bad", "good", "idle"]
+
+
+def test_of_each_kind_of_event_the_last_one_is_shown():
+    memory = Memory()
+    memory.add_log(event("perf.memory.pressure", "high", 2))
+    memory.add_log(event("perf.memory.pressure", "normal again", 5))
+    memory.add_log(event("perf.memory.pressure", "moderate", 1))
+    memory.add_log(event("perf.memory.leak_suspected", "a leak", 7))
+    memory.add_log(event("order.placed", "no matter", 9))
+    assert [(found.event, found.count, found.last) for found in memory.events()] == [
+        ("perf.memory.leak_suspected", 1, "a leak"),
+        ("perf.memory.pressure", 3, "normal again"),
+    ]
+
+
+class Shown:
+    """What the text needs of a report."""
+
+    def __init__(self, memory):
+        self.caches, self.memory = memory.caches(), memory.events()
+
+
+def test_the_text_says_what_is_unknown_by_saying_nothing():
+    memory = Memory()
+    memory.add_point(point("perf.cache.hits", 3, cache="redis.localhost:6379/0"))
+    memory.add_point(point("perf.cache.misses", 1, cache="redis.localhost:6379/0"))
+    memory.add_point(point("perf.cache.hits", 0, cache="idle"))
+    memory.add_log(event("perf.memory.pressure", "high", 2))
+    memory.add_log(event("perf.memory.pressure", "normal again", 5))
+    caches = "\n".join(text._caches(Shown(memory)))
+    assert "redis.localhost:6379/0      75.0%     3       1" in caches
+    assert "unused" in caches
+    assert text._memory_events(Shown(memory))[1] == "  perf.memory.pressure (2 of them): normal again"
+    assert text._caches(Shown(Memory())) == text._memory_events(Shown(Memory())) == []
