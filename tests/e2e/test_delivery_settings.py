@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -65,25 +66,44 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("case", "protocol"),
-    [(case, "http/protobuf") for case in CASES] + [(case, "grpc") for case in CASES if "path" not in case],
-)
+PAIRS = [(case, "http/protobuf") for case in CASES] + [(case, "grpc") for case in CASES if "path" not in case]
+
+
+def spoiled_and_mended(collector, case, protocol, folder):
+    """What a program says at a wrong endpoint, what it made, what the next one says at the right one, what is left."""
+    home, right = folder / "home", collector.variables(protocol)
+    folder.mkdir(exist_ok=True)
+    lines = send(home, **CASES[case][1](right, folder))
+    made = {(span.trace_id, span.span_id) for span in spans(home)}
+    return lines, made, send(home, **right), spans(home)
+
+
+@pytest.fixture(scope="module")
+def ended(plain, secure, tmp_path_factory):
+    """All of them, two at a time: each waits for most of its time."""
+    folder = tmp_path_factory.mktemp("endpoints")
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            (case, protocol): pool.submit(
+                spoiled_and_mended, secure if CASES[case][0] else plain, case, protocol, folder / str(number)
+            )
+            for number, (case, protocol) in enumerate(PAIRS)
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize(("case", "protocol"), PAIRS)
 def test_a_wrong_endpoint_is_one_line_and_what_was_made_goes_out_when_it_is_mended(
-    case, protocol, plain, secure, home, tmp_path
+    case, protocol, plain, secure, ended
 ):
-    needs_tls, spoil, parts = CASES[case]
-    collector = secure if needs_tls else plain
-    right = collector.variables(protocol)
-    lines = send(home, **spoil(right, tmp_path))
+    lines, made, mended, left = ended[case, protocol].result()
     assert len(lines) == 1, lines
     if protocol == "http/protobuf":
-        assert all(re.search(part, lines[0]) for part in parts), lines
-    made = {(span.trace_id, span.span_id) for span in spans(home)}
+        assert all(re.search(part, lines[0]) for part in CASES[case][2]), lines
     assert len(made) == 20
-    assert send(home, **right) == []
-    assert made < set(collector.spans())
-    assert spans(home) == []
+    assert mended == []
+    assert made < set((secure if CASES[case][0] else plain).spans())
+    assert left == []
 
 
 def test_malformed_headers_are_told_without_their_content_and_the_rest_goes_out(plain, home):
