@@ -21,7 +21,7 @@ SOURCES = tuple(
     Path("otel_perf", *parts)
     for parts in (
         ("calls", "_fast.c"),
-        ("core", "_shield.c"),
+        ("core", "_collector.c"),
         ("bottlenecks", "_frames.c"),
         ("bottlenecks", "_recorder.c"),
         ("memory", "_lookup.c"),

@@ -112,7 +112,7 @@ class MemoryFeature(Feature[MemorySettings]):
 
                 alerts.post(settings.webhook, {"service": host.service_name, **what})
 
-        monitor = pressure.Monitor(read, tell, lambda: host.guard(self.name))
+        monitor = pressure.Monitor(read, tell)
         leaks = self._watch_leaks(settings, host, undo, read, caches) if settings.leaks else None
         watcher = pressure.Watcher(monitor, lambda: host.guard(self.name), leaks)
         undo.callback(monitor.release)

@@ -45,6 +45,12 @@ class Bounded(ABC):
         self.on_drop = on_drop
         self.dropped = 0
 
+    def _refuse_text(self, items: object) -> None:
+        """Somebody's name for it, most likely, and not letters to put in."""
+        if isinstance(items, str):
+            kind = type(self).__name__
+            raise TypeError(f"{kind}({items!r}): a text is no items; write {kind}(name={items!r}, limit=…)")
+
     def _register(self) -> None:
         """It is complete: its numbers may be read."""
         bounded[id(self)] = self
@@ -161,6 +167,7 @@ class BoundedSet(Bounded, MutableSet[T], Generic[T]):
         on_drop: Callable[[T], object] | None = None,
     ) -> None:
         super().__init__(name, limit, overflow, on_drop)
+        self._refuse_text(items)
         drop = self._weak_drop()
         self._items: BoundedDict[T, None] = BoundedDict(
             self.name, limit=limit, overflow=overflow, on_drop=lambda pair: drop(pair[0])
@@ -209,6 +216,7 @@ class BoundedDeque(Bounded, Generic[T]):
         on_drop: Callable[[T], object] | None = None,
     ) -> None:
         super().__init__(name, limit, overflow, on_drop)
+        self._refuse_text(items)
         self._items: deque[T] = deque()
         self._register()
         self.extend(items)

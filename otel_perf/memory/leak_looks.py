@@ -12,12 +12,13 @@ import sys
 import tracemalloc
 from collections import Counter, OrderedDict, defaultdict, deque
 from contextlib import suppress
-from itertools import chain, compress, islice
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_perf.core import collector
 from otel_perf.core.owner import APP, owner
 
 if TYPE_CHECKING:
@@ -65,12 +66,8 @@ def ask(kinds: Collection[type]) -> dict[type, tuple[int, Line | None]]:
 
     Holds the interpreter for about 80 ms a million objects; a thousand of these types are kept for some ms.
     """
-    wanted = frozenset(map(id, kinds)).__contains__
-    known = gc.get_objects()  # the young ones, then the old ones; of each the newest last
-    some = list(islice(compress(known, map(wanted, map(id, map(type, known)))), SAMPLES))
-    some += islice(compress(reversed(known), map(wanted, map(id, map(type, reversed(known))))), SAMPLES)
-    del known
-    newest = list({id(item): item for item in some}.values())
+    asked = tuple(kind for kind in kinds if kind not in {tuple, frozenset})  # which may be half-made
+    newest = collector.find(*asked, most=SAMPLES)
     found: dict[type, tuple[int, Line | None]] = {}
     for kind in kinds:
         same = [item for item in newest if type(item) is kind]

@@ -80,8 +80,10 @@ class Store:
             raise ValueError(f"cache {name!r}: jitter={jitter!r} must be from 0 to less than 1, a share of the ttl")
         if policy not in POLICIES:
             raise ValueError(f"cache {name!r}: policy={policy!r} is unknown; it must be one of {', '.join(POLICIES)}")
-        if floor < 0:
+        if not isinstance(floor, int) or floor < 0:
             raise ValueError(f"cache {name!r}: floor={floor!r} must be 0 or more entries")
+        if not isinstance(priority, int):
+            raise TypeError(f"cache {name!r}: priority={priority!r} must be a whole number")
         self.jitter = jitter
         self.weigher = weigher if weigher is not None or self.max_bytes is None else _size
         self.on_evict = on_evict

@@ -8,6 +8,7 @@ It never ends anything but entries of caches.
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -49,22 +50,34 @@ RECLAIMED: Final = Metric("perf.memory.reclaimed", "By", "counter", "Bytes given
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """What the app gives back by itself."""
+    """What the app gives back by itself. Its errors are the app's, and end nothing but its own turn."""
 
     function: Callable[[str, int], int | None]
     priority: int
     name: str
 
+    def freed(self, level: str, wanted: int) -> int:
+        """Bytes, by its own account; 0 if it fails, which is logged."""
+        try:
+            return int(self.function(level, wanted) or 0)
+        except Exception:
+            _log.warning("otel-perf: %s, called because memory is short, failed", self.name, exc_info=True)
+            return 0
+
 
 _callbacks: list[Callback] = []
+_log = logging.getLogger("otel_perf")
 
 
 def on_memory_pressure(*, priority: int = 0) -> Callable[[F], F]:
     """Have a function called when memory is short: ``shrink(level, bytes_to_free)`` returns how many bytes it freed.
 
     ``level`` is ``"high"`` or ``"critical"``. Those of the lowest priority are asked first, and no more when enough is
-    free. It is called in a thread of ours, at most once in a second; what it raises is logged.
+    free. It is called in a thread of ours, at most once in a second; what it raises is logged. Raises ``TypeError`` for
+    a ``priority`` that is no whole number.
     """
+    if not isinstance(priority, int):
+        raise TypeError(f"on_memory_pressure: priority={priority!r} must be a whole number")
 
     def register(function: F) -> F:
         name = f"{function.__module__}.{function.__qualname__}"
@@ -96,14 +109,12 @@ class Monitor:
         self,
         read: Callable[[], Usage],
         tell: Callable[[dict[str, Any]], None],
-        guard: Callable[[], Guard],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.level = 0
         self.reclaimed = {action: 0 for action, _, _ in self._steps()}  # bytes
         self._read = read
         self._tell = tell
-        self._guard = guard
         self._clock = clock
         self._resume = 0.0  # when the next actions may be taken
         self._pause = 1.0
@@ -212,8 +223,7 @@ class Monitor:
             if freed >= wanted:
                 break
             names.append(callback.name)
-            with self._guard():
-                freed += int(callback.function(LEVELS[self.level], wanted - freed) or 0)
+            freed += callback.freed(LEVELS[self.level], wanted - freed)
         return {"freed": freed, "callbacks": tuple(names)} if names else None
 
     def _collect(self, _wanted: int) -> dict[str, Any] | None:

@@ -318,3 +318,9 @@ class AgainstModels(RuleBasedStateMachine):
 
 AgainstModels.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestAgainstModels = AgainstModels.TestCase
+
+
+@pytest.mark.parametrize("kind", [BoundedSet, BoundedDeque])
+def test_a_name_in_the_place_of_the_items_is_refused(kind):
+    with pytest.raises(TypeError, match=r"a text is no items; write Bounded\w+\(name='users', limit=…\)"):
+        kind("users", limit=10)

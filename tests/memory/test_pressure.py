@@ -50,7 +50,7 @@ def told():
 
 @pytest.fixture
 def monitor(machine, told):
-    return Monitor(machine.read, told.append, lambda: Guard("memory"), machine.clock)
+    return Monitor(machine.read, told.append, machine.clock)
 
 
 def at(monitor, machine, share, seconds=1.0):
@@ -271,3 +271,34 @@ def test_the_thread_ends_when_it_is_told_and_a_child_has_its_own():
         watcher.end()
     seen = len(looks)
     assert not wait_for(lambda: len(looks) > seen + 1, 0.2)
+
+
+def test_callbacks_that_fail_are_the_app_s_and_turn_nothing_off(monitor, machine, told, caplog):
+    """GIVEN callbacks that raise, or return nonsense WHEN memory is short for long THEN the others are asked each time."""
+    asked = []
+
+    @on_memory_pressure(priority=0)
+    def wrong():  # takes no arguments
+        return 0
+
+    @on_memory_pressure(priority=1)
+    def nonsense(_level, _wanted):
+        return "lots"
+
+    @on_memory_pressure(priority=2)
+    def right(_level, _wanted):
+        asked.append(1)
+
+    for _ in range(30):
+        at(monitor, machine, 0.85, seconds=100)
+    assert len(asked) == 30
+    assert "test_callbacks_that_fail" in caplog.text
+
+
+def test_a_priority_that_is_no_number_is_refused_at_once():
+    with pytest.raises(TypeError, match="priority='low' must be a whole number"):
+        on_memory_pressure(priority="low")
+    with pytest.raises(TypeError, match="priority='low' must be a whole number"):
+        LRUCache("pages", max_entries=9, priority="low")
+    with pytest.raises(ValueError, match="floor='50%' must be 0 or more entries"):
+        LRUCache("pages", max_entries=9, floor="50%")

@@ -7,12 +7,12 @@ collector knows (17 ms for 500,000 objects), when metrics are read first, and by
 from __future__ import annotations
 
 import functools
-import gc
 import sys
 import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from otel_perf.core import collector
 from otel_perf.core.weak import alive
 from otel_perf.memory.cache_metrics import Numbers
 from otel_perf.memory.found.shared import name_of
@@ -89,9 +89,8 @@ class FunctoolsCaches:
         """Look for those from before, once; frozen objects are not found any more."""
         if not self._looked:
             self._looked = True
-            for found in gc.get_objects():
-                if type(found) is _original:
-                    self.add(found, getattr(found, "__wrapped__", None))
+            for found in collector.find(_original):
+                self.add(found, getattr(found, "__wrapped__", None))
 
     def add(self, wrapper: Any, function: Any) -> None:
         """Watch a function, if it is the app's. Never raises."""
