@@ -84,7 +84,7 @@ def test_waiting_for_memory_raises_the_level_by_one(monitor, machine):
     for share, stalled, level in (
         (0.5, 0.04, 0), (0.5, 0.05, 1), (0.5, 0.14, 1), (0.75, 0.14, 1), (0.75, 0.15, 2), (0.85, 0.4, 3), (0.95, 1, 3),
     ):  # fmt: skip
-        fresh = Monitor(machine.read, lambda _what: None, lambda: Guard("memory"), machine.clock)
+        fresh = Monitor(machine.read, lambda _what: None, machine.clock)
         machine.stalled = stalled
         at(fresh, machine, share)
         assert (share, stalled, fresh.level) == (share, stalled, level)
