@@ -80,7 +80,9 @@ def start(otel_globals, monkeypatch):
     started = []
 
     def start(**environ):
-        for name, value in {"OTEL_SERVICE_NAME": "shop", **environ}.items():
+        # The heap of the tests is large: a full collection may well take 50 ms, and be told.
+        usual = {"OTEL_SERVICE_NAME": "shop", "OTEL_PERF_GC_TUNING_PAUSE": "1h"}
+        for name, value in {**usual, **environ}.items():
             monkeypatch.setenv(name, value)
         pipeline = Pipeline()
         started.append(pipeline)

@@ -51,12 +51,12 @@ def test_a_setting_counts_where_it_is_the_least(machine):
 
 def test_the_group_of_a_container(machine):
     """GIVEN a group that is the top of its own namespace THEN its files are the mount's own."""
-    group = {"memory_max": "1000000000\n", "memory_high": "max\n", "memory_current": "700000000\n",
-             "memory_stat": "anon 1\ninactive_file 300000000\n"}  # fmt: skip
+    group = {"memory_max": "10000000000\n", "memory_high": "max\n", "memory_current": "7000000000\n",
+             "memory_stat": "anon 1\ninactive_file 3000000000\n"}  # fmt: skip
     root = machine(files=v2(top=group))
     limit = find(0, root)
-    assert (limit.size, limit.source) == (10**9, "cgroup memory.max")
-    assert used(limit, root) == 400_000_000
+    assert (limit.size, limit.source) == (10**10, "cgroup memory.max")
+    assert used(limit, root) == 4_000_000_000
 
 
 @pytest.mark.parametrize("least", ["a", "a__b", "a__b__c"])
