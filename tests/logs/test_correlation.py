@@ -264,6 +264,6 @@ def test_threads_log_without_mixing_their_traces(start, home):
         thread.join()
     pipeline.shutdown()
     names = {span.span_id: span.name for span in spans(home)}
-    entries = logs(home)
+    entries = [entry for entry in logs(home) if not entry.event_name]  # a busy machine may be slow enough for findings
     assert len(entries) == 160
     assert all(names[entry.span_id] == entry.body for entry in entries)
