@@ -29,7 +29,7 @@ def main() -> int:
         for mode, results in found.items():
             with tempfile.TemporaryDirectory() as home:
                 command = [str(folder / "bin" / "python"), program, str(OBJECTS), mode]
-                environ = common.environ(folder, OTEL_PERF_HOME=home)
+                environ = common.environ(folder, {"OTEL_PERF_HOME": home})
                 results.append(json.loads(subprocess.check_output(command, env=environ, text=True)))
 
     def longest(mode: str, phase: str) -> float:
