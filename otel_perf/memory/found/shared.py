@@ -77,7 +77,12 @@ def maker(library: str) -> FrameType | None:
 def name_of(function: Any) -> str | None:
     """Module and qualified name of a function of the app's; ``None`` if it is a library's."""
     code = getattr(inspect.unwrap(function), "__code__", None)
-    if code is None or owner(code.co_filename) != APP:
+    if code is None:
+        return None
+    filename = code.co_filename
+    if not os.path.isabs(filename):  # compiled by Cython: as it was called where the library was built
+        filename = getattr(sys.modules.get(function.__module__), "__file__", None) or filename
+    if owner(filename) != APP:
         return None
     return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', '?')}"
 

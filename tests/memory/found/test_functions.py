@@ -7,7 +7,7 @@ from otel_perf.memory import cache_metrics
 from otel_perf.memory.cache_metrics import HITS, LIMIT, MISSES, SIZE
 from otel_perf.memory.cached import cached
 from otel_perf.memory.caches import LRUCache
-from otel_perf.memory.found import functions
+from otel_perf.memory.found import functions, shared
 
 HERE = __name__
 
@@ -96,3 +96,17 @@ def test_many_names_are_told_apart_up_to_a_limit(found, monkeypatch):
     assert len(found(SIZE)) == 6
     assert found(LIMIT)["other"] >= 10
     assert len(caches) == 20
+
+
+def test_a_library_that_was_compiled_is_no_app_of_ours():
+    """Cython's functions have the file of their source as it was called where they were built."""
+    import cachetools
+
+    def known():
+        return 1
+
+    known.__code__ = known.__code__.replace(co_filename="src/cachetools/known.pyx")
+    known.__module__ = cachetools.__name__
+    assert shared.name_of(known) is None
+    known.__module__ = __name__
+    assert shared.name_of(known) == f"{__name__}.{known.__qualname__}"
