@@ -80,7 +80,7 @@ def name_of(function: Any) -> str | None:
     if code is None:
         return None
     filename = code.co_filename
-    if not os.path.isabs(filename):  # compiled by Cython: as it was called where the library was built
+    if not Path(filename).is_absolute():  # compiled by Cython: as it was called where the library was built
         filename = getattr(sys.modules.get(function.__module__), "__file__", None) or filename
     if owner(filename) != APP:
         return None
