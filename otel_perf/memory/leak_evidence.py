@@ -109,6 +109,7 @@ class _Observed:
     lines: list[Mapping[Line, int]] = field(default_factory=list)
     containers: list[Mapping[str, int]] = field(default_factory=list)
     caches: list[Mapping[str, Numbers]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)  # when caches were looked at (s)
 
 
 def gather(
@@ -137,10 +138,9 @@ def gather(
         types = _types(steady(seen.types))
     finally:
         tracing.stop()
-    passed = time.monotonic() - began
-    return Evidence(
-        passed, types, _lines(steady(seen.lines)), _containers(steady(seen.containers)), _filling(seen.caches, passed)
-    )
+    lines, containers = _lines(steady(seen.lines)), _containers(steady(seen.containers))
+    caches_seen = _filling(seen.caches, seen.times[-1] - seen.times[0])
+    return Evidence(time.monotonic() - began, types, lines, containers, caches_seen)
 
 
 def _watch(seen: _Observed, wait: Callable[[float], bool], seconds: float, *, traced: bool) -> bool:
@@ -162,6 +162,7 @@ def _watch(seen: _Observed, wait: Callable[[float], bool], seconds: float, *, tr
 def _look(seen: _Observed, wait: Callable[[float], bool], caches: Callable[[], Mapping[str, Numbers]]) -> None:
     seen.types.append(looks.types(wait))
     seen.containers.append(looks.containers())
+    seen.times.append(time.monotonic())
     seen.caches.append(caches())
 
 
