@@ -15,9 +15,10 @@ help:
 demo:
 	@$$($(ENVIRONMENT) shop)/bin/python -m examples.shop.demo
 
+# Two at a time, each file in one process: most of the tests wait for programs that they started.
 test: check
 	$(DEV)/python -m coverage erase
-	$(DEV)/python -m coverage run -m pytest
+	$(DEV)/python -m coverage run -m pytest -n 2 --dist loadfile
 	$(DEV)/python -m coverage combine -q
 	$(DEV)/python -m coverage report --fail-under=95
 

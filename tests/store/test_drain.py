@@ -325,6 +325,7 @@ def test_batches_for_another_destination_wait_unless_it_is_our_service_and_nobod
     offer(new, [4])
     wait_for(lambda: len(numbers(receiver.requests)) == 2, what="ours are sent")
     assert numbers(receiver.requests) == [1, 4]
+    wait_for(lambda: len(batches(home)) <= 2, what="what was sent is deleted")
     assert sorted(int(batch.body[:-1]) for batch in batches(home)) == [2, 3]
 
 
