@@ -29,6 +29,14 @@ writer.start_new_thread = drain.start_new_thread = _measured
 analyst.start_new_thread = watchdog.start_new_thread = leaks.start_new_thread = _measured
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """What was captured goes to another process as UTF-8, which has no lone surrogates."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "replace").decode()) for name, text in report.sections]
+    return report
+
+
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch, tmp_path):
     """No variable of the machine's, no store in the working folder."""

@@ -71,10 +71,11 @@ def _stored(arguments: argparse.Namespace) -> Iterator[Span]:
 
 def render(ranking: Ranking) -> str:
     """The ranking as text for a terminal."""
-    lines = [f"{ranking.traces:,} traces, {ranking.spans:,} spans"]
+    lines = [f"{text.counted(ranking.traces, 'trace')}, {text.counted(ranking.spans, 'span')}"]
     compared = bool(ranking.baseline_traces)
     if compared:
-        lines[0] += f"; the baseline has {ranking.baseline_traces:,} traces, {ranking.baseline_spans:,} spans"
+        traces, spans = text.counted(ranking.baseline_traces, "trace"), text.counted(ranking.baseline_spans, "span")
+        lines[0] += f"; the baseline has {traces}, {spans}"
     if ranking.unknown:
         lines.append(f"Not judged, since the baseline does not have them: {ranking.unknown:,} operations")
     if not ranking.services:

@@ -39,6 +39,11 @@ def size(value: float) -> str:
     return f"{sign}{value:.1f} GB"
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 span``, ``2 spans``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
     """Aligned columns, numbers to the right; the columns in ``left`` are text."""
     cells = [list(headings), *map(list, rows)]
@@ -93,7 +98,7 @@ def _heading(report: Report, asked: str) -> list[str]:
         return [f"No spans: {why}, OTEL_TRACES_EXPORTER has them go elsewhere, or the program was killed too soon.", ""]
     first, last = (datetime.fromtimestamp(ns / 1e9) for ns in (report.first_ns, report.last_ns))
     span = seconds((report.last_ns - report.first_ns) / 1e9)
-    what = f"{', '.join(report.services)}: {report.traces:,} traces, {report.spans:,} spans"
+    what = f"{', '.join(report.services)}: {counted(report.traces, 'trace')}, {counted(report.spans, 'span')}"
     return [f"{what}, {first:%Y-%m-%d %H:%M:%S} to {last:%H:%M:%S} ({span})", ""]
 
 

@@ -100,8 +100,20 @@ def count(least: int = 0, most: int | None = None) -> Parsed:
     return Parsed(_number, text, least, most)
 
 
+def parse_url(value: object) -> str:
+    """A URL that can be posted to."""
+    from urllib.parse import urlsplit
+
+    text = str(value).strip()
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("is not a URL")
+    return text
+
+
 Duration = Annotated[float, Parsed(parse_duration, "a number with us, ms, s, m or h, like 250ms", 0.0)]
 Size = Annotated[int, Parsed(parse_size, "bytes, or a number with kB, MB, GB, KiB, MiB or GiB", 0)]
+Url = Annotated[str, Parsed(parse_url, "a URL like https://host/path")]
 Switch = Annotated[float, Parsed(parse_switch, "on, off or a percentage like 25%", 0.0, 1.0)]
 
 

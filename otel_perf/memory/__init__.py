@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.feature import Feature, Host
-from otel_perf.core.settings import Size  # noqa: TC001 - read at run time
+from otel_perf.core.settings import Size, Url  # noqa: TC001 - read at run time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +28,7 @@ class MemorySettings:
         default=0,
         metadata={"doc": "Memory that the process may use; 0 is what the cgroup or the machine allows (bytes)."},
     )
-    webhook: str = field(
+    webhook: Url = field(
         default="",
         metadata={"doc": "A URL to which each change of the level of pressure is posted, as JSON."},
     )

@@ -35,6 +35,8 @@ _SELF: Final = (__file__, tracemalloc.__file__)
 _CONTAINERS: Final = (list, dict, set, deque, OrderedDict, defaultdict)
 _PLAIN: Final = (type(None), str, bytes, int, float, FunctionType, BuiltinFunctionType, MethodType, ModuleType)
 
+_start: Final = tracemalloc.start
+
 Line = tuple[str, int]
 
 
@@ -112,19 +114,31 @@ class Tracing:
         self._lock = Lock()
 
     def start(self) -> bool:
-        """Whether it is ours."""
+        """Whether it is ours; the app's once that calls ``tracemalloc.start``, which is replaced meanwhile."""
         with self._lock:
             if not tracemalloc.is_tracing():
-                tracemalloc.start(1)
+                _start(1)
                 self._ours = True
+                tracemalloc.start = self._taken_over
             return self._ours
 
     def stop(self) -> None:
         """Only what :meth:`start` has begun. Idempotent; by any thread."""
         with self._lock:
-            if self._ours:
-                self._ours = False
+            if self._give_up():
                 tracemalloc.stop()
+
+    def _give_up(self) -> bool:
+        was, self._ours = self._ours, False
+        if tracemalloc.start == self._taken_over:
+            tracemalloc.start = _start
+        return was
+
+    def _taken_over(self, nframe: int = 1, /) -> None:
+        with self._lock:
+            if self._give_up() and nframe > tracemalloc.get_traceback_limit():
+                tracemalloc.stop()  # what is traced goes on with the frames that it began with
+        _start(nframe)
 
     def after_fork_in_child(self) -> None:
         """Who had the lock is not here; what it had begun is."""

@@ -110,7 +110,7 @@ def test_the_report_begins_with_the_bottlenecks(slow, capsys):
     assert cli.main(["report", "--home", str(slow)]) == 0
     out = capsys.readouterr().out
     heading, _, title, columns, row, *evidence = out.splitlines()[:8]
-    assert heading.startswith("shop: 1 traces, 15 spans")
+    assert heading.startswith("shop: 1 trace, 15 spans")
     assert title == "Bottlenecks, by what mending them would save"
     assert columns.split() == ["KIND", "TRACES", "SAVES", "WORST", "IN", "TRACE", "WHERE"]
     assert re.fullmatch(r"  n_plus_one +1 +\d+ ms +\d+ ms  [0-9a-f]{32}  shop\.py:9", row)
@@ -246,7 +246,7 @@ def test_run_passes_on_the_exit_status_and_reports_to_stderr(home, capfd):
     assert cli.main(["run", sys.executable, "-c", program]) == 5
     done = capfd.readouterr()
     assert done.out == "out\n"
-    assert "1 traces, 1 spans" in done.err
+    assert "1 trace, 1 span" in done.err
     assert "job" in done.err
 
 

@@ -51,6 +51,13 @@ def test_other_switches_are_refused(value):
         settings.parse_switch(value)
 
 
+@pytest.mark.parametrize("value", ["alerts.example", "ftp://alerts.example", "https://", "http://[", "http:/alerts"])
+def test_what_cannot_be_posted_to_is_no_url(value):
+    assert settings.parse_url(" https://alerts.example/memory?team=1 ") == "https://alerts.example/memory?team=1"
+    with pytest.raises(ValueError, match=r"is not a URL|Invalid IPv6"):
+        settings.parse_url(value)
+
+
 def test_numbers_pass_through_the_parsers():
     assert settings.parse_duration(3) == 3.0
     assert settings.parse_size(3) == 3

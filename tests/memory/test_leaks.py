@@ -225,6 +225,29 @@ def test_the_app_s_own_tracing_is_used_and_left_on(app):
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("frames", [1, 5])
+def test_the_app_may_begin_to_trace_while_we_do(app, frames):
+    original, started = tracemalloc.start, []
+
+    def wait(seconds):
+        if not started:
+            assert tracemalloc.start is not original
+            started.append(tracemalloc.start(frames))
+        return asleep(seconds)
+
+    try:
+        found = gather(wait, dict, seconds=1.0)
+        assert tracemalloc.is_tracing()
+        assert tracemalloc.get_traceback_limit() == frames
+        assert tracemalloc.start is original
+        assert found.types[0].name == "leaking_shop.Session"
+    finally:
+        tracemalloc.stop()
+    gather(asleep, dict, seconds=0.1)
+    assert not tracemalloc.is_tracing()
+    assert tracemalloc.start is original
+
+
 def test_tracing_ends_early_where_there_is_much_to_trace(app, monkeypatch):
     monkeypatch.setattr(leak_looks, "TRACER", 20_000)
     ended = []
