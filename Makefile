@@ -15,10 +15,12 @@ help:
 demo:
 	@$$($(ENVIRONMENT) shop)/bin/python -m examples.shop.demo
 
-# Two at a time, each file in one process: most of the tests wait for programs that they started.
+# Two at a time, each file in one process: most of the tests wait for programs that they started. Those that judge what
+# is slow are by themselves.
 test: check
 	$(DEV)/python -m coverage erase
-	$(DEV)/python -m coverage run -m pytest -n 2 --dist loadfile
+	$(DEV)/python -m coverage run -m pytest -n 2 --dist loadfile -m "not soak and not alone"
+	$(DEV)/python -m coverage run -m pytest -m "alone and not soak"
 	$(DEV)/python -m coverage combine -q
 	$(DEV)/python -m coverage report --fail-under=95
 

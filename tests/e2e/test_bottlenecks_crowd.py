@@ -10,6 +10,7 @@ from tests.e2e import programs
 from tests.e2e.support import Running, free_port
 from tests.stored import points, spans
 
+pytestmark = pytest.mark.alone
 CROWD = 200
 SHAPES = ("repeated", "alone", "grouped", "threaded")
 

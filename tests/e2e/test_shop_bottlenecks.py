@@ -9,6 +9,7 @@ import pytest
 from tests.e2e.support import environment
 from tools import environments
 
+pytestmark = pytest.mark.alone
 ROOT = Path(__file__).resolve().parents[2]
 SHOP = ROOT / "examples" / "shop"
 FILLED = 40  # requests a second
