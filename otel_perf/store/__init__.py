@@ -7,6 +7,7 @@ spans are still in memory at any moment and do not.
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -177,10 +178,12 @@ class StoreFeature(Feature[StoreSettings]):
             self.drain.poke()
 
     def _close(self) -> None:
+        ends = time.monotonic() + self._exit
         if self.writer is not None:
             self.writer.close(EXIT_TIMEOUT)
         if self.drain is not None:
-            self.drain.leave(self._exit)
+            # What was committed meanwhile is sent meanwhile; the last of it has half of the time for itself.
+            self.drain.leave(max(self._exit / 2, ends - time.monotonic()))
             self.drain.end()
             self.drain = None
 
