@@ -14,8 +14,7 @@ from opentelemetry import trace
 import otel_perf as perf
 from otel_perf.logs import libraries
 from otel_perf.logs.correlation import CORRELATION_ID, SAMPLED, SERVICE_NAME, SPAN_ID, TRACE_ID
-from tests.logs.test_structlog_lines import Composed, _with, hexed, in_span
-from tests.stored import logs
+from tests.logs.test_structlog_lines import Composed, _with, hexed, in_span, logs
 
 IDS = "{extra[otelTraceID]} {extra[otelSpanID]} {extra[otelTraceSampled]} {extra[otelServiceName]} {extra[otelCorrelationID]}"
 

@@ -11,7 +11,12 @@ from opentelemetry import trace
 
 import otel_perf as perf
 from otel_perf.logs import libraries
-from tests.stored import logs
+from tests import stored
+
+
+def logs(home):
+    """What was said; a busy machine may be slow enough for findings, which are events."""
+    return [entry for entry in stored.logs(home) if not entry.event_name]
 
 
 @pytest.fixture(autouse=True)
@@ -207,9 +212,9 @@ def test_an_internal_error_leaves_the_line_alone(start, printed, monkeypatch):
     monkeypatch.setattr("otel_perf.logs.structlog_lines.Ids", lambda *_: 1 / 0)
     structlog.get_logger().info("still here")
     monkeypatch.undo()
-    monkeypatch.setattr("otel_perf.logs.structlog_lines._finish", lambda *_: 1 / 0)
+    monkeypatch.setattr("otel_perf.logs.export.Exporter.line", lambda *_, **__: 1 / 0)
     structlog.get_logger().info("and here")
-    assert [line["event"] for line in printed()] == ["still here", "and here"]
+    assert {"still here", "and here"} <= {line["event"] for line in printed()}
     assert pipeline.guards["logs"].errors == 2
 
 
