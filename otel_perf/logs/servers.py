@@ -43,7 +43,6 @@ _UVICORN_WEBSOCKETS: Final = {
 # module → class whose ``__call__`` is an app
 _ASGI: Final = {"starlette.applications": "Starlette", "django.core.handlers.asgi": "ASGIHandler"}
 _WSGI: Final = {"flask.app": "Flask", "django.core.handlers.wsgi": "WSGIHandler"}
-_INSTRUMENTOR: Final = "opentelemetry.instrumentation.asgi"
 
 
 def install(guard: Guard, undo: ExitStack) -> None:
@@ -79,7 +78,6 @@ def _patches() -> Iterator[tuple[str, str, str, Callable[[Any], Any]]]:
         yield module, kind, "__call__", _asgi_app
     for module, kind in _WSGI.items():
         yield module, kind, "__call__", _wsgi_app
-    yield "starlette.applications", "Starlette", "build_middleware_stack", _instrumentor_first
 
 
 def _one_request(original: Any) -> Any:
@@ -171,23 +169,3 @@ def _wsgi_app(original: Any) -> Any:
         return serve_wsgi(functools.partial(original, self), environ, start_response)
 
     return call
-
-
-def _instrumentor_first(original: Any) -> Any:
-    """The instrumentor's middleware in front of the app's own, whose lines would be outside of the span.
-
-    It adds itself when the app is made, and what is added later stands in front of it.
-    """
-
-    def build_middleware_stack(self: Any) -> Any:
-        before = self.user_middleware
-        first = [item for item in before if getattr(item.cls, "__module__", "").startswith(_INSTRUMENTOR)]
-        if not first or before[0] in first:
-            return original(self)
-        self.user_middleware = first + [item for item in before if item not in first]
-        try:
-            return original(self)
-        finally:
-            self.user_middleware = before
-
-    return build_middleware_stack

@@ -43,6 +43,7 @@ REPORTING = {
     "gunicorn-uvicorn-worker",
     "gunicorn-sync",
     "gunicorn-gthread",
+    "granian-wsgi",
     "werkzeug",
 }
 EVERYWHERE = ("middleware", "here", "thread", "executor", "process", "answered")
