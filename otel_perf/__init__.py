@@ -13,8 +13,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from otel_perf.calls.decorators import monitored as monitored
     from otel_perf.core.cleaning import cleanup_task as cleanup_task
+    from otel_perf.core.correlation import correlation as correlation
     from otel_perf.distro import setup as setup
     from otel_perf.distro import shutdown as shutdown
+    from otel_perf.logs.middleware import CorrelationMiddleware as CorrelationMiddleware
+    from otel_perf.logs.middleware import WSGICorrelationMiddleware as WSGICorrelationMiddleware
     from otel_perf.memory.cached import cached as cached
     from otel_perf.memory.caches import LRUCache as LRUCache
     from otel_perf.memory.caches import TTLCache as TTLCache
@@ -30,10 +33,13 @@ _HOME_OF = {
     "BoundedDict": "otel_perf.memory.collections",
     "BoundedPriorityQueue": "otel_perf.memory.priority_queue",
     "BoundedSet": "otel_perf.memory.collections",
+    "CorrelationMiddleware": "otel_perf.logs.middleware",
     "LRUCache": "otel_perf.memory.caches",
     "TTLCache": "otel_perf.memory.caches",
+    "WSGICorrelationMiddleware": "otel_perf.logs.middleware",
     "cached": "otel_perf.memory.cached",
     "cleanup_task": "otel_perf.core.cleaning",
+    "correlation": "otel_perf.core.correlation",
     "monitored": "otel_perf.calls.decorators",
     "on_memory_pressure": "otel_perf.memory.pressure",
     "setup": "otel_perf.distro",
@@ -46,11 +52,14 @@ __all__ = [
     "BoundedDict",
     "BoundedPriorityQueue",
     "BoundedSet",
+    "CorrelationMiddleware",
     "LRUCache",
     "TTLCache",
+    "WSGICorrelationMiddleware",
     "__version__",
     "cached",
     "cleanup_task",
+    "correlation",
     "monitored",
     "on_memory_pressure",
     "setup",

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import otel_perf
-from otel_perf.core import executors, exits
+from otel_perf.core import children, executors, exits
 from otel_perf.core.census import SCOPE, Census, Metric
 from otel_perf.core.events import FEATURE_CHANGED, Event
 from otel_perf.core.exporters import OTLP, exporter_names
@@ -147,6 +147,7 @@ class Pipeline:
         # Before the features: atexit runs what was registered last first, and theirs may still emit.
         exits.install(self.flush, self.shutdown, self._undo)
         executors.install(self._undo)
+        children.install(self._undo)
         for state in self.features.values():
             self._apply(state)
         if self.rollout.path is not None:

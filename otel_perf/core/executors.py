@@ -29,18 +29,18 @@ def watch(watcher: Callable[[ThreadPoolExecutor, Callable[..., Any]], Callable[.
 
 def install(undo: ExitStack) -> None:
     """Patch ``submit``. About 1 µs a call, and nothing where no context is active."""
-    from opentelemetry.context import get_current
+    from otel_perf.core.served import carried
 
     original: Callable[..., Future[Any]] = ThreadPoolExecutor.submit
 
     @wraps(original)
     def submit(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        context = get_current()
+        context = carried()
         if not context:
             return original(self, fn, *args, **kwargs)
         for watcher in _watchers:
             fn = watcher(self, fn)
-        return original(self, _run_in, context, fn, *args, **kwargs)
+        return original(self, run_in, context, fn, *args, **kwargs)
 
     def restore() -> None:
         if ThreadPoolExecutor.submit is submit:  # somebody who patched after us keeps calling through ours
@@ -50,7 +50,8 @@ def install(undo: ExitStack) -> None:
     undo.callback(restore)
 
 
-def _run_in(context: Context, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+def run_in(context: Context, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call ``fn`` in ``context``."""
     from opentelemetry.context import attach, detach
 
     token = attach(context)

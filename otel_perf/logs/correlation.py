@@ -11,10 +11,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import trace
-from opentelemetry.trace import format_span_id, format_trace_id
-
+from otel_perf.core.ids import SPAN_KEY, explicit, now, span_of
 from otel_perf.core.origin import origin_of
+from otel_perf.core.served import fallback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,7 +29,8 @@ TRACE_ID: Final = "otelTraceID"
 SPAN_ID: Final = "otelSpanID"
 SAMPLED: Final = "otelTraceSampled"
 SERVICE_NAME: Final = "otelServiceName"
-STAMPS: Final = frozenset({TRACE_ID, SPAN_ID, SAMPLED, SERVICE_NAME})
+CORRELATION_ID: Final = "otelCorrelationID"  # ours: the trace id, or the id that the work was given
+STAMPS: Final = frozenset({TRACE_ID, SPAN_ID, SAMPLED, SERVICE_NAME, CORRELATION_ID})
 
 DEFAULT_FORMAT: Final = (
     "%(asctime)s %(levelname)s [%(name)s] [%(filename)s:%(lineno)d] "
@@ -40,39 +40,56 @@ DEFAULT_FORMAT: Final = (
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-def context_of(record: logging.LogRecord) -> Context | None:
-    """The context of the span that the logged exception ended, if no span is current; else ``None``.
+def context_for(error: object) -> Context | None:
+    """The context of a line that is logged with ``error`` where no span is current; ``None`` if there is none.
 
-    Servers log an error of the app after its span has ended, outside of its context.
+    Servers log an error of the app after its span has ended, outside of its context, and their access lines too: of
+    the span that the error ended, or else of the request that is served.
     """
-    if isinstance(record.exc_info, tuple):
-        return origin_of(record.exc_info[1])
-    return None
+    if span_of(now()) is not None:
+        return None
+    if isinstance(error, BaseException) and (origin := origin_of(error)) is not None:
+        return origin
+    return fallback()
+
+
+def context_of(record: logging.LogRecord) -> Context | None:
+    """As :func:`context_for`, of a record."""
+    return context_for(record.exc_info[1] if isinstance(record.exc_info, tuple) else None)
 
 
 def stamp(record: logging.LogRecord, service_name: str) -> bool:
-    """Put the current span's ids on ``record``; ``False`` for one that came from elsewhere with its own. 0.8 µs."""
+    """Put the ids of its work on ``record``; ``False`` for one that came from elsewhere with its own. 0.8 µs."""
     fields = record.__dict__
     if TRACE_ID in fields:
         return False
-    context = trace.get_current_span(context_of(record)).get_span_context()
-    if context.is_valid:
-        fields[TRACE_ID] = format_trace_id(context.trace_id)
-        fields[SPAN_ID] = format_span_id(context.span_id)
-        fields[SAMPLED] = context.trace_flags.sampled
-    else:
-        fields[TRACE_ID] = fields[SPAN_ID] = "0"
+    context = now()
+    span: Any = context.get(SPAN_KEY)
+    ids = None if span is None else span.get_span_context()
+    if ids is None or not ids.is_valid:
+        context = context_of(record) or context
+        span = context.get(SPAN_KEY)
+        ids = None if span is None else span.get_span_context()
+    if ids is None or not ids.trace_id:
+        fields[TRACE_ID] = fields[SPAN_ID] = trace_id = "0"
         fields[SAMPLED] = False
+    else:
+        fields[TRACE_ID] = trace_id = f"{ids.trace_id:032x}"
+        fields[SPAN_ID] = f"{ids.span_id:016x}" if ids.span_id else "0"
+        fields[SAMPLED] = ids.trace_flags.sampled
     fields[SERVICE_NAME] = service_name
+    fields[CORRELATION_ID] = explicit(context) or trace_id
     return True
 
 
 def install(host: Host, guard: Guard, undo: ExitStack) -> None:
     """Stamp and export every record from now on."""
+    from otel_perf.logs import libraries
     from otel_perf.logs.export import exporter_for
 
     export = exporter_for(host)
     service_name = host.service_name
+    watched, handed = libraries.watched, libraries.handed
     original = logging.Logger.callHandlers
     active = [True]
 
@@ -84,7 +101,14 @@ def install(host: Host, guard: Guard, undo: ExitStack) -> None:
                     export(record)
             except Exception as error:  # the guard's with-statement costs more than the try
                 guard.handle(error)
-        original(self, record)
+        if not watched:
+            original(self, record)
+            return
+        before, handed.record = handed.record, record
+        try:
+            original(self, record)
+        finally:
+            handed.record = before
 
     # Code that looks for the caller of a logging function skips the frames whose file is logging's own
     # (findCaller, and the recipe that hands records to loguru); ours has to count as one of them.
@@ -99,6 +123,7 @@ def install(host: Host, guard: Guard, undo: ExitStack) -> None:
     undo.callback(restore)
     if host.environ.get("OTEL_PYTHON_LOG_CORRELATION", "").strip().lower() == "true":
         _format_root(host.environ, undo)
+    libraries.install(libraries.Lines(guard, service_name, export), undo)
 
 
 def _format_root(environ: Mapping[str, str], undo: ExitStack) -> None:

@@ -33,7 +33,7 @@ def describe():
         "ids": type(tracer.id_generator).__name__.removeprefix("Own"),  # ours draws from numbers of its own
         "limits": limits,
         "resource": resource,
-        "propagators": sorted(propagate.get_global_textmap().fields),
+        "propagators": sorted(propagate.get_global_textmap().fields - {"x-request-id"}),  # which only ours sends
         "exemplars": type(plain_filter(meter._sdk_config.exemplar_filter)).__name__,
         "spans": sorted(filter(None, map(processor, span_processors(tracer)))),
         "logs": sorted(filter(None, map(processor, logger._multi_log_record_processor._log_record_processors))),

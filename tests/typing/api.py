@@ -1,7 +1,13 @@
 """The public API as a user's type checker sees it: checked by mypy, never run."""
 
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
 import otel_perf as perf
 from otel_perf import testing
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 def by_hand() -> None:
@@ -21,3 +27,35 @@ def with_fixed_time() -> float:
     clock = testing.FixedClock()
     clock.advance(1.5)
     return clock.monotonic()
+
+
+def with_an_id(number: int) -> str:
+    with perf.correlation(f"job-{number}"):
+        return perf.correlation.current()
+
+
+@perf.correlation("nightly")
+def nightly(day: str, *, again: bool = False) -> int:
+    return len(day) + again
+
+
+@perf.correlation("hourly")
+async def hourly(hour: int) -> int:
+    async with perf.correlation(hour):
+        return hour
+
+
+async def decorated_keep_their_types() -> int:
+    return nightly("monday", again=True) + await hourly(3)
+
+
+async def asgi_app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200})
+
+
+def wsgi_app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    start_response("200 OK", [])
+    return [b""]
+
+
+apps = (perf.CorrelationMiddleware(asgi_app), perf.WSGICorrelationMiddleware(wsgi_app))

@@ -26,8 +26,8 @@ LIBRARIES: Final = {  # what the app imports: the module here, and its class
 def install(undo: ExitStack) -> tuple[Callable[[], Iterable[Watched]], ...]:
     """Find them until the undo; what gives those that there are."""
     from otel_perf.core import collector
+    from otel_perf.core.patches import on_import
     from otel_perf.memory.found.functions import FunctoolsCaches, own
-    from otel_perf.memory.found.shared import on_import
 
     functions = FunctoolsCaches()
     functions.install(undo)

@@ -14,8 +14,9 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_perf.core.patches import put
 from otel_perf.memory.cache_metrics import Numbers
-from otel_perf.memory.found.shared import name_of, put
+from otel_perf.memory.found.shared import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,8 +8,9 @@ from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from otel_perf.core.patches import put
 from otel_perf.memory.cache_metrics import Numbers
-from otel_perf.memory.found.shared import folder, maker, put, remember
+from otel_perf.memory.found.shared import folder, maker, remember
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,8 +17,9 @@ from contextvars import ContextVar
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_perf.core.patches import put
 from otel_perf.memory.cache_metrics import Numbers
-from otel_perf.memory.found.shared import Counted, named, put, remember
+from otel_perf.memory.found.shared import Counted, named, remember
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -12,7 +12,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_perf.memory.found.shared import Counted, folder, maker, named, put, remember
+from otel_perf.core.patches import put
+from otel_perf.memory.found.shared import Counted, folder, maker, named, remember
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

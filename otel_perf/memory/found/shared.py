@@ -1,4 +1,4 @@
-"""What finding caches of libraries has in common: patches that are undone, and whose a cache is."""
+"""What finding caches of libraries has in common: whose a cache is, and its counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import inspect
 import os
 import sys
 import weakref
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,44 +14,9 @@ from otel_perf.memory.cache_metrics import Numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import ExitStack
     from types import FrameType
 
 NAMES: Final = 200  # of one library; further ones are "other"
-
-
-def on_import(name: str, wrap: Callable[[Any], None], undo: ExitStack) -> None:
-    """Call ``wrap`` with the module when the app imports it, or now if it did, until the undo.
-
-    What fails in there is left out: the app gets its module as it is.
-    """
-    from wrapt import register_post_import_hook
-
-    on = True
-
-    def imported(module: Any) -> None:
-        if on:
-            with suppress(Exception):
-                wrap(module)
-
-    def end() -> None:
-        nonlocal on
-        on = False
-
-    undo.callback(end)
-    register_post_import_hook(imported, name)
-
-
-def put(kind: Any, name: str, wrapper: Any, undo: ExitStack) -> None:
-    """Put ``wrapper`` in the place of ``name`` in a class or module; the undo puts the original back."""
-    original = vars(kind)[name]
-    setattr(kind, name, wrapper)
-
-    def restore() -> None:
-        if vars(kind).get(name) is wrapper:
-            setattr(kind, name, original)
-
-    undo.callback(restore)
 
 
 def folder(module: Any) -> str:
