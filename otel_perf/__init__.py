@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from otel_perf.core.cleaning import cleanup_task as cleanup_task
     from otel_perf.distro import setup as setup
     from otel_perf.distro import shutdown as shutdown
+    from otel_perf.logs.events import business_event as business_event
+    from otel_perf.logs.events import events as events
     from otel_perf.memory.cached import cached as cached
     from otel_perf.memory.caches import LRUCache as LRUCache
     from otel_perf.memory.caches import TTLCache as TTLCache
@@ -32,8 +34,10 @@ _HOME_OF = {
     "BoundedSet": "otel_perf.memory.collections",
     "LRUCache": "otel_perf.memory.caches",
     "TTLCache": "otel_perf.memory.caches",
+    "business_event": "otel_perf.logs.events",
     "cached": "otel_perf.memory.cached",
     "cleanup_task": "otel_perf.core.cleaning",
+    "events": "otel_perf.logs.events",
     "monitored": "otel_perf.calls.decorators",
     "on_memory_pressure": "otel_perf.memory.pressure",
     "setup": "otel_perf.distro",
@@ -49,8 +53,10 @@ __all__ = [
     "LRUCache",
     "TTLCache",
     "__version__",
+    "business_event",
     "cached",
     "cleanup_task",
+    "events",
     "monitored",
     "on_memory_pressure",
     "setup",
