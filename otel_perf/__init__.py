@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from otel_perf.core.correlation import correlation as correlation
     from otel_perf.distro import setup as setup
     from otel_perf.distro import shutdown as shutdown
+    from otel_perf.logs.events import business_event as business_event
+    from otel_perf.logs.events import events as events
     from otel_perf.logs.middleware import CorrelationMiddleware as CorrelationMiddleware
     from otel_perf.logs.middleware import WSGICorrelationMiddleware as WSGICorrelationMiddleware
     from otel_perf.memory.cached import cached as cached
@@ -37,9 +39,11 @@ _HOME_OF = {
     "LRUCache": "otel_perf.memory.caches",
     "TTLCache": "otel_perf.memory.caches",
     "WSGICorrelationMiddleware": "otel_perf.logs.middleware",
+    "business_event": "otel_perf.logs.events",
     "cached": "otel_perf.memory.cached",
     "cleanup_task": "otel_perf.core.cleaning",
     "correlation": "otel_perf.core.correlation",
+    "events": "otel_perf.logs.events",
     "monitored": "otel_perf.calls.decorators",
     "on_memory_pressure": "otel_perf.memory.pressure",
     "setup": "otel_perf.distro",
@@ -57,9 +61,11 @@ __all__ = [
     "TTLCache",
     "WSGICorrelationMiddleware",
     "__version__",
+    "business_event",
     "cached",
     "cleanup_task",
     "correlation",
+    "events",
     "monitored",
     "on_memory_pressure",
     "setup",

@@ -91,6 +91,7 @@ class Capture:
         self.tracer_provider = TracerProvider(id_generator=SequentialIds(), shutdown_on_exit=False)
         self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._spans))
         self.logger_provider = LoggerProvider(shutdown_on_exit=False)
+        self.logger_provider.add_log_record_processor(_bridge())
         self.logger_provider.add_log_record_processor(SimpleLogRecordProcessor(self._logs))
         self.meter_provider = MeterProvider([self._metrics], shutdown_on_exit=False)
 
@@ -121,6 +122,15 @@ class Capture:
         """Forget the spans and log records."""
         self._spans.clear()
         self._logs.clear()
+
+
+def _bridge() -> Any:
+    """Makes events span events as well, as where the distribution runs."""
+    from otel_perf.logs.bridge import SpanEventBridge
+
+    bridge = SpanEventBridge(lambda: guard.Guard("testing"))
+    bridge.on = True
+    return bridge
 
 
 @contextlib.contextmanager

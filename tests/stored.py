@@ -34,6 +34,16 @@ def logs(home):
     return _read(home, "logs", otlp.logs)
 
 
+def lines(home):
+    """Every stored log record that is no event: what the app logged."""
+    return [entry for entry in logs(home) if not entry.event_name]
+
+
+def events(home, name):
+    """Every stored event of that name."""
+    return [entry for entry in logs(home) if entry.event_name == name]
+
+
 def points(home):
     """Every stored data point."""
     return _read(home, "metrics", otlp.points)

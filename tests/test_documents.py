@@ -16,7 +16,7 @@ from otel_perf.core import cleaning
 from otel_perf.memory.caches import LRUCache
 from otel_perf.memory.collections import BoundedDeque
 from tests.e2e import programs
-from tests.stored import logs, spans
+from tests.stored import lines, spans
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,10 +31,10 @@ def test_the_readmes_app_gives_the_report_that_it_promises(home, tmp_path):
     environ = programs.environment(home)
     command = [programs.BIN / "opentelemetry-instrument", sys.executable, "app.py"]
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
-    lines = [f"order {number} counted" for number in range(5)]
-    assert done.stderr == "".join(f"WARNING:root:{line}\n" for line in lines)
+    said = [f"order {number} counted" for number in range(5)]
+    assert done.stderr == "".join(f"WARNING:root:{line}\n" for line in said)
     assert [span.name for span in spans(home)] == ["CREATE", *["SELECT"] * 5]
-    assert [entry.body for entry in logs(home)] == lines
+    assert [entry.body for entry in lines(home)] == said
     report = subprocess.run(
         [programs.BIN / "otel-perf", "report"], env=environ, capture_output=True, text=True, check=True
     )
@@ -76,6 +76,7 @@ def test_the_names_that_a_run_emits_are_the_documented_ones(start, home):
 
     logging.getLogger("app").warning("x")  # metrics of a short life are stored once something else is
     call_every_way()
+    tell_every_way()
     kept = clean_and_drop()
     with trace.get_tracer("app").start_as_current_span("slow"):
         time.sleep(0.25)
@@ -112,6 +113,17 @@ def call_every_way():
         work("x")
     FUNCTIONS.step_down(getattr(work, MARK))
     work()
+
+
+def tell_every_way():
+    """A business event that is what was registered, and one that is not."""
+    from otel_perf import business_event
+    from otel_perf.core import guard
+
+    business_event("documented")
+    guard.strict(False)
+    business_event("")
+    guard.strict(True)
 
 
 def pipeline_event():

@@ -19,6 +19,7 @@ SDK_ALLOWED = (
     "store/",
     "calls/statistics.py",
     "core/histograms.py",
+    "logs/request_sink.py",
 )
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pydantic import BaseModel
 
+from otel_perf.analysis.numbers import quantile
 from otel_perf.analysis.sources import Span
-from otel_perf.analysis.summary import quantile
 from otel_perf.core.critical_path import critical_path
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
@@ -11,8 +10,10 @@ from pydantic import BaseModel
 
 from otel_perf.analysis import otlp
 from otel_perf.analysis.bottlenecks import Bottleneck, Bottlenecks
+from otel_perf.analysis.events import BusinessEvent, Events, RequestRow, SummaryRow
 from otel_perf.analysis.functions import FunctionRow, Functions
 from otel_perf.analysis.memory import Cache, Memory, MemoryEvent, Process
+from otel_perf.analysis.numbers import quantile
 from otel_perf.analysis.otlp import service_of
 from otel_perf.core.events import UNCAUGHT_ERROR
 
@@ -66,7 +67,10 @@ class ErrorGroup(BaseModel):
 
 
 class Logs(BaseModel):
-    """Log records by severity, and how many carry the id of a trace. What was found of bottlenecks is none of them."""
+    """Log records by severity, and how many carry the id of a trace.
+
+    What was found of bottlenecks is none of them, nor are business events, requests' records and summaries.
+    """
 
     records: int
     with_trace: int
@@ -99,6 +103,9 @@ class Report(BaseModel):
     processes: list[Process]
     caches: list[Cache]
     memory: list[MemoryEvent]
+    requests: list[RequestRow]
+    events: list[BusinessEvent]
+    summaries: list[SummaryRow]
     logs: Logs
     store: Store
 
@@ -114,10 +121,10 @@ def summarize(store: StoreReader, *, after: int = 0, since_ns: int = 0, service:
         if _of(span.resource, service):
             spans.add(span)
             errors.add_span(span)
-    bottlenecks, memory = Bottlenecks(), Memory()
+    bottlenecks, memory, events = Bottlenecks(), Memory(), Events()
     logs = Logs(records=0, with_trace=0, by_severity={})
     for entry in otlp.logs(store.batches(["logs"], after=after, since_ns=since_ns)):
-        if _of(entry.resource, service) and not bottlenecks.add(entry):
+        if _of(entry.resource, service) and not bottlenecks.add(entry) and not events.add(entry):
             _count_log(logs, entry)
             memory.add_log(entry)
             errors.add_log(entry)
@@ -142,6 +149,9 @@ def summarize(store: StoreReader, *, after: int = 0, since_ns: int = 0, service:
         processes=processes[:top],
         caches=memory.caches()[:top],
         memory=memory.events()[:top],
+        requests=events.requests()[:top],
+        events=events.business()[:top],
+        summaries=events.summaries()[:top],
         logs=logs,
         store=Store(
             path=str(store.path),
@@ -241,13 +251,6 @@ def _covered(children: Iterable[tuple[int, int]], start: int, end: int) -> float
             covered += until - begin
             reached = until
     return covered / 1e9
-
-
-def quantile(ordered: list[float], share: float) -> float:
-    """The value at ``share`` of a sorted list, by the nearest rank."""
-    if not ordered:
-        return 0.0
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 class _Errors:

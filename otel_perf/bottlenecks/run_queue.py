@@ -6,14 +6,13 @@ why roots that start within a millisecond share a reading.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
-from contextlib import suppress
 from typing import Final, NamedTuple
 
 from otel_perf.core.forks import on_fork
+from otel_perf.core.own_file import OwnFile
 
 _LINUX: Final = sys.platform.startswith("linux")
 
@@ -42,35 +41,6 @@ class Clocks(NamedTuple):
 UNKNOWN: Final = Account(-1, -1)
 RECENT: Final = 1_000_000  # ns: a reading that is not older will do where what counts is 20 ms and more
 FILES: Final = 64  # threads that have one: the descriptors are the app's
-
-
-class OwnFile:
-    """A file of the kernel's that stays open.
-
-    Its number may come to be somebody else's, when the app closes every descriptor to become a daemon: so it is
-    closed only while it is still this file. Raises ``OSError``.
-    """
-
-    number = 0  # of them that are open, about
-
-    def __init__(self, name: str) -> None:
-        OwnFile.number += 1
-        self._number = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-        self._identity = self._stat()
-
-    def _stat(self) -> tuple[int, int]:
-        found = os.fstat(self._number)
-        return found.st_dev, found.st_ino
-
-    def read(self) -> bytes:
-        """Its content now, up to 128 bytes; 0.7 µs."""
-        return os.pread(self._number, 128, 0)
-
-    def __del__(self) -> None:
-        OwnFile.number -= 1
-        with suppress(OSError, AttributeError):  # closed already, or never opened
-            if self._stat() == self._identity:
-                os.close(self._number)
 
 
 class _Own(threading.local):

@@ -24,8 +24,9 @@ from otel_perf.bottlenecks import frames
 from otel_perf.bottlenecks.place import DEPTH
 from otel_perf.bottlenecks.recorder import CLIENT
 from otel_perf.bottlenecks.root import ENDLESS, Root
-from otel_perf.bottlenecks.run_queue import OwnFile, account
+from otel_perf.bottlenecks.run_queue import account
 from otel_perf.bottlenecks.stacks import RUNNING, Sample, Stack, of_task, of_thread
+from otel_perf.core.own_file import OwnFile
 from otel_perf.core.owner import APP, owner
 from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
 

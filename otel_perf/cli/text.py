@@ -80,6 +80,9 @@ def render(report: Report, *, asked: str = "") -> str:
     lines += _processes(report)
     lines += _caches(report)
     lines += _memory_events(report)
+    lines += _requests(report)
+    lines += _events(report)
+    lines += _summaries(report)
     lines += _logs(report)
     lines += _store(report)
     return "\n".join(lines)
@@ -256,6 +259,61 @@ def _memory_events(report: Report) -> list[str]:
         times = f" ({event.count:,} of them)" if event.count > 1 else ""
         lines.append(f"  {event.event}{times}: {event.last}")
     return ["Memory events, the last of each kind", *lines, ""]
+
+
+def _requests(report: Report) -> list[str]:
+    """Per request: calls to databases and over HTTP, and their time, CPU where it is known, log lines."""
+    if not report.requests:
+        return []
+    rows = [
+        [
+            clip(row.name, 40),
+            f"{row.count:,}",
+            f"{row.failed:,}",
+            seconds(row.p50),
+            seconds(row.p99),
+            seconds(row.longest),
+            f"{row.db_calls / row.count:.3g}",
+            seconds(row.db_time / row.count),
+            f"{row.http_calls / row.count:.3g}",
+            seconds(row.http_time / row.count),
+            f"{row.lines / row.count:.3g}",
+            row.longest_trace,
+        ]
+        for row in report.requests
+    ]
+    headings = ["REQUEST", "COUNT", "FAILED", "P50", "P99", "LONGEST", "DB CALLS", "DB TIME", "HTTP CALLS", "HTTP TIME"]
+    headings += ["LINES", "LONGEST TRACE"]
+    return ["Requests, by their time; calls and lines of one on average", *table(headings, rows, left=(0, 11)), ""]
+
+
+def _events(report: Report) -> list[str]:
+    if not report.events:
+        return []
+    rows = [
+        [
+            clip(row.name, 48),
+            clip(row.service, 32),
+            f"{row.count:,}",
+            f"{row.traces:,}",
+            f"{row.invalid:,}",
+            f"{datetime.fromtimestamp(row.last_ns / 1e9):%Y-%m-%d %H:%M:%S}",
+            clip(row.reason, 60),
+        ]
+        for row in report.events
+    ]
+    headings = ["EVENT", "SERVICE", "TIMES", "TRACES", "INVALID", "LAST", "WHY INVALID"]
+    return ["Business events", *table(headings, rows, left=(0, 1, 5, 6)), ""]
+
+
+def _summaries(report: Report) -> list[str]:
+    if not report.summaries:
+        return []
+    lines = []
+    for row in report.summaries:
+        start = f"  {row.service} {row.instance[:8]}, {datetime.fromtimestamp(row.time_ns / 1e9):%H:%M:%S}: "
+        lines += textwrap.wrap(row.text, WIDTH, initial_indent=start, subsequent_indent="    ")
+    return ["The last summary of each process", *lines, ""]
 
 
 def _logs(report: Report) -> list[str]:

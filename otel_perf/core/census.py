@@ -69,6 +69,10 @@ class Census:
                 _log.debug("otel-perf: reading %s failed", metric.name, exc_info=True)
         return readings
 
+    def named(self, name: str) -> list[Reading]:
+        """The current readings of the metric with that name; none while nobody reports it."""
+        return [reading for metric in tuple(self._sources) if metric.name == name for reading in self.read(metric)]
+
     def _observe(self, meter: Meter, metric: Metric) -> None:
         from opentelemetry.metrics import Observation  # not at the top: the launcher imports this module
 

@@ -4,6 +4,7 @@
 
     OtelPerfError
     ├── SettingError (ValueError)      a setting or argument has a value that cannot be used
+    ├── EventError (ValueError)        a business event does not fit what was registered; raised in tests only
     ├── MissingExtraError (ImportError)  a part needs an extra that is not installed
     └── StoreError (OSError)           the embedded store cannot be opened or read
 
@@ -20,6 +21,10 @@ class OtelPerfError(Exception):
 
 class SettingError(OtelPerfError, ValueError):
     """A setting or argument has a value that cannot be used; the message names the remedy."""
+
+
+class EventError(OtelPerfError, ValueError):
+    """A business event is not what was registered; the message names the field, its value and the remedy."""
 
 
 class MissingExtraError(OtelPerfError, ImportError):

@@ -22,3 +22,17 @@ FEATURE_CHANGED: Final = Event(
 BOTTLENECK: Final = Event(
     "perf.bottleneck", "A bottleneck: kind, evidence, cost, line, and the ids of the span that shows it"
 )
+REQUEST: Final = Event(
+    "perf.request",
+    "A request that was served, or a message that was handled, in one record: route, status, duration, database and"
+    " HTTP calls, cache look-ups, log lines by level, CPU, memory growth, findings, exception",
+)
+SUMMARY: Final = Event(
+    "perf.summary",
+    "What a process did since the last one, each minute and at its end: requests, functions, caches, memory, GC,"
+    " findings, log lines by level",
+)
+BUSINESS_SCOPE: Final = "otel_perf.events"  # the instrumentation scope of the app's business events
+
+not_mirrored: set[str] = set()
+"""Names of events that are not to become span events as well. Ours never do: see ``logs/bridge.py``."""

@@ -51,9 +51,9 @@ class HistogramProducer:
     """Produces one metric from what ``counted`` gives. Thread-safe."""
 
     def __init__(self, metric: Declared, counted: Callable[[], Iterable[Counted]], *, scope: str = SCOPE) -> None:
-        self._metric = metric
+        self.metric = metric
+        self.counted = counted
         self._scope = scope
-        self._counted = counted
         self._lock = Lock()  # a flush collects beside the reader's own thread
         self._started = time_ns()
         self._taken: WeakKeyDictionary[Any, tuple[int, dict[Any, Taken]]] = WeakKeyDictionary()
@@ -75,7 +75,7 @@ class HistogramProducer:
         since, before = self._taken.get(reader, (self._started, {})) if delta else (self._started, {})
         point = _explicit if type(reader).__module__.startswith(_PULL) else _exponential
         points, taken = [], {}
-        for counts in self._counted():
+        for counts in self.counted():
             key, total, buckets = tuple(counts.attributes.items()), counts.total, list(counts.buckets)
             taken[key] = Taken(buckets, total)
             if key in before:
@@ -90,7 +90,7 @@ class HistogramProducer:
             return None
         temporality = AggregationTemporality.DELTA if delta else AggregationTemporality.CUMULATIVE
         kind: Any = HistogramPoints if point is _explicit else ExponentialHistogram
-        declared = self._metric
+        declared = self.metric
         metric = Metric(declared.name, declared.description, declared.unit, kind(points, temporality))
         return ScopeMetrics(InstrumentationScope(self._scope, version("otel-perf")), [metric], "")
 

@@ -1,4 +1,4 @@
-"""Logs: trace ids on every standard-library record, and every record exported.
+"""Logs: trace ids on every record, every record exported, and what requests and events say.
 
 The application's handlers, levels and formats stay as they are: no handler is added to the root logger,
 so that what an unconfigured program prints, and what ``basicConfig`` does, do not change.
@@ -9,39 +9,47 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from otel_perf.core.feature import Feature, Host, NoSettings, Parts
+from otel_perf.core.feature import Feature, Host, Parts
+from otel_perf.logs.settings import LogsSettings
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from otel_perf.core.served import RecordProcessor, RequestProcessor
+    from otel_perf.logs.assembly import Assembly
 
 
-class LogsFeature(Feature[NoSettings]):
-    """Correlation of log records with traces, and their export."""
+class LogsFeature(Feature[LogsSettings]):
+    """Correlation of log records with traces, and their export; events, wide records and the summary."""
 
     name = "logs"
-    summary = "trace ids on every log record, records exported"
+    summary = "trace ids on every log record, records exported; events, a record a request, a summary a minute"
     needs = ("errors",)
+    settings_type = LogsSettings
 
     def __init__(self) -> None:
         self._processors: list[RequestProcessor | RecordProcessor] = []
+        self._assembly: Assembly | None = None
 
-    def provide(self, settings: NoSettings, host: Host, parts: Parts) -> None:
-        """Add what tells a request its span, and a record the ids of its work."""
+    def provide(self, settings: LogsSettings, host: Host, parts: Parts) -> None:
+        """Add what tells a request its span, what tells a record the ids of its work, and the events' processors."""
         from otel_perf.core.served import RecordProcessor, RequestProcessor
+        from otel_perf.logs.assembly import Assembly
 
         requests, records = RequestProcessor(), RecordProcessor(host.guard(self.name))
         parts.span_processors.append(requests)
         parts.log_processors.append(records)
         self._processors = [requests, records]
+        self._assembly = Assembly(settings, host, parts, self.name)
 
-    def install(self, settings: NoSettings, host: Host, undo: ExitStack) -> None:
+    def install(self, settings: LogsSettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""
         from otel_perf.logs import propagator, servers
         from otel_perf.logs.correlation import install
 
         guard = host.guard(self.name)
+        if self._assembly is not None:
+            self._assembly.install(host, guard, undo)
         install(host, guard, undo)
         propagator.install(guard, undo)
         servers.install(guard, undo)
@@ -58,6 +66,11 @@ class LogsFeature(Feature[NoSettings]):
         generator = getattr(trace.get_tracer_provider(), "id_generator", None)
         with suppress(AttributeError):  # one that cannot be changed: lines before the span have no id
             undo.callback(draw_with(generator))
+
+    def flush(self) -> None:
+        """The process may end at any moment: emit what would be emitted at its end."""
+        if self._assembly is not None:
+            self._assembly.last()
 
 
 FEATURE = LogsFeature()

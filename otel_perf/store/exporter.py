@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import time
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import Context
@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 YOUNG: Final = 1.0  # seconds
 _OF_THE_MACHINE: Final = {SCOPE, "opentelemetry.instrumentation.system_metrics"}
 _FORKS_REMEMBERED: Final = 8
+_FIELDS: Final = {"log_record", "resource", "instrumentation_scope", "limits"}
+_NOWHERE: Final = Context()
+# A frozen dataclass sets its fields one by one, for 1 µs; filled in one go it is the same.
+_IS_OPEN: Final = {item.name for item in fields(ReadableLogRecord)} == _FIELDS and "__slots__" not in vars(
+    ReadableLogRecord
+)
 
 
 def encode_spans(spans: Sequence[ReadableSpan]) -> bytes:
@@ -105,14 +111,20 @@ class StoreLogProcessor(LogRecordProcessor):
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """Queue a copy: processors that come after may change the record."""
-        if not self.on:
-            return
-        record = copy.copy(log_record.log_record)
-        record.context = Context()  # the ids are in the record; the context could hold anything alive
         resource = log_record.resource
-        if resource is not None:
-            readable = ReadableLogRecord(record, resource, log_record.instrumentation_scope, limits=log_record.limits)
-            self._writer.offer(self._lane, readable)
+        if not self.on or resource is None:
+            return
+        given = log_record.log_record
+        record = object.__new__(type(given))  # copy.copy asks the class how, for 2 µs
+        # The ids are in the record; the context could hold anything alive.
+        record.__dict__ = {**given.__dict__, "context": _NOWHERE}
+        scope, limits = log_record.instrumentation_scope, log_record.limits
+        if _IS_OPEN:
+            readable = object.__new__(ReadableLogRecord)
+            vars(readable).update(log_record=record, resource=resource, instrumentation_scope=scope, limits=limits)
+        else:
+            readable = ReadableLogRecord(record, resource, scope, limits=limits)
+        self._writer.offer(self._lane, readable)
 
     def shutdown(self) -> None:
         """Nothing: the feature closes the writer, with one deadline for all signals."""

@@ -7,7 +7,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otel_perf.analysis.summary import _covered, quantile, summarize
+from otel_perf.analysis.numbers import quantile
+from otel_perf.analysis.summary import _covered, summarize
 from otel_perf.core.home import STORE_FILE
 from otel_perf.store.database import Database, NewBatch, StoreReader
 from tests.stored import points

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.e2e import programs
-from tests.stored import logs
+from tests.stored import lines
 
 SETUPS = {
     "never configured": """
@@ -88,7 +88,7 @@ def test_the_program_prints_what_it_printed_without_us(home, setup):
 
 def test_records_are_exported_all_the_same(home):
     programs.run(HEAD + SETUPS["never configured"], home)
-    assert [entry.body for entry in logs(home)] == ["careful", "broken"]
+    assert [entry.body for entry in lines(home)] == ["careful", "broken"]
 
 
 CORRELATION = """
@@ -106,7 +106,7 @@ def test_correlation_prints_ids_until_the_app_has_its_own_format(home):
     """Upstream's defect 1: with OTEL_PYTHON_LOG_CORRELATION the app's own basicConfig did nothing."""
     done = programs.run(CORRELATION, home, OTEL_PYTHON_LOG_CORRELATION="true")
     first, second = done.err.splitlines()
-    trace_id = logs(home)[0].trace_id
+    trace_id = lines(home)[0].trace_id
     assert f"trace_id={trace_id}" in first
     assert "resource.service.name=unknown_service" in first
     assert second == "mine second"

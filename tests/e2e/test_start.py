@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e import programs
 from tests.e2e.support import wait_for
-from tests.stored import logs, points, spans
+from tests.stored import lines, logs, points, spans
 from tools import environments
 
 SPAN = "from opentelemetry import trace\ntrace.get_tracer('t').start_span('x').end()\nprint('app')"
@@ -148,7 +148,7 @@ def test_a_configuration_file_works_with_our_processors_added(home, tmp_path):
     assert '"name": "x"' in done.out
     (span,) = spans(home)
     assert span.resource["service.name"] == "from-file"
-    assert [entry.body for entry in logs(home)] == ["careful"]
+    assert [entry.body for entry in lines(home)] == ["careful"]
     assert {point.value for point in points(home) if point.name == "made"} == {4}
 
 

@@ -2,12 +2,29 @@
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
+from pydantic import BaseModel
 
 import otel_perf as perf
 from otel_perf import testing
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+@perf.events.register("order.placed", version=2)
+class OrderPlaced(BaseModel):
+    order_id: int
+
+
+class OrderPaid(BaseModel):
+    order_id: int
+
+
+def of_business() -> int:
+    kind: type[OrderPaid] = perf.events.register("order.paid", OrderPaid, span_event=False)
+    perf.business_event("order.placed", order_id=1, event="a field")
+    perf.business_event(OrderPlaced(order_id=1))
+    return kind(order_id=2).order_id
 
 
 def by_hand() -> None:

@@ -25,7 +25,7 @@ LIBRARIES: Final = {  # what the app imports: the module here, and its class
 
 def install(undo: ExitStack) -> tuple[Callable[[], Iterable[Watched]], ...]:
     """Find them until the undo; what gives those that there are."""
-    from otel_perf.core import collector
+    from otel_perf.core import collector, lookups
     from otel_perf.core.patches import on_import
     from otel_perf.memory.found.functions import FunctoolsCaches, own
 
@@ -46,6 +46,15 @@ def install(undo: ExitStack) -> tuple[Callable[[], Iterable[Watched]], ...]:
     def read() -> Iterable[Watched]:
         return [watched for caches in list(libraries) for watched in caches.read()]
 
+    def counted() -> Iterable[tuple[str, int, int]]:
+        known: list[Watched] = [*own(), *functions.known(), *read()]
+        for watched in known:
+            numbers = watched.numbers()
+            if numbers is not None:
+                yield watched.name, numbers.hits, numbers.misses
+
     for name, (module, kind) in LIBRARIES.items():
         on_import(name, begin(module, kind), undo)
+    lookups.sources.append(counted)
+    undo.callback(lookups.sources.remove, counted)
     return own, functions.read, read

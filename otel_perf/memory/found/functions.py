@@ -85,6 +85,10 @@ class FunctoolsCaches:
         self.look()
         return list(self._found.values())
 
+    def known(self) -> Iterable[Functools]:
+        """Those that were found so far, without a look."""
+        return list(self._found.values())
+
     def look(self) -> None:
         """Look for those from before, once; frozen objects are not found any more."""
         if not self._looked:
