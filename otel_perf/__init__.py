@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from otel_perf.core.cleaning import cleanup_task as cleanup_task
     from otel_perf.distro import setup as setup
     from otel_perf.distro import shutdown as shutdown
+    from otel_perf.logs.audit.events import audit_event as audit_event
+    from otel_perf.logs.audit.events import audit_event_async as audit_event_async
     from otel_perf.memory.cached import cached as cached
     from otel_perf.memory.caches import LRUCache as LRUCache
     from otel_perf.memory.caches import TTLCache as TTLCache
@@ -32,6 +34,8 @@ _HOME_OF = {
     "BoundedSet": "otel_perf.memory.collections",
     "LRUCache": "otel_perf.memory.caches",
     "TTLCache": "otel_perf.memory.caches",
+    "audit_event": "otel_perf.logs.audit.events",
+    "audit_event_async": "otel_perf.logs.audit.events",
     "cached": "otel_perf.memory.cached",
     "cleanup_task": "otel_perf.core.cleaning",
     "monitored": "otel_perf.calls.decorators",
@@ -49,6 +53,8 @@ __all__ = [
     "LRUCache",
     "TTLCache",
     "__version__",
+    "audit_event",
+    "audit_event_async",
     "cached",
     "cleanup_task",
     "monitored",
