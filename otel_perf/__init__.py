@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from otel_perf.core.correlation import correlation as correlation
     from otel_perf.distro import setup as setup
     from otel_perf.distro import shutdown as shutdown
+    from otel_perf.logs.audit.events import audit_event as audit_event
+    from otel_perf.logs.audit.events import audit_event_async as audit_event_async
     from otel_perf.logs.events import business_event as business_event
     from otel_perf.logs.events import events as events
     from otel_perf.logs.middleware import CorrelationMiddleware as CorrelationMiddleware
@@ -39,6 +41,8 @@ _HOME_OF = {
     "LRUCache": "otel_perf.memory.caches",
     "TTLCache": "otel_perf.memory.caches",
     "WSGICorrelationMiddleware": "otel_perf.logs.middleware",
+    "audit_event": "otel_perf.logs.audit.events",
+    "audit_event_async": "otel_perf.logs.audit.events",
     "business_event": "otel_perf.logs.events",
     "cached": "otel_perf.memory.cached",
     "cleanup_task": "otel_perf.core.cleaning",
@@ -61,6 +65,8 @@ __all__ = [
     "TTLCache",
     "WSGICorrelationMiddleware",
     "__version__",
+    "audit_event",
+    "audit_event_async",
     "business_event",
     "cached",
     "cleanup_task",

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "report": "show what the store holds: bottlenecks, slow operations, errors, memory, logs",
     "analyze": "rank services and operations by what whole traces wait for, against a baseline",
     "export": "write stored telemetry as OTLP JSON lines",
+    "audit": "verify, show and export the audit trail, rotate its key, remove what is old",
     "doctor": "show what is on and why, and what needs mending",
 }
 GOOD, BAD, USAGE = 0, 1, 2

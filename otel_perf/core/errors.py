@@ -6,10 +6,12 @@
     ├── SettingError (ValueError)      a setting or argument has a value that cannot be used
     ├── EventError (ValueError)        a business event does not fit what was registered; raised in tests only
     ├── MissingExtraError (ImportError)  a part needs an extra that is not installed
-    └── StoreError (OSError)           the embedded store cannot be opened or read
+    ├── StoreError (OSError)           the embedded store cannot be opened or read
+    └── AuditError (OSError)           an audit record is not stored, or the audit trail cannot be read
 
 Nothing of this tree is ever raised into an instrumented application: there, errors are counted
-and logged by :mod:`otel_perf.core.guard`.
+and logged by :mod:`otel_perf.core.guard`. The exception is what the app asked for by a call: ``audit_event``
+raises when its record is not stored.
 """
 
 from __future__ import annotations
@@ -37,3 +39,7 @@ class MissingExtraError(OtelPerfError, ImportError):
 
 class StoreError(OtelPerfError, OSError):
     """The embedded store cannot be opened, read or written."""
+
+
+class AuditError(OtelPerfError, OSError):
+    """An audit record is not stored, or the audit trail cannot be read; the message names the remedy."""

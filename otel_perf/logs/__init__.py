@@ -45,6 +45,7 @@ class LogsFeature(Feature[LogsSettings]):
     def install(self, settings: LogsSettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""
         from otel_perf.logs import propagator, servers
+        from otel_perf.logs.audit import mirror
         from otel_perf.logs.correlation import install
 
         guard = host.guard(self.name)
@@ -54,6 +55,7 @@ class LogsFeature(Feature[LogsSettings]):
         propagator.install(guard, undo)
         servers.install(guard, undo)
         self._know_requests(undo)
+        mirror.install(host, undo)
 
     def _know_requests(self, undo: ExitStack) -> None:
         from opentelemetry import trace

@@ -34,6 +34,11 @@ def by_hand() -> None:
     perf.shutdown()
 
 
+async def audited() -> int:
+    number: int = perf.audit_event("role.changed", actor="alice", target="bob", outcome="success", roles=["admin"])
+    return number + await perf.audit_event_async("role.changed", actor="alice", target="bob", outcome="success")
+
+
 def in_a_test(perf_capture: testing.Capture) -> list[str]:
     values: dict[str, list[tuple[float, dict[str, object]]]] = perf_capture.metrics()
     print(values, perf_capture.logs)

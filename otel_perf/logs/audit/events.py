@@ -1,0 +1,183 @@
+"""``audit_event``: a record of who did what to what, on the disk when the call returns.
+
+Works without an SDK and with the distribution off. Opened on first use; ``OTEL_PERF_HOME`` and the settings
+``OTEL_PERF_LOGS_AUDIT_*`` are read then.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import threading
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from otel_perf.core.clock import SYSTEM_CLOCK
+from otel_perf.core.errors import SettingError
+from otel_perf.core.forks import on_fork
+from otel_perf.core.home import Home
+from otel_perf.core.settings import load, variable
+from otel_perf.logs.audit import chain, mirror
+from otel_perf.logs.audit.database import New
+from otel_perf.logs.audit.encoding import LONGEST, Fields, canonical, text
+from otel_perf.logs.audit.writer import Entry, Writer, result
+from otel_perf.logs.redaction import MARK, Redactor
+from otel_perf.logs.settings import LogsSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_log = logging.getLogger("otel_perf")
+_writer: Writer | None = None
+_lock = threading.RLock()  # a signal handler may interrupt whoever has it
+_warned = False
+
+
+def audit_event(name: str, /, *, actor: str, target: str, outcome: str, **fields: Any) -> int:
+    """Record that ``actor`` did ``name`` to ``target``, with ``outcome``; returns the record's sequence number.
+
+    When it returns, the record is on the disk (one sync, a few milliseconds), chained and signed; records that threads
+    make at the same time share a sync. ``fields`` may hold text, whole numbers of 64 bits, finite numbers, booleans,
+    ``None``, lists, and dicts with text keys, up to 1 MB in all. The value of a field whose key names a secret
+    (``password``, ``api_key``) is replaced by the redaction mark: nothing can be taken out of a chain. Texts are kept
+    as they are. The current trace, span and correlation ids are added.
+
+    Thread-safe, and safe in signal handlers and after forks. In a coroutine use :func:`audit_event_async`: this one
+    blocks the event loop meanwhile.
+
+    Raises ``SettingError`` (a ``ValueError``) for a value that cannot be stored, and ``AuditError`` (an ``OSError``)
+    when the record is not stored: a full disk, no rights, a key that is missing. It is never dropped silently.
+    """
+    _warn_in_loop()
+    writer = current_writer()
+    content = _content(writer, name, actor, target, outcome, fields)
+    stored = writer.write(_encoded(content))
+    mirror.record(content, stored)
+    return stored.seq
+
+
+async def audit_event_async(name: str, /, *, actor: str, target: str, outcome: str, **fields: Any) -> int:
+    """As :func:`audit_event`, for asyncio: the task waits, the event loop does not.
+
+    Records of many tasks share a sync. A task that is cancelled while it waits does not take its record back: it is
+    stored, or was refused with nobody to tell.
+    """
+    import asyncio
+
+    writer = current_writer()
+    content = _content(writer, name, actor, target, outcome, fields)
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def settle() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    def done(_entry: Entry) -> None:
+        loop.call_soon_threadsafe(settle)
+
+    entry = Entry(New(chain.EVENT, _encoded(content), SYSTEM_CLOCK.time_ns()), done)
+    writer.submit(entry)
+    await future
+    stored = result(entry)
+    mirror.record(content, stored)
+    return stored.seq
+
+
+def current_writer() -> Writer:
+    """The process's writer, made on first use."""
+    global _writer
+    found = _writer
+    if found is None:
+        with _lock:
+            found = _writer
+            if found is None:
+                found = _writer = Writer(Home(os.environ), settings(os.environ))
+                atexit.register(found.close)
+    return found
+
+
+def settings(environ: Mapping[str, str]) -> LogsSettings:
+    """The settings; a wrong one of the trail is said, and its default used."""
+    found, problems = load(LogsSettings, "logs", environ)
+    for problem in problems:
+        if problem.variable.startswith(variable("logs", "audit_")):
+            _log.warning("otel-perf: %s", problem)
+    return found
+
+
+def close() -> None:
+    """Write this process's last record and close the file; the next event opens it again. For tests and servers."""
+    global _writer
+    found, _writer = _writer, None
+    if found is not None:
+        atexit.unregister(found.close)
+        found.close()
+
+
+def _content(
+    writer: Writer, name: str, actor: str, target: str, outcome: str, fields: Mapping[str, object]
+) -> dict[str, Any]:
+    event = repr(text("…", "the name", name))
+    content: dict[str, Any] = {
+        "name": name,
+        "actor": text(event, "actor", actor),
+        "target": text(event, "target", target),
+        "outcome": text(event, "outcome", outcome),
+        "process": writer.process,
+        **_ids(),
+    }
+    if fields:
+        content["fields"] = Fields(event, *_secrets()).copy(fields)
+    return content
+
+
+@cache
+def _secrets() -> tuple[Callable[[str], bool], str]:
+    """What names a secret, and what takes its place."""
+    return Redactor().is_secret, MARK
+
+
+def _encoded(content: dict[str, Any]) -> bytes:
+    body = canonical(content)
+    if len(body) > LONGEST:
+        raise SettingError(f"audit_event({content['name']!r}): the record has {len(body):,} bytes of {LONGEST:,}")
+    return body
+
+
+def _ids() -> dict[str, str]:
+    """The ids of where we are. What was never imported has none to give, and is not imported for it."""
+    found = {}
+    try:
+        trace = sys.modules.get("opentelemetry.trace")
+        if trace is not None:
+            span = trace.get_current_span().get_span_context()
+            if span.is_valid:
+                found = {"trace": f"{span.trace_id:032x}", "span": f"{span.span_id:016x}"}
+        correlation = sys.modules.get("otel_perf.core.correlation")
+        if correlation is not None and (identifier := correlation.current()):
+            found["correlation"] = identifier
+    except Exception:
+        _log.debug("otel-perf: an audit record goes without ids", exc_info=True)
+    return found
+
+
+def _warn_in_loop() -> None:
+    """Say once that the event loop waits for the disk."""
+    global _warned
+    asyncio = sys.modules.get("asyncio")
+    if not _warned and asyncio is not None and asyncio._get_running_loop() is not None:
+        _warned = True
+        _log.warning(
+            "otel-perf: audit_event blocks the event loop while it waits for the disk: await audit_event_async"
+        )
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+on_fork(child=_renew_lock)
