@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "analyze": "rank services and operations by what whole traces wait for, against a baseline",
     "export": "write stored telemetry as OTLP JSON lines",
     "doctor": "show what is on and why, and what needs mending",
+    "schema": "print the JSON Schema of what is written, a log line for instance",
 }
 GOOD, BAD, USAGE = 0, 1, 2
 
