@@ -56,6 +56,7 @@ bench:
 	$(DEV)/python benchmarks/processor.py
 	$(DEV)/python benchmarks/detection.py
 	$(DEV)/python benchmarks/localisation.py
+	$(DEV)/python benchmarks/logs.py
 	$(DEV)/python benchmarks/requests.py
 	$(DEV)/python benchmarks/audit.py
 	$(DEV)/python benchmarks/store.py

@@ -11,6 +11,7 @@ from otel_perf.bottlenecks import analyst, watchdog
 from otel_perf.core import guard, threads
 from otel_perf.memory import leaks
 from otel_perf.store import drain, writer
+from tests import log_lines
 
 pytest_plugins = ["otel_perf.testing"]
 
@@ -27,6 +28,16 @@ def _measured(function, arguments):
 
 writer.start_new_thread = drain.start_new_thread = _measured
 analyst.start_new_thread = watchdog.start_new_thread = leaks.start_new_thread = _measured
+
+log_lines.watch()
+
+
+@pytest.fixture(autouse=True)
+def _lines_are_by_the_schema():
+    """Every JSON log line that a test makes."""
+    yield
+    failed, log_lines.failed[:] = list(log_lines.failed), []
+    assert failed == []
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
+from functools import partial
 from importlib import import_module
 from pkgutil import walk_packages
 from typing import get_type_hints
@@ -13,6 +15,7 @@ from otel_perf.core.census import Metric
 from otel_perf.core.events import Event
 from otel_perf.core.settings import Switch, allowed_values, variable
 from otel_perf.features import discover
+from otel_perf.logs.record import schema
 from tools.environments import ROOT
 
 GENERAL = (
@@ -121,7 +124,17 @@ def declared() -> tuple[list[Metric], list[Event]]:
     return [metrics[name] for name in sorted(metrics)], [events[name] for name in sorted(events)]
 
 
-GENERATED = {"docs/configuration.md": configuration, "docs/telemetry.md": telemetry}
+def log_schema(names: str) -> str:
+    """The schema of a JSON log line, as ``otel-perf schema log`` prints it."""
+    return json.dumps(schema(names), indent=2) + "\n"
+
+
+GENERATED = {
+    "docs/configuration.md": configuration,
+    "docs/telemetry.md": telemetry,
+    "docs/log.schema.json": partial(log_schema, "otel"),
+    "docs/log-ecs.schema.json": partial(log_schema, "ecs"),
+}
 
 if __name__ == "__main__":
     for name, make in GENERATED.items():

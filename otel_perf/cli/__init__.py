@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "export": "write stored telemetry as OTLP JSON lines",
     "audit": "verify, show and export the audit trail, rotate its key, remove what is old",
     "doctor": "show what is on and why, and what needs mending",
+    "schema": "print the JSON Schema of what is written, a log line for instance",
 }
 GOOD, BAD, USAGE = 0, 1, 2
 

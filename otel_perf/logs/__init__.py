@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from otel_perf.core.served import RecordProcessor, RequestProcessor
     from otel_perf.logs.assembly import Assembly
+    from otel_perf.logs.redaction import RedactionProcessor, Redactor
 
 
 class LogsFeature(Feature[LogsSettings]):
@@ -30,11 +31,14 @@ class LogsFeature(Feature[LogsSettings]):
     def __init__(self) -> None:
         self._processors: list[RequestProcessor | RecordProcessor] = []
         self._assembly: Assembly | None = None
+        self._redactor: Redactor | None = None
+        self._redaction: RedactionProcessor | None = None
 
     def provide(self, settings: LogsSettings, host: Host, parts: Parts) -> None:
         """Add what tells a request its span, what tells a record the ids of its work, and the events' processors."""
         from otel_perf.core.served import RecordProcessor, RequestProcessor
         from otel_perf.logs.assembly import Assembly
+    from otel_perf.logs.redaction import RedactionProcessor, Redactor
 
         requests, records = RequestProcessor(), RecordProcessor(host.guard(self.name))
         parts.span_processors.append(requests)
@@ -56,6 +60,15 @@ class LogsFeature(Feature[LogsSettings]):
         servers.install(guard, undo)
         self._know_requests(undo)
         mirror.install(host, undo)
+        if self._redaction is not None:
+            self._redaction.on = True
+            undo.callback(setattr, self._redaction, "on", False)
+        if settings.format:
+            from otel_perf.logs import output
+
+            encoder = output.encoder_for(settings, host, self._redactor)
+            if encoder is not None:
+                output.install(encoder, guard, undo)
 
     def _know_requests(self, undo: ExitStack) -> None:
         from opentelemetry import trace

@@ -1,16 +1,64 @@
-"""What can be set of the logs."""
+"""What can be set of the logs. All that changes what the app prints is off until it is asked for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated, Final
 
-from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
+from otel_perf.core.settings import Duration, Parsed, parse_size
+
+FORMATS: Final = ("json", "text")
+FIELDS: Final = ("otel", "ecs")
+REDACT: Final = ("on", "keys", "off")
+LEAST_LINE: Final = 4096  # bytes in which every name of a line still has room
+
+
+def one_of(*allowed: str) -> Parsed:
+    """One of these words."""
+
+    def parse(value: object) -> str:
+        word = str(value).strip().lower()
+        if word not in allowed:
+            raise ValueError("is not known")
+        return word
+
+    return Parsed(parse, " or ".join(allowed) if len(allowed) == 2 else ", ".join(allowed))
 
 
 @dataclass(frozen=True, slots=True)
 class LogsSettings:
-    """How records look, what is left out, and how the audit trail is kept."""
+    """What lines look like, what is hidden in them, what is made beside them, and how the audit trail is kept."""
 
+    format: Annotated[str, one_of(*FORMATS)] = field(
+        default="",
+        metadata={
+            "doc": "Lines of the app's stream and file handlers, whatever formatter it sets: `json` (`otel-perf schema"
+            " log`) or `text` with the ids; without it they stay as they are."
+        },
+    )
+    fields: Annotated[str, one_of(*FIELDS)] = field(
+        default="otel",
+        metadata={"doc": "Names of the fields of a JSON line: OpenTelemetry's or the Elastic Common Schema's."},
+    )
+    line: Annotated[int, Parsed(parse_size, "4 KiB or more, like 65536 or 64KiB", LEAST_LINE)] = field(
+        default=65_536,
+        metadata={"doc": "A line in our format that would be longer is cut to this and says so (bytes of UTF-8)."},
+    )
+    redact: Annotated[str, one_of(*REDACT)] = field(
+        default="on",
+        metadata={
+            "doc": "Secrets hidden in exported records and in lines in our format: by the name of their field and by"
+            " what they look like (`on`), by name only (`keys`), or not (`off`)."
+        },
+    )
+    redact_keys: str = field(
+        default="",
+        metadata={"doc": "More names of fields to hide, separated by commas; `iban` also is `customer_iban`."},
+    )
+    redact_patterns: str = field(
+        default="",
+        metadata={"doc": "More regular expressions to hide what they match, separated by `;`."},
+    )
     requests: bool = field(
         default=True,
         metadata={"doc": "One wide record, the event `perf.request`, for each request served and message handled."},
