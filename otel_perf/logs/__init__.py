@@ -55,7 +55,12 @@ class LogsFeature(Feature[LogsSettings]):
         guard = host.guard(self.name)
         if self._assembly is not None:
             self._assembly.install(host, guard, undo)
-        install(host, guard, undo)
+        encoder = None
+        if settings.format:
+            from otel_perf.logs import output
+
+            encoder = output.encoder_for(settings, host, self._redactor)
+        install(host, guard, undo, compose=None if encoder is None else encoder.compose)
         propagator.install(guard, undo)
         servers.install(guard, undo)
         self._know_requests(undo)
@@ -63,12 +68,8 @@ class LogsFeature(Feature[LogsSettings]):
         if self._redaction is not None:
             self._redaction.on = True
             undo.callback(setattr, self._redaction, "on", False)
-        if settings.format:
-            from otel_perf.logs import output
-
-            encoder = output.encoder_for(settings, host, self._redactor)
-            if encoder is not None:
-                output.install(encoder, guard, undo)
+        if encoder is not None:
+            output.install(encoder, guard, undo)
 
     def _know_requests(self, undo: ExitStack) -> None:
         from opentelemetry import trace

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from otel_perf.core.feature import Host
     from otel_perf.core.guard import Guard
+    from otel_perf.logs import libraries
 
 # The names that instrumentation-logging gives them, which formats in the wild already use.
 TRACE_ID: Final = "otelTraceID"
@@ -82,8 +83,15 @@ def stamp(record: logging.LogRecord, service_name: str) -> bool:
     return True
 
 
-def install(host: Host, guard: Guard, undo: ExitStack) -> None:
-    """Stamp and export every record from now on."""
+def install(
+    host: Host,
+    guard: Guard,
+    undo: ExitStack,
+    *,
+    compose: libraries.Compose | None = None,
+    keep_line: libraries.KeepLine | None = None,
+) -> None:
+    """Stamp and export every record from now on. ``compose`` and ``keep_line`` are for structlog and loguru."""
     from otel_perf.logs import libraries
     from otel_perf.logs.export import exporter_for
 
@@ -123,7 +131,7 @@ def install(host: Host, guard: Guard, undo: ExitStack) -> None:
     undo.callback(restore)
     if host.environ.get("OTEL_PYTHON_LOG_CORRELATION", "").strip().lower() == "true":
         _format_root(host.environ, undo)
-    libraries.install(libraries.Lines(guard, service_name, export), undo)
+    libraries.install(libraries.Lines(guard, service_name, export, keep_line, compose), undo)
 
 
 def _format_root(environ: Mapping[str, str], undo: ExitStack) -> None:

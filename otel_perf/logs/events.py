@@ -7,7 +7,6 @@ against it. One that does not fit is an error in tests (:func:`otel_perf.core.gu
 
 from __future__ import annotations
 
-import sys
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
@@ -256,8 +255,9 @@ def wrong_name(name: object) -> str:
 
 
 def _correlation(context: Any) -> str:
-    module = sys.modules.get("otel_perf.core.correlation")
-    return "" if module is None else str(module.explicit(context))  # without one it is the trace id, which is there
+    from otel_perf.core.ids import explicit
+
+    return explicit(context)  # without one it is the trace id, which is there
 
 
 events: Final = Events()
