@@ -22,3 +22,7 @@ FEATURE_CHANGED: Final = Event(
 BOTTLENECK: Final = Event(
     "perf.bottleneck", "A bottleneck: kind, evidence, cost, line, and the ids of the span that shows it"
 )
+
+# Of the line that stands for others like it: their number, and what begins the sentence that gives it.
+FOLDED: Final = "perf.log.repeated"
+REPEATED: Final = " (repeated: "

@@ -8,24 +8,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otel_perf.core.feature import Feature, Host, NoSettings
+from otel_perf.core.feature import Feature, Host
+from otel_perf.logs.settings import LogsSettings
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
 
-class LogsFeature(Feature[NoSettings]):
+class LogsFeature(Feature[LogsSettings]):
     """Correlation of log records with traces, and their export."""
 
     name = "logs"
     summary = "trace ids on every log record, records exported"
     needs = ("errors",)
+    settings_type = LogsSettings
 
-    def install(self, settings: NoSettings, host: Host, undo: ExitStack) -> None:
+    def install(self, settings: LogsSettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""
+        from otel_perf.logs import filters
         from otel_perf.logs.correlation import install
 
         install(host, host.guard(self.name), undo)
+        filters.install(settings, host, host.guard(self.name), undo)
+
+    def last_words(self) -> None:
+        """Say what was dropped and folded since it was last said."""
+        from otel_perf.logs.filters import last_words
+
+        last_words()
 
 
 FEATURE = LogsFeature()

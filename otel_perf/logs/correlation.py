@@ -70,6 +70,7 @@ def stamp(record: logging.LogRecord, service_name: str) -> bool:
 def install(host: Host, guard: Guard, undo: ExitStack) -> None:
     """Stamp and export every record from now on."""
     from otel_perf.logs.export import exporter_for
+    from otel_perf.logs.filters import keep
 
     export = exporter_for(host)
     service_name = host.service_name
@@ -79,6 +80,8 @@ def install(host: Host, guard: Guard, undo: ExitStack) -> None:
     def call_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
         if active:
             try:
+                if not keep(record):
+                    return
                 # One with ids was exported where it was made: it came through a queue or a socket.
                 if stamp(record, service_name) and export is not None:
                     export(record)
