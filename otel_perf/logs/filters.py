@@ -147,6 +147,7 @@ class Filters:
         self._monotonic = monotonic
         self._guard = guard
         self._folding = Folding()
+        self._unsaid: list[Window] = []
         self._lock = RLock()
         self._undo: list[Callable[[], object]] = []
 
@@ -304,18 +305,20 @@ class Filters:
             window.say()
             yield
 
-    def last_words(self) -> None:
-        """Say all that is left to say."""
-        if not self._lock.acquire(timeout=PATIENCE):
+    def last_words(self, *, wait: bool = False) -> None:
+        """Say all that is left to say, or what can be said without waiting for a handler that is at work."""
+        if not self._lock.acquire(timeout=-1 if wait else PATIENCE):
             return
         try:
-            windows = self._folding.close()
+            windows, self._unsaid = [*self._unsaid, *self._folding.close()], []
         finally:
             self._lock.release()
         for window in windows:
-            if _can_log(logging.getLogger(window.logger)):
+            if wait or _can_log(logging.getLogger(window.logger)):
                 window.say()
-        if _can_log(_log):
+            else:
+                self._unsaid.append(window)
+        if wait or _can_log(_log):
             self.sum_up()
 
     def end(self) -> None:
@@ -329,8 +332,10 @@ class Filters:
         """Begin every count anew: what the parent counted and folded, the parent says."""
         self._lock = RLock()
         self.accounts.begin()
-        self._folding = Folding()
+        self._folding, self._unsaid = Folding(), []
         self.patterns.forget()
+        for logger in () if self.rules is None else self.rules.loggers.values():
+            logger.told = logger.lost
 
 
 def _can_log(logger: logging.Logger | None) -> bool:
@@ -353,7 +358,7 @@ def install(settings: LogsSettings, host: Host, guard: Guard, undo: ExitStack) -
 
     def deactivate() -> None:
         global _active
-        filters.last_words()
+        filters.last_words(wait=True)
         filters.end()
         if _active is filters:
             _active = None
