@@ -98,7 +98,7 @@ def test_templates_are_bounded_and_the_rest_is_counted_by_logger(monkeypatch):
     counted = Counter({(pattern.place, pattern.logger): pattern.count for pattern in found.all()})
     assert counted == {
         ("a.py:1", "a"): 3, ("a.py:2", "a"): 3, ("a.py:3", "a"): 3,
-        ("(others)", "a"): 3, ("(others)", "b"): 3, ("", ""): 3,
+        ("(others)", "a"): 3, ("(others)", "b"): 3, ("(others)", ""): 3,
     }  # fmt: skip
 
 
