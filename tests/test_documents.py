@@ -75,7 +75,9 @@ def test_the_names_that_a_run_emits_are_the_documented_ones(start, home):
     import logging
 
     logging.getLogger("documented").warning("dropped")
-    logging.getLogger("app").warning("x", exc_info=ValueError("x"))  # metrics of a short life are stored once something else is
+    logging.getLogger("app").warning(
+        "x", exc_info=ValueError("x")
+    )  # metrics of a short life are stored once something else is
     call_every_way()
     kept = clean_and_drop()
     with trace.get_tracer("app").start_as_current_span("slow"):

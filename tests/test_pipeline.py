@@ -126,7 +126,9 @@ def test_last_words_are_stored_at_a_flush_and_at_the_end(start, only, home):
 def test_flags_that_are_there_at_the_start_and_wrong_are_said(start, only, tmp_path, caplog):
     flags = tmp_path / "flags.json"
     flags.write_text(
-        json.dumps({"flags": {"perf.a.size": {"variants": {"now": "big"}, "defaultVariant": "now", "state": "ENABLED"}}})
+        json.dumps(
+            {"flags": {"perf.a.size": {"variants": {"now": "big"}, "defaultVariant": "now", "state": "ENABLED"}}}
+        )
     )
 
     @dataclass(frozen=True)

@@ -58,11 +58,11 @@ class Logs(BaseModel):
 class _Gathered:
     """What is gathered of one template."""
 
-    __slots__ = ("count", "example", "first", "folded", "last", "trace_id")
+    __slots__ = ("count", "example", "first", "folded", "last", "trace_id", "traced")
 
     def __init__(self) -> None:
         self.count = self.folded = 0
-        self.first = self.last = 0
+        self.first = self.last = self.traced = 0
         self.example = self.trace_id = ""
 
     def add(self, entry: LogEntry, text: str, folded: int) -> None:
@@ -70,9 +70,9 @@ class _Gathered:
         self.folded += folded
         if not self.first or entry.time < self.first:
             self.first, self.example = entry.time, text[:EXAMPLE]
-        if entry.time >= self.last:
-            self.last = entry.time
-            self.trace_id = entry.trace_id.strip("0") and entry.trace_id or self.trace_id
+        self.last = max(entry.time, self.last)
+        if entry.trace_id.strip("0") and entry.time >= self.traced:
+            self.traced, self.trace_id = entry.time, entry.trace_id
 
 
 class LogLines:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from otel_perf.analysis.otlp import LogEntry, SpanRecord
     from otel_perf.store.database import StoreReader
 
+
 class Operation(BaseModel):
     """All spans of one service with one name and kind. Times in seconds."""
 

@@ -200,7 +200,12 @@ def _errors(report: Report) -> list[str]:
     if not report.errors:
         return ["Errors: none", ""]
     rows = [
-        [clip(group.type, 32), clip_left(group.place, 48) or clip(group.source, 40), f"{group.count:,}", clip(group.message, 60)]
+        [
+            clip(group.type, 32),
+            clip_left(group.place, 48) or clip(group.source, 40),
+            f"{group.count:,}",
+            clip(group.message, 60),
+        ]
         for group in report.errors
     ]
     return ["Errors", *table(["TYPE", "WHERE", "TIMES", "LAST MESSAGE"], rows, left=(0, 1, 3)), ""]

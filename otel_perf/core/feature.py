@@ -81,7 +81,7 @@ class Host(Protocol):
     def adjust(
         self, feature: str, settings: Any, names: Sequence[str], apply: Callable[[Any], None]
     ) -> Callable[[], None]:
-        """Call ``apply`` with the settings, and again whenever a flag ``perf.<feature>.<name>`` changes one of ``names``.
+        """Call ``apply`` with the settings, and again when a flag ``perf.<feature>.<name>`` changes one of ``names``.
 
         What the environment says stays. The returned function ends it; ``apply`` is called by one thread at a time.
         """

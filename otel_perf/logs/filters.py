@@ -179,16 +179,16 @@ class Filters:
         original = logging.Logger.isEnabledFor
         active = [True]
 
-        def is_enabled_for(logger: logging.Logger, level: int) -> bool:
-            if not original(logger, level):  # with logging's own cache
+        def is_enabled_for(self_: logging.Logger, level: int) -> bool:
+            if not original(self_, level):  # with logging's own cache
                 return False
             try:
-                return not active or self.is_level_kept(logger.name, level)
+                return not active or self.is_level_kept(self_.name, level)
             except Exception as error:
                 self._guard.handle(error)
                 return True
 
-        logging.Logger.isEnabledFor = is_enabled_for  # type: ignore[method-assign]
+        logging.Logger.isEnabledFor = is_enabled_for  # type: ignore[method-assign, assignment]
 
         def restore() -> None:
             active.clear()
@@ -238,23 +238,23 @@ class Filters:
     def _fold(self, rules: Rules, pattern: Pattern, line: logging.LogRecord | Line) -> bool:
         alike = identity_of(line)
         key: Hashable = None if alike is None else (pattern, line.name, alike[0])
-        now, ended, oldest = self._monotonic(), None, None
+        now, ended = self._monotonic(), []
         with self._lock:
             if alike is not None:
-                folded, ended = self._folding.fold(key, line.created, now)
+                folded, window = self._folding.fold(key, line.created, now)
                 if folded:
                     pattern.lost[FOLD] += 1
                     return False
+                ended = [] if window is None else [window]
             kept = rules.rate is None or self._take(rules.rate, pattern, line, now)
             if kept:
                 self.accounts.kept += 1
             if kept and alike is not None:
                 until = now + rules.fold
                 window = Window(line.name, line.levelno, alike[1][:TEXT], place_of(line), line.created, until)
-                oldest = self._folding.open(key, window)
-        for closed in (ended, oldest):  # not under the lock: handlers have locks of their own
-            if closed is not None:
-                closed.say()
+                ended += self._folding.open(key, window)
+        for window in ended:  # not under the lock: handlers have locks of their own
+            window.say()
         return kept
 
     def _take(self, rate: read.Rate, pattern: Pattern, line: logging.LogRecord | Line, now: float) -> bool:
@@ -269,7 +269,7 @@ class Filters:
         if full_at - now > rate.ahead:
             pattern.lost[RATE] += 1
             return False
-        pattern.full_at = (full_at if full_at > now else now) + rate.interval
+        pattern.full_at = (full_at if full_at > now else now) + rate.interval  # noqa: FURB136  max() is a call
         return True
 
     # --- what is said of them ---------------------------------------------------------------------
@@ -366,7 +366,7 @@ def install(settings: LogsSettings, host: Host, guard: Guard, undo: ExitStack) -
     _active = filters
     undo.callback(deactivate)
     undo.callback(on_fork(child=filters.after_fork_in_child))
-    undo.callback(host.census.add(PATTERNS, lambda: filters.patterns.readings()))
-    undo.callback(host.census.add(ERRORS, lambda: filters.patterns.errors.readings()))
-    undo.callback(host.census.add(DROPPED, lambda: filters.accounts.readings()))
+    undo.callback(host.census.add(PATTERNS, filters.patterns.readings))
+    undo.callback(host.census.add(ERRORS, filters.patterns.error_readings))
+    undo.callback(host.census.add(DROPPED, filters.accounts.readings))
     undo.callback(host.adjust("logs", settings, ADJUSTABLE, filters.apply))

@@ -21,7 +21,7 @@ TEXT: Final = 500  # characters of a message that the line repeats
 class Window:
     """A line that went out, and those like it that did not."""
 
-    __slots__ = ("count", "first", "function", "last", "level", "logger", "place", "text", "until")
+    __slots__ = ("closed", "count", "first", "function", "last", "level", "logger", "place", "text", "until")
 
     def __init__(
         self, logger: str, level: int, text: str, place: tuple[str, int, str], time: float, until: float
@@ -32,6 +32,7 @@ class Window:
         self.place = place  # file, line, function
         self.until = until  # on the monotonic clock
         self.count = 0
+        self.closed = False
         self.first = self.last = time  # seconds since the epoch
 
     def say(self) -> None:
@@ -53,7 +54,9 @@ def _clock(time: float) -> str:
 
 
 class Folding:
-    """The open windows. Not thread-safe: the filters hold their lock. Memory: about 1 kB a window, 1,000 of them.
+    """The open windows. Not thread-safe: the filters hold their lock, in which a signal handler may still log.
+
+    Memory: about 1 kB a window, 1,000 of them.
 
     What a method returns has come to its end, and is to be said once the lock is free.
     """
@@ -64,22 +67,30 @@ class Folding:
     def fold(self, key: Hashable, time: float, now: float) -> tuple[bool, Window | None]:
         """Whether a line is folded into an open window; and the window that it finds at its end."""
         window = self._open.get(key)
-        if window is None:
+        # From here to the count there is no call, hence no signal handler that could close the window meanwhile.
+        if window is None or window.closed:
             return False, None
         if now < window.until:
             window.count += 1
             window.last = max(window.last, time)
             return True, None
-        self._open.pop(key, None)
-        return False, window if window.count else None
+        return False, self._end(key)
 
-    def open(self, key: Hashable, window: Window) -> Window | None:
-        """A line goes out, and stands for those like it from now on; the oldest window, if there are too many."""
-        oldest = None
+    def open(self, key: Hashable, window: Window) -> list[Window]:
+        """A line goes out, and stands for those like it from now on; what comes to its end for that."""
+        ended = [self._end(key)]  # a signal handler may just have opened one
         if len(self._open) >= WINDOWS:
-            oldest = self._open.popitem(last=False)[1]
+            ended.append(self._end(next(iter(self._open))))
         self._open[key] = window
-        return oldest if oldest is not None and oldest.count else None
+        return [window for window in ended if window is not None]
+
+    def _end(self, key: Hashable) -> Window | None:
+        """Take a window away, once; it, if it has something to say."""
+        window = self._open.pop(key, None)
+        if window is None:
+            return None
+        window.closed = True
+        return window if window.count else None
 
     def due(self, now: float) -> Window | None:
         """A window that is at its end and has something to say."""
@@ -87,13 +98,12 @@ class Folding:
             key, window = next(iter(self._open.items()))
             if now < window.until:
                 break
-            self._open.pop(key, None)
-            if window.count:
-                return window
+            ended = self._end(key)
+            if ended is not None:
+                return ended
         return None
 
     def close(self) -> list[Window]:
         """End them all."""
-        windows = [window for window in self._open.values() if window.count]
-        self._open.clear()
-        return windows
+        ended = [self._end(key) for key in tuple(self._open)]
+        return [window for window in ended if window is not None]

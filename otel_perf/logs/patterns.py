@@ -150,6 +150,10 @@ class Patterns:
         """As a metric."""
         return self._series.readings([(pattern, pattern.count) for pattern in self.all()], _attributes)
 
+    def error_readings(self) -> Iterable[Reading]:
+        """The errors as a metric."""
+        return self.errors.readings()
+
     def _add(self, key: Key, logger: str, message: object, now: float, record: LogRecord | None) -> Pattern:
         path, line, level, _ = key
         text = None if key[3] is None else str(key[3])

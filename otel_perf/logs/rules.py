@@ -37,10 +37,10 @@ def level_of(text: str) -> int:
     if name.isdecimal():
         return int(name)
     known = _LEVELS.get(name)
-    level = logging.getLevelName(name) if known is None else known
-    if not isinstance(level, int):
-        raise ValueError(f"is wrong at {text.strip()!r}, which is not a level")
-    return level
+    level: int | str = logging.getLevelName(name) if known is None else known
+    if isinstance(level, int):
+        return level
+    raise ValueError(f"is wrong at {text.strip()!r}, which is not a level")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Rate:
         """The moment at which the bucket is full again once a token is taken; 0.0 when there is none."""
         if full_at - now > self.ahead:
             return 0.0
-        return (full_at if full_at > now else now) + self.interval
+        return max(full_at, now) + self.interval
 
     def charge(self, full_at: float, now: float) -> float:
         """Take a token that another bucket gave; the debt is at most an empty bucket."""

@@ -33,15 +33,19 @@ def _seconds(value: object) -> Any:
 class LogsSettings:
     """Settings of the logs."""
 
-    levels: Annotated[str, Parsed(_checked("levels"), "logger=LEVEL,… like uvicorn.access=WARNING,shop.*=INFO, or off")] = (
-        field(default="", metadata={"doc": "The least level of loggers, and of those beneath them; what is less is dropped."})
+    levels: Annotated[
+        str, Parsed(_checked("levels"), "logger=LEVEL,… like uvicorn.access=WARNING,shop.*=INFO, or off")
+    ] = field(
+        default="", metadata={"doc": "The least level of loggers, and of those beneath them; what is less is dropped."}
     )
     rate: Annotated[str, Parsed(_checked("rate"), "a number of lines for a time, like 100/s or 5/min, or off")] = field(
         default="", metadata={"doc": "Most lines of one template, errors and audit records aside; the rest is dropped."}
     )
     fold: Annotated[float, Parsed(_seconds, "a number with ms, s, m or h, like 10s, or off", 0.0, 86_400.0)] = field(
         default=0.0,
-        metadata={"doc": "For how long a line stands for others like it, which are then one line with their number (s)."},
+        metadata={
+            "doc": "For how long a line stands for others like it, which are then one line with their number (s)."
+        },
     )
     sample: Annotated[str, Parsed(_checked("sample"), "LEVEL=share,… like INFO=10%,DEBUG=1%, or off")] = field(
         default="", metadata={"doc": "Share of the traces whose lines of a level are kept, by the trace's id."}

@@ -83,7 +83,7 @@ ValueError: no
     ("stacktrace", "place"),
     [
         (TRACEBACK, "shop/orders.py:20 in place"),
-        ("\n".join(["  + Exception Group Traceback (most recent call last):", '  |   File "/a/b/c.py", line 3, in f']), "b/c.py:3 in f"),
+        ('  + Exception Group Traceback (most recent call last):\n  |   File "/a/b/c.py", line 3, in f', "b/c.py:3 in f"),
         (TRACEBACK + "\nDuring handling of the above exception, another exception occurred:\n\n"
          'Traceback (most recent call last):\n  File "/srv/shop/api.py", line 12, in handle\n', "shop/api.py:12 in handle"),
         (f'Traceback (most recent call last):\n  File "{LIBRARY}", line 1, in g\n', "lib/x.py:1 in g"),

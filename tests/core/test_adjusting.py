@@ -18,6 +18,7 @@ class DemoSettings:
 
 @pytest.fixture
 def flags(tmp_path):
+    write_flags(tmp_path / "f.json")
     return tmp_path / "f.json"
 
 

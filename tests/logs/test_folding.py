@@ -44,7 +44,8 @@ def test_what_was_folded_is_told_once(lines, most):
             else:
                 out[str(key)] += 1
                 opened[key] = now
-                tell(fold.open(key, window(key, now)))
+                for ended in fold.open(key, window(key, now)):
+                    tell(ended)
     finally:
         folding.WINDOWS = before
     for ended in fold.close():
@@ -83,7 +84,15 @@ def test_windows_are_bounded_and_the_oldest_is_told_early(monkeypatch):
     for key in "ab":
         fold.open(key, window(key, 0))
         fold.fold(key, 1.0, 1)
-    ended = fold.open("c", window("c", 2))
+    (ended,) = fold.open("c", window("c", 2))
     assert (ended.text, ended.count) == ("a", 1)
     assert fold.fold("a", 3.0, 3) == (False, None)
     assert fold.fold("b", 3.0, 3) == (True, None)
+
+
+def test_a_window_that_a_signal_handler_opened_meanwhile_is_told():
+    """GIVEN a line that found no window WHEN another like it comes in the midst of that THEN nothing is forgotten."""
+    fold, first = Folding(), window("a", 0)
+    assert fold.open("a", first) == []
+    fold.fold("a", 1.0, 1)
+    assert fold.open("a", window("a", 0)) == [first]

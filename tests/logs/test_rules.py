@@ -30,7 +30,9 @@ from otel_perf.logs.settings import LogsSettings
     ],
 )
 def test_the_rule_that_says_most_of_a_name_counts(name, least):
-    found = rules.levels("uvicorn.access=warning, shop.*=INFO, shop.orders.db=DEBUG, *.sql=ERROR, quiet=off, numbers=25")
+    found = rules.levels(
+        "uvicorn.access=warning, shop.*=INFO, shop.orders.db=DEBUG, *.sql=ERROR, quiet=off, numbers=25"
+    )
     assert found.least(name) == least
 
 
@@ -52,7 +54,8 @@ def test_audits_and_our_own_lines_need_a_rule_that_names_them():
     [("100/s", 0.01, 100), ("5/min", 12.0, 5), ("20/10s", 0.5, 20), ("1/h", 3600.0, 1), ("0.5/s", 2.0, 1)],
 )
 def test_rates(text, interval, burst):
-    assert rules.rate(text) == Rate(pytest.approx(interval), burst)
+    found = rules.rate(text)
+    assert (found.interval, found.burst) == (pytest.approx(interval), burst)
 
 
 @pytest.mark.parametrize("text", ["", "off", "none", " Off "])
