@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import otel_perf
 from otel_perf.core import children, executors, exits
+from otel_perf.core.adjusting import Adjustments
 from otel_perf.core.census import SCOPE, Census, Metric
 from otel_perf.core.events import FEATURE_CHANGED, Event
 from otel_perf.core.exporters import OTLP, exporter_names
@@ -28,7 +29,7 @@ from otel_perf.core.settings import load
 from otel_perf.features import discover
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.sdk.resources import Resource
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from otel_perf.providers import Providers
 
 INTERNAL_ERRORS: Final = Metric("perf.internal_errors", "{error}", "counter", "Errors of otel-perf itself, by feature")
-FLAG_EVALUATION: Final = Event("feature_flag.evaluation", "The decision on a feature changed, and why")
+FLAG_EVALUATION: Final = Event("feature_flag.evaluation", "A feature's decision or a setting changed, and why")
 FLAG_POLL: Final = 1.0  # seconds between looks at the flag file
 
 _log = logging.getLogger("otel_perf")
@@ -66,6 +67,7 @@ class Pipeline:
         self.home = Home(environ)
         self.census = Census()
         self.rollout = Rollout(environ)
+        self._adjustments = Adjustments(self.rollout, environ, self._tell_flag)
         self.features: dict[str, Installed] = {}
         self.guards: dict[str, Guard] = {}
         self.providers: Providers | None = None
@@ -127,6 +129,12 @@ class Pipeline:
         """The share of roll-out of ``feature`` as it is now."""
         return self.features[feature].decision.share
 
+    def adjust(
+        self, feature: str, settings: Any, names: Sequence[str], apply: Callable[[Any], None]
+    ) -> Callable[[], None]:
+        """Have flags change settings while the program runs."""
+        return self._adjustments.add(feature, settings, names, apply)
+
     # --- life cycle --------------------------------------------------------------------------------
 
     def start(self, *, distro_version: str = "", configure_from_file: bool = False) -> None:
@@ -150,6 +158,7 @@ class Pipeline:
         children.install(self._undo)
         for state in self.features.values():
             self._apply(state)
+        self._report_problems()  # of settings that features take from flags
         if self.rollout.path is not None:
             self._watch_flags()
 
@@ -157,6 +166,7 @@ class Pipeline:
         """Make everything durable that was finished before this call; ours first, since an exporter may hang."""
         providers = self.providers
         if providers is not None:
+            self._last_words()
             providers.flush_own(timeout)
             for state in self.features.values():
                 if state.on:
@@ -172,11 +182,18 @@ class Pipeline:
                 return
             # The providers stay until the end: a signal that comes meanwhile still has to flush them.
             self._ending = True
+            self._last_words()
             providers.shutdown()
             for state in reversed(list(self.features.values())):
                 self._undo_feature(state, "shut down")
             self._undo.close()
             self.providers = self._logger = None
+
+    def _last_words(self) -> None:
+        for state in self.features.values():
+            if state.on:
+                with self.guard(state.feature.name):
+                    state.feature.last_words()
 
     def _resource(self, distro_version: str) -> Resource:
         resource_type = _import_resources()
@@ -302,19 +319,13 @@ class Pipeline:
                 if decision != state.decision:
                     state.decision = decision
                     self._changed(state)
+            self._adjustments.look()
             self._report_problems()
 
     def _changed(self, state: Installed) -> None:
         was = state.on
         name, decision = state.feature.name, state.decision
-        self.event(
-            FLAG_EVALUATION,
-            {
-                "feature_flag.key": f"perf.{name}",
-                "feature_flag.result.value": f"{decision.share:.0%}",
-                "feature_flag.result.reason": decision.source,
-            },
-        )
+        self._tell_flag(f"perf.{name}", f"{decision.share:.0%}", decision.source)
         if was and state.feature.by_trace:
             self._undo_feature(state, "its share changes")
         self._apply(state)
@@ -325,6 +336,10 @@ class Pipeline:
                 {"perf.feature": name, "perf.feature.state": word},
                 body=f"{name} {word}: {state.reason}",
             )
+
+    def _tell_flag(self, key: str, value: str, source: str) -> None:
+        result = {"feature_flag.result.value": value, "feature_flag.result.reason": source}
+        self.event(FLAG_EVALUATION, {"feature_flag.key": key, **result})
 
     def _report_problems(self) -> None:
         for problem in self.rollout.problems:

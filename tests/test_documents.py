@@ -70,11 +70,14 @@ def test_the_names_that_a_run_emits_are_the_documented_ones(start, home):
     from tests.stored import points
     from tools.documents import declared
 
-    pipeline = start()
+    pipeline = start(OTEL_PERF_LOGS_LEVELS="documented=ERROR")
     pipeline.event(pipeline_event(), {})
     import logging
 
-    logging.getLogger("app").warning("x")  # metrics of a short life are stored once something else is
+    logging.getLogger("documented").warning("dropped")
+    logging.getLogger("app").warning(
+        "x", exc_info=ValueError("x")
+    )  # metrics of a short life are stored once something else is
     call_every_way()
     tell_every_way()
     kept = clean_and_drop()

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import dataclass
 
 import pytest
 from opentelemetry import metrics, trace
@@ -95,6 +96,56 @@ def test_an_undo_that_fails_does_not_stop_the_others(start, only):
     pipeline.shutdown()
     assert seen[-1] == "undo a"
     assert pipeline.guards["b"].errors == 1
+
+
+@pytest.mark.usefixtures("absorbing")
+def test_last_words_are_stored_at_a_flush_and_at_the_end(start, only, home):
+    store = next(feature for feature in discover() if feature.name == "store")
+
+    class Talking(Demo):
+        def last_words(self):
+            self.host.event(ODD, {"number": self.seen.count("said")})
+            self.seen.append("said")
+
+        def install(self, settings, host, undo):
+            self.host = host
+
+    class Silent(Demo):
+        def last_words(self):
+            raise RuntimeError("nothing to say")
+
+    only(store, Silent("a"), Talking("b"))
+    pipeline = start()
+    pipeline.flush()
+    assert [entry.attributes["number"] for entry in logs(home) if entry.event_name == "odd"] == [0]
+    pipeline.shutdown()
+    assert [entry.attributes["number"] for entry in logs(home) if entry.event_name == "odd"] == [0, 1]
+    assert pipeline.guards["a"].errors == 2
+
+
+def test_flags_that_are_there_at_the_start_and_wrong_are_said(start, only, tmp_path, caplog):
+    flags = tmp_path / "flags.json"
+    flags.write_text(
+        json.dumps(
+            {"flags": {"perf.a.size": {"variants": {"now": "big"}, "defaultVariant": "now", "state": "ENABLED"}}}
+        )
+    )
+
+    @dataclass(frozen=True)
+    class SizeSettings:
+        size: int = 3
+
+    class Sized(Demo):
+        settings_type = SizeSettings
+
+        def install(self, settings, host, undo):
+            undo.callback(host.adjust("a", settings, ("size",), self.seen.append))
+
+    seen = []
+    only(Sized("a", seen=seen))
+    start(OTEL_PERF_FLAGS_FILE=str(flags))
+    assert seen == ["provide a", SizeSettings()]
+    assert "otel-perf: perf.a.size='big' cannot be used; allowed: a whole number; using what it was" in caplog.text
 
 
 @pytest.mark.usefixtures("absorbing")

@@ -25,7 +25,10 @@ GENERAL = (
         "OTEL_PERF_FLAGS_FILE",
         "a flagd JSON file",
         "none",
-        "Flags `perf.<feature>` and `perf.enabled`, read again when it changes.",
+        (
+            "Flags `perf.<feature>` and `perf.enabled`, and the rules of the logs (`perf.logs.levels`, `.rate`, `.fold`,"
+            " `.sample`); read again when it changes."
+        ),
     ),
 )
 

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from otel_perf.analysis import otlp
 from otel_perf.analysis.bottlenecks import Bottleneck, Bottlenecks
+from otel_perf.analysis.errors import ErrorGroup, Errors
 from otel_perf.analysis.events import BusinessEvent, Events, RequestRow, SummaryRow
 from otel_perf.analysis.functions import FunctionRow, Functions
+from otel_perf.analysis.logs import LogLines, Logs
 from otel_perf.analysis.memory import Cache, Memory, MemoryEvent, Process
 from otel_perf.analysis.numbers import quantile
 from otel_perf.analysis.otlp import service_of
-from otel_perf.core.events import UNCAUGHT_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from otel_perf.analysis.otlp import LogEntry, SpanRecord
     from otel_perf.store.database import StoreReader
-
-ERROR_SEVERITY: Final = 17
 
 
 class Operation(BaseModel):
@@ -53,28 +52,6 @@ class Trace(BaseModel):
     spans: int
     errors: int
     logs: int
-
-
-class ErrorGroup(BaseModel):
-    """Errors of one type from one source: uncaught, in a span, or logged."""
-
-    type: str
-    source: str
-    count: int
-    message: str
-    trace_id: str
-    last_ns: int
-
-
-class Logs(BaseModel):
-    """Log records by severity, and how many carry the id of a trace.
-
-    What was found of bottlenecks is none of them, nor are business events, requests' records and summaries.
-    """
-
-    records: int
-    with_trace: int
-    by_severity: dict[str, int]
 
 
 class Store(BaseModel):
@@ -116,16 +93,15 @@ def summarize(store: StoreReader, *, after: int = 0, since_ns: int = 0, service:
     Cost: about 15 µs a span; memory about 0.4 kB a span while it runs.
     """
     spans = _Spans()
-    errors = _Errors()
+    errors = Errors()
     for span in otlp.spans(store.batches(["traces"], after=after, since_ns=since_ns)):
         if _of(span.resource, service):
             spans.add(span)
             errors.add_span(span)
-    bottlenecks, memory, events = Bottlenecks(), Memory(), Events()
-    logs = Logs(records=0, with_trace=0, by_severity={})
+    bottlenecks, memory, events, lines = Bottlenecks(), Memory(), Events(), LogLines()
     for entry in otlp.logs(store.batches(["logs"], after=after, since_ns=since_ns)):
         if _of(entry.resource, service) and not bottlenecks.add(entry) and not events.add(entry):
-            _count_log(logs, entry)
+            lines.add(entry)
             memory.add_log(entry)
             errors.add_log(entry)
             spans.add_log(entry)
@@ -133,6 +109,7 @@ def summarize(store: StoreReader, *, after: int = 0, since_ns: int = 0, service:
     points = otlp.points(store.batches(["metrics"], after=after, since_ns=since_ns))
     for point in functions.watching(point for point in points if _of(point.resource, service)):
         memory.add_point(point)
+        lines.add_point(point)
     processes = memory.processes()
     traces = spans.traces()
     return Report(
@@ -152,7 +129,7 @@ def summarize(store: StoreReader, *, after: int = 0, since_ns: int = 0, service:
         requests=events.requests()[:top],
         events=events.business()[:top],
         summaries=events.summaries()[:top],
-        logs=logs,
+        logs=lines.logs(top),
         store=Store(
             path=str(store.path),
             size=store.size(),
@@ -251,73 +228,3 @@ def _covered(children: Iterable[tuple[int, int]], start: int, end: int) -> float
             covered += until - begin
             reached = until
     return covered / 1e9
-
-
-class _Errors:
-    """Groups errors. One exception passes through several spans and is logged as well: it counts once."""
-
-    def __init__(self) -> None:
-        self._groups: dict[tuple[str, str], ErrorGroup] = {}
-        self._seen: set[tuple[str, str]] = set()  # trace and type of the exceptions that spans recorded
-        self._plain: list[SpanRecord] = []  # spans that failed without an exception
-
-    def add_span(self, span: SpanRecord) -> None:
-        exceptions = [attributes for name, attributes in span.events if name == "exception"]
-        for attributes in exceptions:
-            key = (span.trace_id, _short(attributes.get("exception.type")))
-            if key not in self._seen:
-                self._seen.add(key)
-                self._add(attributes, f"span {span.name}", span.trace_id, span.end)
-        if span.error and not exceptions:
-            self._plain.append(span)
-
-    def add_log(self, entry: LogEntry) -> None:
-        attributes, uncaught = entry.attributes, entry.event_name == UNCAUGHT_ERROR.name
-        key = (entry.trace_id, _short(attributes.get("exception.type")))
-        if not (uncaught or entry.severity >= ERROR_SEVERITY) or (entry.trace_id and key in self._seen):
-            return
-        if uncaught:
-            source = f"uncaught in {attributes.get('perf.error.source', '')}"
-        else:
-            source = f"log {entry.scope}"
-            attributes = {
-                "exception.type": attributes.get("exception.type") or entry.severity_text,
-                "exception.message": entry.body,
-            }
-        self._add(attributes, source, entry.trace_id, entry.time)
-
-    def _add(self, attributes: dict[str, object], source: str, trace_id: str, time: int) -> None:
-        kind = str(attributes.get("exception.type") or "error")
-        group = self._groups.get((kind, source))
-        if group is None:
-            group = self._groups[(kind, source)] = ErrorGroup(
-                type=kind, source=source, count=0, message="", trace_id="", last_ns=0
-            )
-        group.count += 1
-        if time >= group.last_ns:
-            group.last_ns, group.message = time, str(attributes.get("exception.message") or "")
-            group.trace_id = trace_id
-
-    def groups(self) -> list[ErrorGroup]:
-        traces = {trace_id for trace_id, _ in self._seen}
-        for span in self._plain:
-            if span.trace_id not in traces:
-                attributes = {
-                    "exception.type": span.attributes.get("error.type"),
-                    "exception.message": span.status,
-                }
-                self._add(attributes, f"span {span.name}", span.trace_id, span.end)
-        self._plain.clear()
-        return sorted(self._groups.values(), key=lambda group: (-group.count, group.type))
-
-
-def _short(kind: object) -> str:
-    """``ValueError`` from ``builtins.ValueError``: spans qualify the name, log records do not."""
-    return str(kind or "").rpartition(".")[2]
-
-
-def _count_log(logs: Logs, entry: LogEntry) -> None:
-    logs.records += 1
-    logs.with_trace += bool(entry.trace_id.strip("0"))
-    severity = entry.severity_text or "UNSPECIFIED"
-    logs.by_severity[severity] = logs.by_severity.get(severity, 0) + 1

@@ -208,7 +208,12 @@ def _errors(report: Report) -> list[str]:
     if not report.errors:
         return ["Errors: none", ""]
     rows = [
-        [clip(group.type, 32), clip(group.source, 40), f"{group.count:,}", clip(group.message, 60)]
+        [
+            clip(group.type, 32),
+            clip_left(group.place, 48) or clip(group.source, 40),
+            f"{group.count:,}",
+            clip(group.message, 60),
+        ]
         for group in report.errors
     ]
     return ["Errors", *table(["TYPE", "WHERE", "TIMES", "LAST MESSAGE"], rows, left=(0, 1, 3)), ""]
@@ -321,7 +326,26 @@ def _logs(report: Report) -> list[str]:
     if not logs.records:
         return []
     kinds = ", ".join(f"{count:,} {name}" for name, count in sorted(logs.by_severity.items()))
-    return [f"Logs: {logs.records:,} records ({kinds}), {logs.with_trace:,} of them in a trace", ""]
+    dropped = ", ".join(f"{count:,} by {reason}" for reason, count in logs.dropped.items())
+    lines = [f"Logs: {logs.records:,} records ({kinds}), {logs.with_trace:,} of them in a trace"]
+    if dropped:
+        lines.append(f"  not among them: {dropped}")
+    if logs.patterns:
+        rows = [
+            [
+                clip(row.template, 70),
+                clip(row.severity, 12),
+                clip_left(row.logger, 32),
+                f"{row.count:,}",
+                f"{row.folded:,}" if row.folded else "",
+                f"{datetime.fromtimestamp(row.last_ns / 1e9):%H:%M:%S}",
+                row.trace_id,
+            ]
+            for row in logs.patterns
+        ]
+        headings = ["LOG LINES", "SEVERITY", "LOGGER", "TIMES", "FOLDED", "LAST", "IN TRACE"]
+        lines += table(headings, rows, left=(0, 1, 2, 5, 6))
+    return [*lines, ""]
 
 
 def _store(report: Report) -> list[str]:

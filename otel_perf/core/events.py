@@ -36,3 +36,7 @@ BUSINESS_SCOPE: Final = "otel_perf.events"  # the instrumentation scope of the a
 
 not_mirrored: set[str] = set()
 """Names of events that are not to become span events as well. Ours never do: see ``logs/bridge.py``."""
+
+# Of the line that stands for others like it: their number, and what begins the sentence that gives it.
+FOLDED: Final = "perf.log.repeated"
+REPEATED: Final = " (repeated: "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import ExitStack
 
     from opentelemetry.context import Context
@@ -78,6 +78,15 @@ class Host(Protocol):
         """The share of roll-out of ``feature``, 0.0 to 1.0, as it is now."""
         ...
 
+    def adjust(
+        self, feature: str, settings: Any, names: Sequence[str], apply: Callable[[Any], None]
+    ) -> Callable[[], None]:
+        """Call ``apply`` with the settings, and again when a flag ``perf.<feature>.<name>`` changes one of ``names``.
+
+        What the environment says stays. The returned function ends it; ``apply`` is called by one thread at a time.
+        """
+        ...
+
 
 class Feature(ABC, Generic[SettingsT]):
     """One capability, installed and undone by the pipeline.
@@ -102,6 +111,9 @@ class Feature(ABC, Generic[SettingsT]):
     @abstractmethod
     def install(self, settings: SettingsT, host: Host, undo: ExitStack) -> None:
         """Turn the feature on; every patch registers its undo."""
+
+    def last_words(self) -> None:
+        """The program ends, or may end at any moment: say what sums up, before the providers are flushed. Quickly."""
 
     def flush(self) -> None:
         """The process may end at any moment (a signal, ``os._exit``): make safe what is safe only in memory.

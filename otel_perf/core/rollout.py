@@ -101,12 +101,32 @@ class Rollout:
             or Decision(1.0, "default")
         )
 
+    def text(self, name: str) -> tuple[str, str] | None:
+        """The value of flag ``perf.<name>`` as text, and its source; ``None`` where nobody has one."""
+        key = FLAG_PREFIX + name
+        value = self._variant(key)
+        source = f"flag file, {key}"
+        if value is None or value == "":
+            value, source = self._of_provider(key), f"OpenFeature, {key}"
+        return None if value is None or value == "" else (str(value), source)
+
+    def complain(self, problem: Problem) -> None:
+        """Have a wrong value said, once."""
+        said = f"{problem.variable}={problem.value}"
+        if said not in self._reported:
+            self._reported.add(said)
+            self.problems.append(problem)
+
     def _killed_by_flag(self) -> Decision | None:
         decision = self._from_flag("enabled")
         return decision if decision is not None and decision.share == 0.0 else None
 
     def _from_flag(self, feature: str) -> Decision | None:
         key = FLAG_PREFIX + feature
+        return self._read(key, self._variant(key), f"flag file, {key}")
+
+    def _variant(self, key: str) -> object:
+        """The value of a flag of the file; ``None`` without one that is on."""
         flag = self._flags.get(key)
         if not isinstance(flag, dict) or flag.get("state") == "DISABLED":
             return None
@@ -117,22 +137,26 @@ class Rollout:
                 key, str(variant), "is not one of its variants", "a defaultVariant of the flag", "the default"
             )
             return None
-        return self._read(key, variants[variant], f"flag file, {key}")
+        value: object = variants[variant]
+        return value
 
     def _from_provider(self, feature: str) -> Decision | None:
+        key = FLAG_PREFIX + feature
+        return self._read(key, self._of_provider(key), f"OpenFeature, {key}")
+
+    def _of_provider(self, key: str) -> object:
         # Only if the app itself uses OpenFeature: importing it here would cost every start.
         api = sys.modules.get("openfeature.api")
         if api is None:
             return None
-        key = FLAG_PREFIX + feature
         try:
-            value = api.get_client().get_string_value(key, "")
+            value: object = api.get_client().get_string_value(key, "")
         except Exception as error:  # a provider is somebody else's code
             self._complain(
                 key, "", f"could not be asked of the OpenFeature provider ({error})", _ALLOWED, "the default"
             )
             return None
-        return self._read(key, value, f"OpenFeature, {key}")
+        return value
 
     def _read(self, name: str, value: object, source: str) -> Decision | None:
         if value is None or value == "":

@@ -1,7 +1,7 @@
-"""Logs: trace ids on every record, every record exported, and what requests and events say.
+"""Logs: ids on every line, lines that are structured, filtered and counted, and what requests and events say.
 
-The application's handlers, levels and formats stay as they are: no handler is added to the root logger,
-so that what an unconfigured program prints, and what ``basicConfig`` does, do not change.
+The application's handlers, levels and formats stay as they are until it is asked for: no handler is added to the root
+logger, so that what an unconfigured program prints, and what ``basicConfig`` does, do not change.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class LogsFeature(Feature[LogsSettings]):
-    """Correlation of log records with traces, and their export; events, wide records and the summary."""
+    """Correlation, lines, filters, redaction and export of log records; events, wide records, summary, audit trail."""
 
     name = "logs"
-    summary = "trace ids on every log record, records exported; events, a record a request, a summary a minute"
+    summary = "trace ids on every log record, records exported without secrets; events, a record a request, a summary"
     needs = ("errors",)
     settings_type = LogsSettings
 
@@ -35,11 +35,15 @@ class LogsFeature(Feature[LogsSettings]):
         self._redaction: RedactionProcessor | None = None
 
     def provide(self, settings: LogsSettings, host: Host, parts: Parts) -> None:
-        """Add what tells a request its span, what tells a record the ids of its work, and the events' processors."""
+        """Add the processors: first what hides secrets, so that nothing after it sees one."""
         from otel_perf.core.served import RecordProcessor, RequestProcessor
         from otel_perf.logs.assembly import Assembly
-    from otel_perf.logs.redaction import RedactionProcessor, Redactor
+        from otel_perf.logs.redaction import RedactionProcessor, redactor_for
 
+        self._redactor, self._redaction = redactor_for(settings, host.problem), None
+        if self._redactor is not None:
+            self._redaction = RedactionProcessor(self._redactor, lambda: host.guard(self.name))
+            parts.log_processors.insert(0, self._redaction)
         requests, records = RequestProcessor(), RecordProcessor(host.guard(self.name))
         parts.span_processors.append(requests)
         parts.log_processors.append(records)
@@ -48,26 +52,23 @@ class LogsFeature(Feature[LogsSettings]):
 
     def install(self, settings: LogsSettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""
-        from otel_perf.logs import propagator, servers
+        from otel_perf.logs import correlation, filters, output, propagator, servers
         from otel_perf.logs.audit import mirror
-        from otel_perf.logs.correlation import install
 
         guard = host.guard(self.name)
+        if self._redaction is not None:
+            self._redaction.on = True
+            undo.callback(setattr, self._redaction, "on", False)
         if self._assembly is not None:
             self._assembly.install(host, guard, undo)
-        encoder = None
-        if settings.format:
-            from otel_perf.logs import output
-
-            encoder = output.encoder_for(settings, host, self._redactor)
-        install(host, guard, undo, compose=None if encoder is None else encoder.compose)
+        encoder = output.encoder_for(settings, host, self._redactor)
+        compose = None if encoder is None else encoder.compose
+        correlation.install(host, guard, undo, compose=compose, keep_line=filters.keep_line)
+        filters.install(settings, host, guard, undo)
         propagator.install(guard, undo)
         servers.install(guard, undo)
         self._know_requests(undo)
         mirror.install(host, undo)
-        if self._redaction is not None:
-            self._redaction.on = True
-            undo.callback(setattr, self._redaction, "on", False)
         if encoder is not None:
             output.install(encoder, guard, undo)
 
@@ -82,6 +83,12 @@ class LogsFeature(Feature[LogsSettings]):
         generator = getattr(trace.get_tracer_provider(), "id_generator", None)
         with suppress(AttributeError):  # one that cannot be changed: lines before the span have no id
             undo.callback(draw_with(generator))
+
+    def last_words(self) -> None:
+        """Say what was dropped and folded since it was last said."""
+        from otel_perf.logs.filters import last_words
+
+        last_words()
 
     def flush(self) -> None:
         """The process may end at any moment: emit what would be emitted at its end."""

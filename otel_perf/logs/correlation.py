@@ -94,6 +94,7 @@ def install(
     """Stamp and export every record from now on. ``compose`` and ``keep_line`` are for structlog and loguru."""
     from otel_perf.logs import libraries
     from otel_perf.logs.export import exporter_for
+    from otel_perf.logs.filters import keep
 
     export = exporter_for(host)
     service_name = host.service_name
@@ -104,6 +105,8 @@ def install(
     def call_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
         if active:
             try:
+                if not keep(record):
+                    return
                 # One with ids was exported where it was made: it came through a queue or a socket.
                 if stamp(record, service_name) and export is not None:
                     export(record)
