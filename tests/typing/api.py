@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
+
 from pydantic import BaseModel
 
 import otel_perf as perf
