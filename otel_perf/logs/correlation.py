@@ -12,7 +12,6 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
-from opentelemetry.trace import format_span_id, format_trace_id
 
 from otel_perf.core.origin import origin_of
 
@@ -50,19 +49,27 @@ def context_of(record: logging.LogRecord) -> Context | None:
     return None
 
 
+_last: Final[list[tuple[Any, str, str, bool]]] = [(None, "0", "0", False)]
+
+
+def _as_texts(context: Any) -> tuple[str, str, bool]:
+    if not context.is_valid:
+        return "0", "0", False
+    # Four times as fast as formatting large numbers.
+    trace_id, span_id = context.trace_id.to_bytes(16, "big").hex(), context.span_id.to_bytes(8, "big").hex()
+    return trace_id, span_id, context.trace_flags.sampled
+
+
 def stamp(record: logging.LogRecord, service_name: str) -> bool:
     """Put the current span's ids on ``record``; ``False`` for one that came from elsewhere with its own. 0.8 µs."""
     fields = record.__dict__
     if TRACE_ID in fields:
         return False
     context = trace.get_current_span(context_of(record)).get_span_context()
-    if context.is_valid:
-        fields[TRACE_ID] = format_trace_id(context.trace_id)
-        fields[SPAN_ID] = format_span_id(context.span_id)
-        fields[SAMPLED] = context.trace_flags.sampled
-    else:
-        fields[TRACE_ID] = fields[SPAN_ID] = "0"
-        fields[SAMPLED] = False
+    ids = _last[0]
+    if ids[0] is not context:  # the lines of one span follow each other; a context never changes
+        ids = _last[0] = (context, *_as_texts(context))
+    _, fields[TRACE_ID], fields[SPAN_ID], fields[SAMPLED] = ids
     fields[SERVICE_NAME] = service_name
     return True
 
