@@ -146,7 +146,8 @@ def in_a_span() -> AbstractContextManager[object]:
 def ours(**variables: str) -> Subject:
     """Our JSON line with ids."""
     set_up(OTEL_PERF_LOGS_FORMAT="json", **variables)
-    return standard(None, "otel-perf", around=in_a_span, has='"trace_id":"')
+    name = "trace.id" if variables.get("OTEL_PERF_LOGS_FIELDS") == "ecs" else "trace_id"
+    return standard(None, "otel-perf", around=in_a_span, has=f'"{name}":"')
 
 
 def stamped() -> Subject:

@@ -59,6 +59,17 @@ def context_of(record: logging.LogRecord) -> Context | None:
     return context_for(record.exc_info[1] if isinstance(record.exc_info, tuple) else None)
 
 
+_last: Final[list[tuple[Any, str, str, bool]]] = [(None, "0", "0", False)]
+
+
+def _as_texts(ids: Any) -> tuple[str, str, bool]:
+    if ids is None or not ids.trace_id:
+        return "0", "0", False
+    # Four times as fast as formatting large numbers. Work that has no span yet may have a trace id.
+    span_id = ids.span_id.to_bytes(8, "big").hex() if ids.span_id else "0"
+    return ids.trace_id.to_bytes(16, "big").hex(), span_id, ids.trace_flags.sampled
+
+
 def stamp(record: logging.LogRecord, service_name: str) -> bool:
     """Put the ids of its work on ``record``; ``False`` for one that came from elsewhere with its own. 0.8 µs."""
     fields = record.__dict__
@@ -71,13 +82,11 @@ def stamp(record: logging.LogRecord, service_name: str) -> bool:
         context = context_of(record) or context
         span = context.get(SPAN_KEY)
         ids = None if span is None else span.get_span_context()
-    if ids is None or not ids.trace_id:
-        fields[TRACE_ID] = fields[SPAN_ID] = trace_id = "0"
-        fields[SAMPLED] = False
-    else:
-        fields[TRACE_ID] = trace_id = f"{ids.trace_id:032x}"
-        fields[SPAN_ID] = f"{ids.span_id:016x}" if ids.span_id else "0"
-        fields[SAMPLED] = ids.trace_flags.sampled
+    texts = _last[0]
+    if texts[0] is not ids:  # the lines of one span follow each other; a span context never changes
+        texts = _last[0] = (ids, *_as_texts(ids))
+    _, trace_id, fields[SPAN_ID], fields[SAMPLED] = texts
+    fields[TRACE_ID] = trace_id
     fields[SERVICE_NAME] = service_name
     fields[CORRELATION_ID] = explicit(context) or trace_id
     return True

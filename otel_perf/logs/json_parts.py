@@ -161,6 +161,14 @@ class Assembler:
             made += f',"{layout.correlation}":{self.name(correlation)}'
         return one_line(made)
 
+    def error(self, kind: str, message: str, trace: str) -> str:
+        """An exception of which nothing is too long."""
+        layout = self.layout
+        made = f',"{layout.error_type}":{self.name(kind)}'
+        if message:
+            made += f',"{layout.error_message}":{quoted(message)}'
+        return f'{made},"{layout.error_trace}":{quoted(trace)}'
+
     # --- the line ----------------------------------------------------------------------------------
 
     def _line(self, parts: Parts) -> str:

@@ -43,7 +43,7 @@ class Clock:
     __slots__ = ("_last",)
 
     def __init__(self) -> None:
-        self._last = (-1, "")
+        self._last: tuple[int | None, str] = (None, "")
 
     def text(self, seconds: float) -> str:
         """Such as ``2026-11-26T02:20:57.123456Z``. Raises ``ValueError`` or ``OverflowError`` for no time at all."""
@@ -96,7 +96,7 @@ def of_record(record: logging.LogRecord, service: str) -> Parts:
     """The parts of ``record``. Never raises."""
     fields = record.__dict__
     message, said = _message(record)
-    error, stack = _error_of(fields.get("exc_info"), fields.get("exc_text")), text_of(fields.get("stack_info") or "")
+    error, stack = error_of(fields.get("exc_info"), fields.get("exc_text")), text_of(fields.get("stack_info") or "")
     if HANDED in fields and any(handed := _texts(fields[HANDED])):
         message, error, stack = handed[0], handed[1:4], handed[4]
     name = fields.get("name")
@@ -141,7 +141,7 @@ def _of_structlog(attributes: dict[Any, Any]) -> tuple[str, str, str] | None:
     text, exc_info = attributes.pop("exception", None), attributes.pop("exc_info", None)
     if exc_info is True or exc_info == 1:
         exc_info = sys.exc_info()
-    found = _error_of(exc_info, text)
+    found = error_of(exc_info, text)
     return found if any(found) else None
 
 
@@ -149,7 +149,7 @@ def hand(record: logging.LogRecord, copy: Any) -> None:
     """Leave on ``copy`` what the text that a queue's handler made of ``record`` no longer tells apart."""
     if record.exc_info or record.stack_info:
         message, _ = _message(record)
-        error = _error_of(record.exc_info, record.exc_text)
+        error = error_of(record.exc_info, record.exc_text)
         copy.__dict__[HANDED] = (message, *error, text_of(record.stack_info or ""))
 
 
@@ -171,7 +171,7 @@ def of_line(  # noqa: PLR0913  an interface of keywords
         thread=threading.get_ident(), thread_name=threading.current_thread().name,
     )  # fmt: skip
     if error is not None:
-        parts.error = _error_of((type(error), error, getattr(error, "__traceback__", None)), None)
+        parts.error = error_of((type(error), error, getattr(error, "__traceback__", None)), None)
     return parts
 
 
@@ -204,7 +204,8 @@ def type_text(kind: object) -> str:
         return type_name(kind)
 
 
-def _error_of(exc_info: object, exc_text: object) -> tuple[str, str, str]:
+def error_of(exc_info: object, exc_text: object) -> tuple[str, str, str]:
+    """Type, message and stack trace; ``""`` for what there is not."""
     if isinstance(exc_info, BaseException):
         exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
     if not isinstance(exc_info, tuple) or len(exc_info) != 3 or exc_info[0] is None:

@@ -581,3 +581,23 @@ def test_an_event_of_structlog_on_its_way_to_its_own_formatter_is_fields():
     assert (found["exception.type"], found["exception.message"]) == ("ValueError", "no stock")
     found = line_of(record({**event, "exception": "Traceback …"}, _logger=None, _name="error"))
     assert found["exception.stacktrace"] == "Traceback …"
+
+
+def test_what_a_handlers_filter_adds_is_in_the_line_as_well():
+    """GIVEN fields that come after the ids THEN none is taken for one of these."""
+    made = record("x", a=1)
+    made.__dict__.update(tenant="t1", user=7)
+    assert line_of(made)["attributes"] == {"a": 1, "tenant": "t1", "user": 7}
+    made = record("x", a=1)
+    logging.Formatter("%(asctime)s %(message)s").format(made)  # leaves two fields behind
+    assert line_of(made)["attributes"] == {"a": 1}
+    made = record("x")
+    made.__dict__.update({"tenant": "token=hunter2", "password": "hunter2"})
+    assert line_of(made)["attributes"] == {"tenant": "token=[redacted]", "password": "[redacted]"}
+
+
+@pytest.mark.parametrize("created", [-1.0, -0.5, float("nan"), float("inf"), 1e300, 1e12, "x", None])
+def test_a_time_that_is_none_is_the_time_of_the_line(created):
+    made = record("x")
+    made.created = created
+    assert line_of(made)["timestamp"]

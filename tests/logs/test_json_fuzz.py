@@ -3,7 +3,7 @@
 import logging
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from otel_perf.logs.correlation import SAMPLED, SPAN_ID, TRACE_ID, stamp
@@ -53,6 +53,8 @@ records = st.fixed_dictionaries(
         SAMPLED: values, "message": values,
     },
 )  # fmt: skip
+# Where one fails hypothesis prints what it was made of, all of it.
+pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
 quietly = settings(deadline=None, max_examples=60, suppress_health_check=[*HealthCheck])
 
 
@@ -69,6 +71,7 @@ def made_of(fields, extras):
 @pytest.mark.parametrize("limit", [4096, 65_536])
 @pytest.mark.parametrize("fields", ["otel", "ecs"])
 @quietly
+@example(record={"msg": "x", "args": (), "created": -1.0}, extras={})
 @given(record=records, extras=st.dictionaries(keys, values, max_size=6))
 def test_any_record_gives_one_valid_line(fields, limit, redactor, record, extras):
     encoder = Encoder("shop", fields=fields, limit=limit, redactor=redactor)
