@@ -10,7 +10,8 @@ from tests.stored import logs
 from tools import environments
 
 pytestmark = pytest.mark.soak
-REQUESTS, RATE = 10_000, 20  # less than half of what two CPUs serve: near that, requests do wait for a CPU, and it is said
+# Less than half of what two CPUs serve: near that, requests do wait for a CPU, and it is said.
+REQUESTS, RATE = 10_000, 20
 
 
 def test_no_finding_in_ten_thousand_requests(tmp_path):
