@@ -158,7 +158,7 @@ def read(hint: Any, name: str, raw: str, default: object) -> tuple[Any, Problem 
         reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         if not reason.startswith("is "):
             reason = "cannot be used"
-        return default, Problem(name, raw, reason, allowed_values(hint), f"{default}")
+        return default, Problem(name, raw, reason, allowed_values(hint), f"{default}" or "none")
 
 
 def load(kind: type[S], feature: str, environ: Mapping[str, str]) -> tuple[S, list[Problem]]:

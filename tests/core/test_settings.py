@@ -58,6 +58,14 @@ def test_what_cannot_be_posted_to_is_no_url(value):
         settings.parse_url(value)
 
 
+def test_a_problem_says_that_nothing_is_used_instead():
+    used, problem = settings.read(settings.Url, "OTEL_PERF_MEMORY_WEBHOOK", "ftp://alerts", "")
+    assert used == ""
+    assert str(problem) == (
+        "OTEL_PERF_MEMORY_WEBHOOK='ftp://alerts' is not a URL; allowed: a URL like https://host/path; using none"
+    )
+
+
 def test_numbers_pass_through_the_parsers():
     assert settings.parse_duration(3) == 3.0
     assert settings.parse_size(3) == 3

@@ -10,8 +10,7 @@ from tests.stored import logs
 from tools import environments
 
 pytestmark = pytest.mark.soak
-# Less than half of what two CPUs serve: near that, requests do wait for a CPU, and it is said.
-REQUESTS, RATE = 10_000, 20
+REQUESTS, RATE = 10_000, 40
 
 
 def test_no_finding_in_ten_thousand_requests(tmp_path):
