@@ -8,6 +8,7 @@ off. Under :func:`strict` (the test-suite) the error is raised instead.
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 LIMIT: Final = 10  # errors before a feature is turned off
+FRAMES: Final = 100  # that code of ours may need; closer to the recursion limit than that it was the app's doing
 
 _log = logging.getLogger("otel_perf")
 _strict = False
@@ -59,7 +61,16 @@ class Guard:
         return True
 
     def handle(self, error: Exception) -> None:
-        """Count and log ``error``; re-raise it under :func:`strict`."""
+        """Count and log ``error``; re-raise it under :func:`strict`.
+
+        A ``RecursionError`` where the application had used up its frames is not ours; logging it would raise the next.
+        """
+        if isinstance(error, RecursionError):
+            frame, frames = sys._getframe(), 0  # counted here: there may be none left for a call
+            while frame.f_back is not None:
+                frame, frames = frame.f_back, frames + 1
+            if frames > sys.getrecursionlimit() - FRAMES:
+                return
         if _strict:
             raise error
         self.errors += 1

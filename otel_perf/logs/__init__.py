@@ -64,7 +64,7 @@ class LogsFeature(Feature[LogsSettings]):
         encoder = output.encoder_for(settings, host, self._redactor)
         compose = None if encoder is None else encoder.compose
         correlation.install(host, guard, undo, compose=compose, keep_line=filters.keep_line)
-        filters.install(settings, host, guard, undo)
+        filters.install(settings, host, guard, undo, str if self._redactor is None else self._redactor.text)
         propagator.install(guard, undo)
         servers.install(guard, undo)
         self._know_requests(undo)

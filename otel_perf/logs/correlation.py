@@ -62,6 +62,14 @@ def context_of(record: logging.LogRecord) -> Context | None:
 _last: Final[list[tuple[Any, str, str, bool]]] = [(None, "0", "0", False)]
 
 
+def texts_of(ids: Any) -> tuple[Any, str, str, bool]:
+    """A span context, its trace id and span id as text (``"0"`` for what there is not), and whether it is sampled."""
+    texts = _last[0]
+    if texts[0] is not ids:  # the lines of one span follow each other; a span context never changes
+        texts = _last[0] = (ids, *_as_texts(ids))
+    return texts
+
+
 def _as_texts(ids: Any) -> tuple[str, str, bool]:
     if ids is None or not ids.trace_id:
         return "0", "0", False
@@ -82,10 +90,7 @@ def stamp(record: logging.LogRecord, service_name: str) -> bool:
         context = context_of(record) or context
         span = context.get(SPAN_KEY)
         ids = None if span is None else span.get_span_context()
-    texts = _last[0]
-    if texts[0] is not ids:  # the lines of one span follow each other; a span context never changes
-        texts = _last[0] = (ids, *_as_texts(ids))
-    _, trace_id, fields[SPAN_ID], fields[SAMPLED] = texts
+    _, trace_id, fields[SPAN_ID], fields[SAMPLED] = texts_of(ids)
     fields[TRACE_ID] = trace_id
     fields[SERVICE_NAME] = service_name
     fields[CORRELATION_ID] = explicit(context) or trace_id

@@ -17,6 +17,8 @@ from opentelemetry.instrumentation.log_utils import std_to_otel
 from opentelemetry.semconv.attributes import code_attributes, exception_attributes
 
 from otel_perf.logs.correlation import CORRELATION_ID, SPAN_ID, STAMPS, TRACE_ID, context_for, context_of
+from otel_perf.logs.line_parts import type_text
+from otel_perf.logs.plain_values import DEEPER, text_of, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,15 +174,19 @@ def _add_exception(attributes: dict[str, Any], exc_info: Any) -> BaseException |
     if not isinstance(exc_info, tuple) or exc_info[0] is None:
         return None
     kind, error, _trace = exc_info
-    attributes[exception_attributes.EXCEPTION_TYPE] = kind.__name__
-    attributes[exception_attributes.EXCEPTION_MESSAGE] = _text(error)
+    attributes[exception_attributes.EXCEPTION_TYPE] = type_text(kind)
+    attributes[exception_attributes.EXCEPTION_MESSAGE] = encodable(text_of(error))
     trace = "".join(traceback.format_exception(*exc_info))
     attributes[exception_attributes.EXCEPTION_STACKTRACE] = encodable(trace)
     return error  # type: ignore[no-any-return]
 
 
 def plain(value: object, depth: int = _DEPTH) -> Any:  # noqa: PLR0911  one return a kind
-    """``value`` as something that OTLP can carry; what it cannot becomes its ``repr``. Never raises."""
+    """``value`` as something that OTLP can carry; what it cannot becomes its ``repr``. Never raises.
+
+    A container deeper than ``depth`` becomes a mark: the ``repr`` of one that holds another twice, and so on for some
+    forty levels, would take hours.
+    """
     if isinstance(value, str):
         return encodable(value)
     if value is None or isinstance(value, bool | float | bytes):
@@ -188,27 +194,20 @@ def plain(value: object, depth: int = _DEPTH) -> Any:  # noqa: PLR0911  one retu
     if isinstance(value, int):
         return value if -(2**63) <= value < 2**63 else str(value)
     try:
-        if depth and isinstance(value, dict):
-            return {encodable(str(key)): plain(item, depth - 1) for key, item in value.items()}
-        if depth and isinstance(value, list | tuple):
-            return [plain(item, depth - 1) for item in value]
-        return encodable(repr(value))
+        if isinstance(value, dict):
+            return {encodable(str(key)): plain(item, depth - 1) for key, item in value.items()} if depth else DEEPER
+        if isinstance(value, list | tuple | set | frozenset):
+            return [plain(item, depth - 1) for item in value] if depth else DEEPER
     except Exception:
-        return f"<{type(value).__name__} whose repr() fails>"
+        return f"<{type_name(value)} that cannot be read>"
+    return encodable(text_of(value, repr))
 
 
 def _body(record: logging.LogRecord) -> str:
     try:
         return encodable(record.getMessage())
     except Exception:  # wrong arguments for the template: logging itself prints an error and goes on
-        return encodable(f"{record.msg} {record.args}")
-
-
-def _text(error: BaseException | None) -> str:
-    try:
-        return encodable(str(error))
-    except Exception:
-        return f"<{type(error).__name__} whose str() fails>"
+        return encodable(f"{text_of(record.msg)} {text_of(record.args)}")
 
 
 def encodable(text: str) -> str:

@@ -351,10 +351,12 @@ def _can_log(logger: logging.Logger | None) -> bool:
     return True
 
 
-def install(settings: LogsSettings, host: Host, guard: Guard, undo: ExitStack) -> None:
-    """Count every line, and keep to the rules, also to those that flags bring later."""
+def install(
+    settings: LogsSettings, host: Host, guard: Guard, undo: ExitStack, redact: Callable[[str], str] = str
+) -> None:
+    """Count every line, and keep to the rules, also to those that flags bring later. ``redact``: of the examples."""
     global _active
-    filters = Filters(Patterns(), guard, SYSTEM_CLOCK.monotonic)
+    filters = Filters(Patterns(redact), guard, SYSTEM_CLOCK.monotonic)
 
     def deactivate() -> None:
         global _active

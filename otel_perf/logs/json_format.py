@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from otel_perf.logs.correlation import SAMPLED, SERVICE_NAME, SPAN_ID, STAMPS, TRACE_ID
+from otel_perf.logs.correlation import CORRELATION_ID, SAMPLED, SERVICE_NAME, SPAN_ID, STAMPS, TRACE_ID
 from otel_perf.logs.json_parts import HOISTED, Assembler, one_line
-from otel_perf.logs.line_parts import CORRELATION_ID, FIRST, HANDED, NOISE, OWN, error_of, of_line, of_record
+from otel_perf.logs.line_parts import FIRST, HANDED, NOISE, OWN, error_of, of_line, of_record
 from otel_perf.logs.plain_values import LARGEST
 from otel_perf.logs.secret_texts import MARK
 
@@ -34,7 +34,6 @@ _ODD_NAMES: Final = frozenset(FIRST) | HOISTED | {HANDED, NOISE}  # where others
 _FIRST: Final = len(FIRST)
 _WITHOUT_EXTRAS: Final = len(vars(logging.LogRecord("", 0, "", 0, "", (), None))) + len(STAMPS)
 _STAMPS: Final = len(STAMPS)
-_LAST_STAMP: Final = CORRELATION_ID if CORRELATION_ID in STAMPS else SERVICE_NAME
 _NONE: Final = ("", "")
 _NEITHER: Final = (None, "")
 _SIMPLE: Final = frozenset({float, bool, type(None)})
@@ -142,7 +141,7 @@ class Encoder:
         more, texts = "", message
         size = len(fields)
         if size > _WITHOUT_EXTRAS:  # LogRecord makes its own fields first; the last ones usually are the ids
-            end = size - _STAMPS if next(reversed(fields)) == _LAST_STAMP else size
+            end = size - _STAMPS if next(reversed(fields)) == CORRELATION_ID else size
             extras, said = self._scalars(islice(fields.items(), _FIRST, end), own=True)
             if extras is None:
                 return None

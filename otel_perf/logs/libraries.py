@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from otel_perf.core.ids import SPAN_KEY, explicit, now
-from otel_perf.logs.correlation import context_for
+from otel_perf.logs.correlation import context_for, texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,14 +65,9 @@ class Ids:
     def __init__(self, error: object = None) -> None:
         context = context_for(error) or now()
         span: Any = context.get(SPAN_KEY)
-        ids = None if span is None else span.get_span_context()
-        if ids is None or not ids.trace_id:
-            self.trace_id = self.span_id = ""
-            self.sampled = False
-        else:
-            self.trace_id = f"{ids.trace_id:032x}"
-            self.span_id = f"{ids.span_id:016x}" if ids.span_id else ""
-            self.sampled = ids.trace_flags.sampled
+        _, trace_id, span_id, self.sampled = texts_of(None if span is None else span.get_span_context())
+        self.trace_id = "" if trace_id == "0" else trace_id
+        self.span_id = "" if span_id == "0" else span_id
         self.correlation = explicit(context)
 
     @property

@@ -14,7 +14,7 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.log_utils import std_to_otel
 from opentelemetry.trace import format_span_id, format_trace_id
 
-from otel_perf.logs.correlation import SAMPLED, SERVICE_NAME, SPAN_ID, STAMPS, TRACE_ID
+from otel_perf.logs.correlation import CORRELATION_ID, SAMPLED, SERVICE_NAME, SPAN_ID, STAMPS, TRACE_ID
 from otel_perf.logs.plain_values import text_of, type_name
 from otel_perf.logs.secret_keys import words_of
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Mapping
 
-CORRELATION_ID: Final = "otelCorrelationID"
 NOISE: Final = "color_message"
 HANDED: Final = "otelHanded"  # what a queue's handler leaves out of the copy of a record: message, exception, stack
 # Fields of every record, in the order in which LogRecord makes them, and what formatters leave behind.
@@ -31,7 +30,7 @@ FIRST: Final = (
     "stack_info", "lineno", "funcName", "created", "msecs", "relativeCreated", "thread", "threadName", "processName",
     "process",
 )  # fmt: skip
-OWN: Final = frozenset(FIRST) | {"message", "asctime", "taskName", CORRELATION_ID, HANDED} | STAMPS
+OWN: Final = frozenset(FIRST) | {"message", "asctime", "taskName", HANDED} | STAMPS
 LEVELS: Final = {"WARNING": "WARN", "CRITICAL": "FATAL"}  # as they are exported
 _THREE: Final = [f"{number:03d}" for number in range(1000)]  # four times as fast as formatting six digits
 _EVENT: Final = ("event", "message", "msg")  # keys of a message that is a dict

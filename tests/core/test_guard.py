@@ -44,6 +44,34 @@ def test_under_test_the_error_is_raised():
         raise RuntimeError("boom")
 
 
+def test_an_app_at_the_end_of_its_stack_is_no_error_of_ours():
+    mine = Guard("logs")
+
+    def recurse():
+        with mine:
+            len_of([])
+        recurse()
+
+    def len_of(things):
+        return len(things)
+
+    with pytest.raises(RecursionError):
+        recurse()
+    assert mine.errors == 0
+
+
+@pytest.mark.usefixtures("absorbing")
+def test_a_recursion_of_ours_is_an_error_of_ours():
+    mine = Guard("logs")
+
+    def recurse():
+        recurse()
+
+    with mine:
+        recurse()
+    assert mine.errors == 1
+
+
 def test_no_error_is_no_count():
     mine = Guard("gauges")
     with mine:
