@@ -64,7 +64,9 @@ def _at_once(session: SqlSession, limit: int) -> list[dict[str, Any]]:
     rows = session.execute(orders.order_by(Order.id.desc()).limit(limit)).all()
     items: dict[int, list[dict[str, Any]]] = {number: [] for number, *_ in rows}
     bought = select(OrderItem.order_id, Product.name, OrderItem.quantity).join(OrderItem.product)
-    for number, product, quantity in session.execute(bought.where(OrderItem.order_id.in_(items)).order_by(OrderItem.id)):
+    for number, product, quantity in session.execute(
+        bought.where(OrderItem.order_id.in_(items)).order_by(OrderItem.id)
+    ):
         items[number].append({"product": product, "quantity": quantity})
     return [
         {"id": number, "customer": customer, "status": status, "total": total, "items": items[number]}
