@@ -69,9 +69,11 @@ def run(given: argparse.Namespace, home: Path, environ: Mapping[str, str]) -> No
             )  # fmt: skip
         say(f"shop at {url} (pid {shop.pid}), slow by: {given.slow or 'nothing'}; log in {log}")
         wait_until_ready(url, shop)
-        say(f"load: {given.rate:g} requests/s for {given.seconds:g} s")
+        one_by_one = f"{given.requests:,} requests, one after the other"
+        say(f"load: {one_by_one if given.requests else f'{given.rate:g} requests/s for {given.seconds:g} s'}")
         load = [sys.executable, "-m", "examples.shop.load", f"--url={url}", f"--rate={given.rate}"]
         load += [f"--seconds={given.seconds}", f"--seed={given.seed}", f"--errors={given.errors}"]
+        load.append(f"--requests={given.requests}")
         if subprocess.run(load, check=False, cwd=ROOT, env=environ).returncode:
             raise DemoError("not every request was answered")
         shop.send_signal(signal.SIGTERM)
@@ -103,6 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--slow", default=SLOW, help=f"SHOP_SLOW of the shop (default {SLOW})")
     parser.add_argument("--rate", type=float, default=40.0, help="requests a second (default 40)")
     parser.add_argument("--seconds", type=float, default=15.0, help="how long (default 15)")
+    parser.add_argument("--requests", type=int, default=0, help="so many, one after the other, and no --rate")
     parser.add_argument("--errors", type=float, default=0.01, help="share of requests that meet a bug (default 0.01)")
     parser.add_argument("--seed", type=int, default=7, help="of the load (default 7)")
     given = parser.parse_args(arguments)

@@ -1,5 +1,8 @@
 """Customers: requests that arrive at random times (Poisson), whether or not the earlier ones were answered.
 
+With ``--requests`` there is one customer only, whose next request follows the last one's answer: no request waits for
+another, and whatever is slow then is slow by itself.
+
     python -m examples.shop.load --url http://127.0.0.1:8000 --rate 40 --seconds 15 --seed 7
 
 A request's latency counts from the moment at which it should have been sent, so that a stalled server cannot
@@ -24,6 +27,7 @@ import httpx
 
 MOST_SECONDS: Final = 3_600
 MOST_RATE: Final = 2_000
+MOST_REQUESTS: Final = 1_000_000
 MOST_WAITING: Final = 2_000  # requests without an answer; more are not sent, and counted
 TIMEOUT: Final = 30.0
 
@@ -88,8 +92,10 @@ def draw(chance: random.Random, errors: float) -> tuple[str, str, dict[str, Any]
     }[action]
 
 
-async def run(url: str, rate: float, seconds: float, seed: int, *, errors: float = 0.0, mark: bool = False) -> Result:
-    """Send ``rate`` requests a second on average for ``seconds``; waits for the answers.
+async def run(
+    url: str, rate: float, seconds: float, seed: int, *, errors: float = 0.0, mark: bool = False, requests: int = 0
+) -> Result:
+    """Send ``rate`` requests a second on average for ``seconds``, or so many one by one; waits for the answers.
 
     Each has an ``X-Request-ID`` of its own; ``mark`` puts it into the query as well, where access logs show it.
     """
@@ -114,6 +120,11 @@ async def run(url: str, rate: float, seconds: float, seed: int, *, errors: float
         result.latencies.append(loop.time() - due)
 
     async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits, trust_env=False) as client:
+        for number in range(requests):
+            result.sent += 1
+            await send(client, number, loop.time())
+        if requests:
+            return result
         start = loop.time()
         due, number = chance.expovariate(rate), 0
         while due < seconds:
@@ -139,6 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=7, help="the same seed draws the same requests (default 7)")
     parser.add_argument("--errors", type=float, default=0.0, help="share of requests that meet a bug (default 0)")
     parser.add_argument("--mark", action="store_true", help="put the request's id into the query as well")
+    parser.add_argument("--requests", type=int, default=0, help="so many, one after the other, and no --rate")
     given = parser.parse_args(arguments)
     if not is_loopback(given.url):
         parser.error(f"--url {given.url}: only this machine's loopback addresses are allowed")
@@ -146,7 +158,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--rate {given.rate:g}: it must be above 0 and at most {MOST_RATE}")
     if not 0 < given.seconds <= MOST_SECONDS:
         parser.error(f"--seconds {given.seconds:g}: it must be above 0 and at most {MOST_SECONDS}")
-    result = asyncio.run(run(given.url, given.rate, given.seconds, given.seed, errors=given.errors, mark=given.mark))
+    if not 0 <= given.requests <= MOST_REQUESTS:
+        parser.error(f"--requests {given.requests}: it must be from 0 (as --rate says) to {MOST_REQUESTS}")
+    options = {"errors": given.errors, "mark": given.mark, "requests": given.requests}
+    result = asyncio.run(run(given.url, given.rate, given.seconds, given.seed, **options))
     print(result.as_json())
     return 0 if result.sent and not result.failed and not result.not_sent else 1
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, Field
 from sqlalchemy import func, select
-from sqlalchemy.orm import selectinload
 
 from examples.shop.catalogue import find
 from examples.shop.faults import SLOW
 from examples.shop.logs import logger
-from examples.shop.models import Customer, Order, OrderItem, Session
+from examples.shop.models import Customer, Order, OrderItem, Product, Session
 from examples.shop.payment import CARRIERS
 from examples.shop.worker import provider_lock
 
 if TYPE_CHECKING:
     import httpx
+    from sqlalchemy.orm import Session as SqlSession
 
 routes = APIRouter()
 _log = logger("shop.orders")
@@ -48,13 +48,30 @@ class NewOrder(BaseModel):
 @routes.get("/orders")
 def newest(limit: Annotated[int, Field(ge=1, le=500)] = PAGE) -> list[dict[str, Any]]:
     """The newest orders."""
-    query = select(Order).order_by(Order.id.desc()).limit(limit)
-    if not SLOW.n_plus_one:
-        query = query.options(selectinload(Order.customer), selectinload(Order.items).selectinload(OrderItem.product))
     with Session() as session:
-        found = [_plain(order) for order in session.scalars(query)]
+        if SLOW.n_plus_one:
+            query = select(Order).order_by(Order.id.desc()).limit(limit)
+            found = [_plain(order) for order in session.scalars(query)]
+        else:
+            found = _at_once(session, limit)
     _log.info("%d orders listed", len(found))
     return found
+
+
+def _at_once(session: SqlSession, limit: int) -> list[dict[str, Any]]:
+    """Two queries for rows: as objects that know each other they would take ten times as long."""
+    orders = select(Order.id, Customer.name, Order.status, Order.total).join(Order.customer)
+    rows = session.execute(orders.order_by(Order.id.desc()).limit(limit)).all()
+    items: dict[int, list[dict[str, Any]]] = {number: [] for number, *_ in rows}
+    bought = select(OrderItem.order_id, Product.name, OrderItem.quantity).join(OrderItem.product)
+    for number, product, quantity in session.execute(
+        bought.where(OrderItem.order_id.in_(items)).order_by(OrderItem.id)
+    ):
+        items[number].append({"product": product, "quantity": quantity})
+    return [
+        {"id": number, "customer": customer, "status": status, "total": total, "items": items[number]}
+        for number, customer, status, total in rows
+    ]
 
 
 @routes.get("/orders/{number}")

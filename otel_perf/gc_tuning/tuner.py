@@ -3,8 +3,8 @@
 A full collection looks at every object there is; most of a service's live as long as it does. ``gc.freeze`` puts those
 that survived one out of its sight, in microseconds, right after it. What is frozen and becomes garbage still goes by
 its reference count, but not if it is in a cycle. So a collection is the whole one again when the app asks for it by
-``gc.collect()``, when what was frozen since the last whole one has taken half as long to collect as that did, and in
-an hourly sweep when there is no active work. An app that freezes by itself is left alone.
+``gc.collect()``, when half as many again are frozen, and in an hourly sweep when there is no active work. An app that
+freezes by itself is left alone.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from otel_perf.core.guard import Guard
 
 OLDEST: Final = 2
-GROWTH: Final = 0.5  # of a whole collection's time may have gone into what was frozen since
+GROWTH: Final = 0.5  # of what was frozen after a whole collection may be frozen beside it
 SHARED: Final = 2.0  # the same in a child that shares what its parent left
+COUNT: Final = 0.5  # of a whole collection's time goes into others, before it is counted what is frozen
 TELL: Final = 3600.0  # seconds in which a freeze is told once
 SHORT: Final = 0.2  # of the pause that is too long: one of so much is, once there has been a long one
 EVERY: Final = 3600.0  # seconds between sweeps of what is frozen
@@ -83,7 +84,9 @@ class Tuner:
         self._clock = clock
         self._left_alone = False  # the app freezes by itself
         self._inherited = False  # from a parent, with which the memory is shared
-        self._whole = self._added = 0.0  # seconds of the last whole collection, and of those frozen since
+        self._whole = self._added = 0.0  # seconds of the last whole collection, and of those since it was counted
+        self._count = 0  # objects that were frozen when it was counted first
+        self._asking: set[int] = set()  # threads that are in the app's gc.collect()
         self._quiet = 0.0  # until then no freeze is told
         self._last: float | None = None  # seconds that the last full collection took
         self._freezing = False
@@ -98,11 +101,12 @@ class Tuner:
     # --- collections ---------------------------------------------------------------------------------
 
     def install(self, undo: ExitStack) -> None:
-        """Notice when the app freezes; leave the collector as it was found at the undo."""
+        """Notice when the app freezes and collects; leave the collector as it was found at the undo."""
         undo.callback(self.restore)
         original: Any = getattr(gc, "freeze", None)
         if original is None:
             return
+        original_collect = gc.collect
 
         def freeze() -> None:
             """As :func:`gc.freeze`; what is frozen is the app's from now on."""
@@ -110,11 +114,24 @@ class Tuner:
                 self._left_alone, self.frozen = True, False
             original()
 
-        gc.freeze = freeze
+        def collect(generation: int = OLDEST) -> int:
+            """As :func:`gc.collect`, also of what we have frozen."""
+            thread = get_ident()
+            if thread in self._asking:  # a finalizer of the collection that runs
+                return original_collect(generation)
+            self._asking.add(thread)
+            try:
+                return original_collect(generation)
+            finally:
+                self._asking.discard(thread)
+
+        gc.freeze, gc.collect = freeze, collect
 
         def put_back() -> None:
             if gc.freeze is freeze:
                 gc.freeze = original
+            if gc.collect is collect:
+                gc.collect = original_collect
 
         undo.callback(put_back)
 
@@ -126,10 +143,18 @@ class Tuner:
         if thread in self._probing:
             return
         # A whole collection writes to all that a child shares with its parent: not if only we want it, and rarely.
-        wanted = asked() and not (self._inherited and thread in collector.collecting)
-        if wanted or self._added > (SHARED if self._inherited else GROWTH) * self._whole:
+        wanted = (thread in self._asking or asked()) and not (self._inherited and thread in collector.collecting)
+        if wanted or (self._added > COUNT * self._whole and self._has_grown()):
             gc.unfreeze()
             self.frozen = self._inherited = False
+
+    def _has_grown(self) -> bool:
+        """Whether much more is frozen than at first. Walks over it: a twentieth of what a whole collection takes."""
+        self._added = 0.0
+        count = gc.get_freeze_count()
+        if not self._count:
+            self._count = count
+        return count > (1 + (SHARED if self._inherited else GROWTH)) * self._count
 
     def ended(self, generation: int, seconds: float) -> None:
         """It took so long (s). Never raises."""
@@ -146,6 +171,8 @@ class Tuner:
 
     def _full(self, seconds: float) -> None:
         self._last = seconds
+        if self.frozen:
+            self._added += seconds
         # Who turns the collector off and asks for collections knows what they take.
         if (
             not gc.isenabled()
@@ -157,6 +184,8 @@ class Tuner:
             self.tunes = True
             self._begin_window()
         collector.look()
+        if not self.frozen:  # it was a whole one
+            self._whole, self._added, self._count = seconds, 0.0, 0
         self._freeze()
         now = self._clock()
         if now >= self._quiet:
@@ -229,13 +258,13 @@ class Tuner:
 
     def after_fork_in_child(self) -> None:
         """Freeze what the parent left: a collection would write to all of it, and the kernel copy each page."""
-        self._probing = set()
+        self._probing, self._asking = set(), set()
         self._begin_window()
         if not gc.isenabled() or self._left_alone:
             return
         self._freeze()
         self._inherited = True
-        self._whole, self._added = max(self._last or 0.0, self._limit), 0.0
+        self._whole, self._added, self._count = max(self._last or 0.0, self._limit), 0.0, 0
         before = self._last
 
         def say() -> None:
@@ -260,7 +289,8 @@ class Tuner:
 
 
 def asked() -> bool:
-    """Whether the full collection that begins was asked for: one that comes by itself has reached the thresholds."""
-    counts, thresholds = gc.get_count(), gc.get_threshold()
-    by_itself = counts[0] > thresholds[0] > 0 and counts[OLDEST] > thresholds[OLDEST]
-    return not (by_itself and gc.isenabled())
+    """Whether the full collection that begins was asked for: one that comes by itself has reached the threshold.
+
+    Not the threshold of the youngest: other threads may have freed some since.
+    """
+    return not (gc.isenabled() and gc.get_count()[OLDEST] > gc.get_threshold()[OLDEST])

@@ -116,11 +116,15 @@ class StoreFeature(Feature[StoreSettings]):
             return made
 
         if host.exports("traces"):
-            spans = exporter.StoreSpanProcessor(writer, lane("traces", "BSP", exporter.encode_spans))
+            spans = exporter.StoreSpanProcessor(
+                writer, lane("traces", "BSP", partial(exporter.encode_spans, rest=writer.rest))
+            )
             parts.span_sinks.append(spans)
             self._parts.append(spans)
         if host.exports("logs"):
-            logs = exporter.StoreLogProcessor(writer, lane("logs", "BLRP", exporter.encode_logs))
+            logs = exporter.StoreLogProcessor(
+                writer, lane("logs", "BLRP", partial(exporter.encode_logs, rest=writer.rest))
+            )
             parts.log_processors.append(logs)
             self._parts.append(logs)
         if host.exports("metrics"):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 0.25  # seconds without progress after which a producer no longer waits for room
 COMMIT_BYTES: Final = 256 * 1024  # encoded bytes that are committed at once under load
+LONGEST_REST: Final = 0.005  # seconds
 LONGEST_DELAY: Final = 3600.0  # seconds; more overflows the wait of a lock
 
 _log = logging.getLogger("otel_perf")
@@ -89,6 +90,7 @@ class Writer:
         self._signalled = False
         self._pressed = False
         self._in_round = False  # items may be out of their lane and not yet held
+        self._awaited = False  # somebody waits for the round
         self._thread: int | None = None  # its identity, while it lives
         self._start_lock = allocate_lock()
         self._lock = allocate_lock()  # held for every use of SQLite and of the encoder
@@ -218,6 +220,7 @@ class Writer:
         and inode, the child inherits that table, and believes in locks that the kernel gave to the parent alone.
         When the parent then ends, it takes the WAL away under the child: 20 of 20 spans lost, or a corrupt file.
         """
+        self._forking[get_ident()] = False  # no more rests
         locked = self._forking[get_ident()] = self._lock.acquire(timeout=1.0)
         if locked:
             self._committer.disconnect()
@@ -284,6 +287,7 @@ class Writer:
 
     def _take_all(self, *, force: bool) -> None:
         self._in_round = True
+        self._awaited = force
         before = self._committer.stored
         try:
             self._take_rounds(force=force)
@@ -309,6 +313,14 @@ class Writer:
                     self._committer.commit(force=force)
             todo = rest
         self._committer.commit(force=force)
+
+    def rest(self, spent: float) -> None:
+        """The thread has encoded for ``spent`` seconds: leave the interpreter to the app's threads for as long.
+
+        Not while somebody waits: a flush, a fork, or producers that make more than this keeps up with.
+        """
+        if not (self._pressed or self._awaited or self._tickets or self._forking):
+            time.sleep(min(spent, LONGEST_REST))
 
     def _take(self, lane: Lane, count: int) -> list[Any]:
         items = []

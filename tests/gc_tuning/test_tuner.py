@@ -122,6 +122,50 @@ def test_one_that_comes_by_itself_thaws_nothing(make, told):
     assert len(kept) == 200_000
 
 
+def test_what_is_freed_as_a_collection_begins_thaws_nothing(make, told, monkeypatch):
+    """By another thread (the store's, for one) or a callback: it takes the count of the youngest below its threshold."""
+    make(0.0)
+    gc.collect()
+    told.wait(1)
+    thawed, stash, freed = [], [], []
+    original = gc.unfreeze
+    monkeypatch.setattr(gc, "unfreeze", lambda: (thawed.append(1), original()))
+
+    def free(phase, info):
+        if phase == "start" and info["generation"] == 2 and stash:
+            stash.pop()
+            freed.append(gc.get_count()[0] <= gc.get_threshold()[0])
+
+    gc.callbacks.insert(0, free)
+    try:
+        while len(freed) < 5:
+            stash.append([[] for _ in range(3_000)])
+            del stash[:-3]
+    finally:
+        gc.callbacks.remove(free)
+    assert any(freed)
+    assert thawed == []
+
+
+def test_what_was_frozen_is_looked_at_again_once_there_is_half_as_much_more(make, told):
+    tuner = make(0.0)
+    gc.collect()
+    told.wait(1)
+    cycle = Cycle()
+    reference = weakref.ref(cycle)
+    gc.set_threshold(*MAKES[0])
+    before = gc.get_stats()[2]["collections"]
+    more = []
+    while gc.get_stats()[2]["collections"] < before + 2:  # it is frozen then
+        more.append([[]])
+    assert tuner.frozen
+    del cycle
+    deadline = time.monotonic() + 60
+    while reference() is not None and time.monotonic() < deadline:
+        more.append([[]])
+    assert reference() is None
+
+
 MAKES = [gc.get_threshold()]
 
 

@@ -10,15 +10,17 @@ from tests.stored import logs
 from tools import environments
 
 pytestmark = pytest.mark.soak
-REQUESTS, RATE = 10_000, 40
+REQUESTS = 10_000
+LONGEST = 1_800  # seconds
 
 
 def test_no_finding_in_ten_thousand_requests(tmp_path):
+    """One after the other: requests that wait for each other, for a CPU or the interpreter, are findings and true."""
     home = tmp_path / ".otel-perf"
     folder = environments.ensure("shop")
-    load = ["--seconds", str(REQUESTS / RATE), "--rate", str(RATE), "--errors", "0", "--slow", ""]
+    load = ["--requests", str(REQUESTS), "--errors", "0", "--slow", ""]
     subprocess.run(
         [folder / "bin" / "python", "-m", "examples.shop.demo", "--home", home, *load],
-        cwd=ROOT, env=environment(folder, home), check=True, timeout=REQUESTS / RATE + 120,
+        cwd=ROOT, env=environment(folder, home), check=True, timeout=LONGEST,
     )  # fmt: skip
     assert [entry.body for entry in logs(home) if entry.event_name == "perf.bottleneck"] == []

@@ -5,6 +5,7 @@ import queue
 import sqlite3
 import threading
 import time
+import types
 
 import pytest
 
@@ -387,3 +388,32 @@ def test_a_full_store_is_one_line_if_what_it_drops_waited_to_be_sent(destination
     assert lane.dropped > 0
     assert len(problems) == bool(destination)
     assert all("raise OTEL_PERF_STORE_LIMIT (now 0.2MB)" in line for line in problems)
+
+
+def test_an_encoder_rests_unless_somebody_waits(make, monkeypatch):
+    """GIVEN an encoder that rests WHEN a round comes by itself THEN it sleeps, but not in a flush or before a fork."""
+    slept, kinds = [], []
+    clock = types.SimpleNamespace(sleep=slept.append, monotonic=time.monotonic, time_ns=time.time_ns)
+    monkeypatch.setattr(module, "time", clock)
+
+    def encode_and_rest(items):
+        before = len(slept)
+        writer.rest(0.001)
+        writer.rest(60)
+        kinds.append(slept[before:])
+        return encode(items)
+
+    writer, lane = make(encode=encode_and_rest)
+    writer.offer(lane, 1)
+    wait_for(lambda: writer.stored == 1)
+    assert kinds == [[0.001, module.LONGEST_REST]]
+    writer.before_fork()
+    writer.rest(1)
+    writer.after_fork_in_parent()
+    assert len(slept) == 2
+    writer.rest(0.002)
+    assert slept[2:] == [0.002]
+    writer, lane = make(delay=3600, encode=encode_and_rest)
+    writer.offer(lane, 2)
+    assert writer.flush(10)
+    assert kinds[1:] == [[]]
