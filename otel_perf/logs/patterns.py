@@ -10,6 +10,7 @@ import os
 import sys
 from _thread import RLock  # of the operating system's threads, also where gevent has patched them
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.census import Metric
@@ -172,7 +173,8 @@ class Patterns:
             found.first = now
             self._texts[path, line] += 1
         # Not under the lock: the app's own str() may wait for one that a thread holds which logs.
-        found.example = self._redact(_message(record, message)[:LONG])[:EXAMPLE]
+        with suppress(Exception):  # one that cannot be looked through for secrets is not shown
+            found.example = self._redact(_message(record, message)[:LONG])[:EXAMPLE]
         return found
 
     def _shared(self, logger: str, level: int, now: float) -> Pattern:
