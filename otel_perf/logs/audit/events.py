@@ -148,16 +148,26 @@ def _encoded(content: dict[str, Any]) -> bytes:
 
 
 def _ids() -> dict[str, str]:
-    """The ids of where we are. What was never imported has none to give, and is not imported for it."""
-    found = {}
+    """The ids of where we are, the same as a log line's. What was never imported has none to give, and is not for it.
+
+    Imported here: a record is stored as well where OpenTelemetry cannot be imported.
+    """
+    found: dict[str, str] = {}
+    if "opentelemetry.trace" not in sys.modules:
+        return found
     try:
-        trace = sys.modules.get("opentelemetry.trace")
-        if trace is not None:
-            span = trace.get_current_span().get_span_context()
-            if span.is_valid:
-                found = {"trace": f"{span.trace_id:032x}", "span": f"{span.span_id:016x}"}
-        correlation = sys.modules.get("otel_perf.core.correlation")
-        if correlation is not None and (identifier := correlation.current()):
+        from otel_perf.core.correlation import current
+        from otel_perf.core.ids import SPAN_KEY
+        from otel_perf.core.served import carried
+
+        context = carried()
+        span: Any = context.get(SPAN_KEY)
+        ids = None if span is None else span.get_span_context()
+        if ids is not None and ids.trace_id:
+            found["trace"] = f"{ids.trace_id:032x}"
+            if ids.span_id:  # work that has no span yet may have a trace id
+                found["span"] = f"{ids.span_id:016x}"
+        if identifier := current(context):
             found["correlation"] = identifier
     except Exception:
         _log.debug("otel-perf: an audit record goes without ids", exc_info=True)

@@ -17,6 +17,7 @@ import pytest
 from opentelemetry import trace
 
 import otel_perf as perf
+from otel_perf.core import served
 from otel_perf.core.errors import AuditError, SettingError
 from otel_perf.logs.audit import chain, events, writer
 from otel_perf.logs.audit.database import AUDIT_FILE
@@ -109,6 +110,23 @@ def test_the_current_span_is_named(home, perf_capture):
         f"{span.get_span_context().trace_id:032x}",
         f"{span.get_span_context().span_id:016x}",
     )
+
+
+def test_a_record_has_the_ids_that_a_line_has_where_no_span_is_current(home, perf_capture):
+    """In a server, outside of the request's span: its access log, its handlers of errors, what it closes."""
+    with trace.get_tracer("t").start_as_current_span("work") as span:
+        ids = span.get_span_context()
+    tokens = served.begin_request()
+    served.request.get().span, served.request.get().correlation = ids, "order-7"
+    try:
+        seq = record()
+    finally:
+        served.end_request(tokens)
+    found = trails.bodies(home)[seq]
+    assert (found["trace"], found["span"]) == (f"{ids.trace_id:032x}", f"{ids.span_id:016x}")
+    assert found["correlation"] == "order-7"
+    with perf.correlation("job-8"):
+        assert trails.bodies(home)[record()]["correlation"] == "job-8"
 
 
 def test_threads_share_a_commit(home):
