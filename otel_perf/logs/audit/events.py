@@ -91,10 +91,11 @@ def current_writer() -> Writer:
     global _writer
     found = _writer
     if found is None:
+        chosen = settings(os.environ)  # before the lock: it runs the app's log handlers, which may make records
         with _lock:
             found = _writer
             if found is None:
-                found = _writer = Writer(Home(os.environ), settings(os.environ))
+                found = _writer = Writer(Home(os.environ), chosen)
                 atexit.register(found.close)
     return found
 

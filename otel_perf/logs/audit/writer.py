@@ -90,6 +90,7 @@ class Writer:
         self._lock = allocate_lock()  # held for every use of SQLite
         self._holder: int | None = None  # the thread that has it
         self._start_lock = allocate_lock()
+        self._voice = allocate_lock()  # held by whoever says the lines
         self._thread: int | None = None
         self._alone = False  # there is no thread, and will be none: callers commit by themselves
         self._opened = False
@@ -203,7 +204,7 @@ class Writer:
                 entry.finish()
             except Exception:
                 _log.debug("otel-perf: nobody waits for an audit record any more", exc_info=True)
-        self._speak()
+        self._speak_aside()
         return True
 
     def _take(self) -> list[Entry]:
@@ -251,7 +252,7 @@ class Writer:
         if self._opened and keep and now >= self._next_cut:
             self._next_cut = now + CUT_EVERY
             self._cut(self._clock.time_ns() - int(keep * 1e9), f"older than {keep:g} s")
-        self._speak()
+        self._speak_aside()
 
     def _own(self, kind: str, done: Callable[[Entry], None] = _nobody, **content: Any) -> Entry:
         return Entry(New(kind, canonical({"process": self.process, **content}), self._clock.time_ns()), done)
@@ -299,10 +300,25 @@ class Writer:
             self._told.add(line)
             self._lines.append(line)
 
+    def _speak_aside(self) -> None:
+        """Say the lines, but not in the thread that commits.
+
+        They run the app's log handlers. One that makes records holds its lock until they are stored: the thread would
+        wait for that lock, and the handler for the thread, for ever.
+        """
+        if self._alone:
+            self._speak()
+        elif self._lines:
+            with contextlib.suppress(RuntimeError):  # the interpreter is ending: close says them
+                start_new_thread(self._speak, ())
+
     def _speak(self) -> None:
-        """Say the lines, outside of the lock: they run the app's log handlers."""
-        while self._lines:
-            _log.warning("%s", self._lines.popleft())
+        voice = self._voice
+        while self._lines and voice.acquire(blocking=False):  # who has it already says these as well
+            with contextlib.suppress(Exception):  # a filter of the app's
+                while self._lines:
+                    _log.warning("%s", self._lines.popleft())
+            voice.release()
 
     def close(self) -> None:
         """Write this process's last record and let go of the file. Waits at most ``CLOSE_PATIENCE`` seconds.
@@ -338,6 +354,8 @@ class Writer:
         if last is not None:
             mirror.checkpoint(last)
         self._speak()
+        if self._voice.acquire(timeout=ENDING_PATIENCE):  # another thread is at it
+            self._voice.release()
 
     # --- fork --------------------------------------------------------------------------------------
 

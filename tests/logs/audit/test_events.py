@@ -296,6 +296,31 @@ def test_a_wrong_setting_is_said_and_the_default_used(home, monkeypatch, caplog)
     assert "OTEL_PERF_LOGS_AUDIT_HEARTBEAT='soon' is not a duration" in caplog.text
 
 
+def test_a_handler_that_audits_what_is_said_of_a_setting_waits_for_nobody(home, monkeypatch):
+    monkeypatch.setenv("OTEL_PERF_LOGS_AUDIT_HEARTBEAT", "soon")
+    ended = []
+
+    class Handler(logging.Handler):
+        def createLock(self):  # noqa: N802 - logging's name
+            self.lock = None
+
+        def emit(self, entry):
+            if not ended:
+                ended.append(None)
+                other = threading.Thread(target=record, daemon=True)
+                other.start()
+                other.join(10)
+                ended.append(not other.is_alive())
+
+    handler = Handler()
+    logging.getLogger("otel_perf").addHandler(handler)
+    try:
+        record()
+    finally:
+        logging.getLogger("otel_perf").removeHandler(handler)
+    assert ended == [None, True]
+
+
 def test_old_records_are_removed_by_whoever_writes(home, monkeypatch):
     with monkeypatch.context() as then:
         then.setattr(time, "time_ns", lambda: trails.START_NS)
@@ -348,6 +373,20 @@ def test_a_handler_of_logs_that_audits_does_not_wait_for_itself(home):
     finally:
         logging.getLogger("otel_perf").removeHandler(handler)
     assert trails.judge(home).good
+
+
+def test_a_handler_of_logs_that_audits_does_not_hold_up_the_thread_that_commits(home):
+    """It has its lock while it waits for the disk, and the key that was made is said to it too."""
+    program = """
+import logging
+class Handler(logging.Handler):
+    def emit(self, entry):
+        if entry.name == "app": print(record(), record(), record())
+logging.getLogger().addHandler(Handler())
+logging.getLogger("app").warning("x")
+"""
+    done = run(program, home)
+    assert (done.returncode, done.stdout) == (0, "3 4 5\n"), done.stderr
 
 
 def test_records_and_checkpoints_go_out_as_events_too(start, home):
