@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import sqlite3
 import sys
 import time
@@ -83,7 +82,7 @@ class Writer:
         self._remove_hooks = on_fork(before=self._before_fork, parent=self._in_parent, child=self._in_child)
 
     def _begin(self) -> None:
-        self.process = new_process()
+        self.process = process.new_process()
         self._queue: deque[Entry] = deque()
         self._wake = allocate_lock()  # released when there is work
         self._wake.acquire()
@@ -148,7 +147,7 @@ class Writer:
         # At the end of the interpreter a daemon thread may have been stopped for ever while it held the lock.
         deadline = time.monotonic() + (ENDING_PATIENCE if sys.is_finalizing() else PATIENCE)
         while entry.stored is None and entry.error is None:
-            if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            if not self._lock.acquire(timeout=left(deadline)):
                 entry.error = AuditError("another thread keeps the audit trail busy; the record may yet be stored")
                 entry.finish()
                 return
@@ -325,30 +324,33 @@ class Writer:
 
         The writer can still be used: at the end of the interpreter, by whoever runs after it.
         """
-        if self._opened:
+        deadline = time.monotonic() + CLOSE_PATIENCE
+        if self._opened and os.path.exists(self._home.path):  # noqa: PTH110 - that one raises
             ticket = allocate_lock()
             ticket.acquire()
             with contextlib.suppress(AuditError):
                 self.submit(self._own(chain.CLOSE, lambda _: ticket.release(), events=self._events))
-                ticket.acquire(timeout=CLOSE_PATIENCE)
+                ticket.acquire(timeout=left(deadline - ENDING_PATIENCE))
         self._alone = True
         wake, self._wake = self._wake, allocate_lock()
         with contextlib.suppress(RuntimeError):
             wake.release()  # the thread sees that it is not wanted any more
-        deadline = time.monotonic() + CLOSE_PATIENCE
         # Whoever handed something over before ``_alone`` was set counts on the thread.
-        while self._queue and self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            self._round(deadline)
+        while self._queue and self._lock.acquire(timeout=left(deadline)):
+            if not self._round(deadline):
+                pause()
         last: Checkpoint | None = None
-        if self._lock.acquire(timeout=CLOSE_PATIENCE):
+        if self._lock.acquire(timeout=left(deadline)):
+            self._holder = get_ident()
             try:
                 last, self._checkpoint = self._checkpoint, None
                 if last is not None and self._connection.database is not None:
                     self._connection.database.note(last, every=0.0)
                 self._connection.disconnect()
                 self._opened = False
-                self.process = new_process()
+                self.process = process.new_process()
             finally:
+                self._holder = None
                 self._lock.release()
         self._remove_hooks()
         if last is not None:
@@ -384,9 +386,9 @@ class Writer:
         self._begin()
 
 
-def new_process() -> str:
-    """A name for a process that no other has, on any machine."""
-    return f"{os.getpid()}-{secrets.token_hex(4)}"
+def left(deadline: float) -> float:
+    """Seconds until then."""
+    return max(0.0, deadline - time.monotonic())
 
 
 def result(entry: Entry) -> Stored:

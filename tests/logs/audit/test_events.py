@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -77,6 +78,25 @@ def test_a_process_says_when_it_begins_and_ends(home):
     assert len(trails.bodies(home, chain.OPEN)) == 2, "it can be used again"
     found = trails.judge(home)
     assert (found.good, found.opened, found.closed) == (True, 2, 1)
+
+
+def test_the_end_takes_no_longer_than_it_says_and_does_not_spin(home, monkeypatch):
+    record()
+    monkeypatch.setattr(writer, "CLOSE_PATIENCE", 1.0)
+    monkeypatch.setattr(writer, "ENDING_PATIENCE", 0.5)
+    with busy(home):
+        began, used = time.monotonic(), time.thread_time()
+        events.close()
+        took, used = time.monotonic() - began, time.thread_time() - used
+    assert took < 1.5
+    assert used < 0.2
+
+
+def test_a_home_that_was_removed_is_not_made_again_at_the_end(home):
+    record()
+    shutil.rmtree(home)
+    events.close()
+    assert not home.exists()
 
 
 def test_what_cannot_be_stored_leaves_nothing_behind(home):
