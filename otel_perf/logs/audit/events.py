@@ -41,8 +41,8 @@ def audit_event(name: str, /, *, actor: str, target: str, outcome: str, **fields
     When it returns, the record is on the disk (one sync, a few milliseconds), chained and signed; records that threads
     make at the same time share a sync. ``fields`` may hold text, whole numbers of 64 bits, finite numbers, booleans,
     ``None``, lists, and dicts with text keys, up to 1 MB in all. The value of a field whose key names a secret
-    (``password``, ``api_key``) is replaced by the redaction mark: nothing can be taken out of a chain. Texts are kept
-    as they are. The current trace, span and correlation ids are added.
+    (``password``, ``api_key``, what ``OTEL_PERF_LOGS_REDACT_KEYS`` adds) is replaced by the redaction mark: nothing can
+    be taken out of a chain. Texts are kept as they are. The current trace, span and correlation ids are added.
 
     Thread-safe, and safe in signal handlers and after forks. In a coroutine use :func:`audit_event_async`: this one
     blocks the event loop meanwhile.
@@ -131,14 +131,14 @@ def _content(
         **_ids(),
     }
     if fields:
-        content["fields"] = Fields(event, *_secrets()).copy(fields)
+        content["fields"] = Fields(event, _judge(writer.settings.redact_keys), MARK).copy(fields)
     return content
 
 
 @cache
-def _secrets() -> tuple[Callable[[str], bool], str]:
-    """What names a secret, and what takes its place."""
-    return Redactor().is_secret, MARK
+def _judge(more: str) -> Callable[[str], bool]:
+    """What tells whether a field's name is that of a secret; ``more`` names, as the user set them."""
+    return Redactor(more.split(",")).is_secret
 
 
 def _encoded(content: dict[str, Any]) -> bytes:

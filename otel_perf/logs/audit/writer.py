@@ -72,7 +72,7 @@ class Writer:
 
     def __init__(self, home: Home, settings: LogsSettings, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._home = home
-        self._settings = settings
+        self.settings = settings
         self._clock = clock
         self._lines: deque[str] = deque()
         self._told: set[str] = set()
@@ -180,7 +180,7 @@ class Writer:
 
     def _pause(self) -> float:
         """Seconds until there is something to do without being asked."""
-        beat = self._settings.audit_heartbeat
+        beat = self.settings.audit_heartbeat
         longest = CUT_EVERY if self._checkpoint is None else CHECKPOINT_EVERY
         if not beat or not self._opened:
             return longest
@@ -242,7 +242,7 @@ class Writer:
     def _rest(self) -> None:
         """Between commits: the checkpoint, the heartbeat, and what is too old."""
         now = self._clock.monotonic()
-        beat, keep = self._settings.audit_heartbeat, self._settings.audit_keep
+        beat, keep = self.settings.audit_heartbeat, self.settings.audit_keep
         self._keep_checkpoint(CHECKPOINT_EVERY)
         if self._opened and beat and now - self._last >= beat:
             self._queue.append(self._own(chain.BEAT))

@@ -22,6 +22,7 @@ from otel_perf.core import served
 from otel_perf.core.errors import AuditError, SettingError
 from otel_perf.logs.audit import chain, events, writer
 from otel_perf.logs.audit.database import AUDIT_FILE
+from otel_perf.logs.redaction import MARK
 from tests.e2e import programs
 from tests.logs.audit import trails
 from tests.stored import logs
@@ -120,6 +121,12 @@ def test_secrets_by_key_do_not_get_into_the_chain(home):
     record(password="hunter2", nested=[{"api_key": "hunter2"}])
     assert b"hunter2" not in b"".join(row.body for row in trails.rows(home))
     assert "password" in next(iter(trails.bodies(home).values()))["fields"]
+
+
+def test_names_of_secrets_that_were_added_hold_for_the_chain_too(home, monkeypatch):
+    monkeypatch.setenv("OTEL_PERF_LOGS_REDACT_KEYS", "iban,badge")
+    record(customer_iban="DE0012345", city="Ulm")
+    assert next(iter(trails.bodies(home).values()))["fields"] == {"n": 0, "customer_iban": MARK, "city": "Ulm"}
 
 
 def test_the_current_span_is_named(home, perf_capture):
