@@ -178,8 +178,9 @@ def _ids() -> dict[str, str]:
 def _warn_in_loop() -> None:
     """Say once that the event loop waits for the disk."""
     global _warned
-    asyncio = sys.modules.get("asyncio")
-    if not _warned and asyncio is not None and asyncio._get_running_loop() is not None:
+    # Its own module, which has the function as soon as it is there: a package that is being imported does not yet.
+    running = getattr(sys.modules.get("asyncio.events"), "_get_running_loop", None)
+    if not _warned and running is not None and running() is not None:
         _warned = True
         _log.warning(
             "otel-perf: audit_event blocks the event loop while it waits for the disk: await audit_event_async"

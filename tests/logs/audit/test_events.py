@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import ModuleType
 
 import pytest
 from opentelemetry import trace
@@ -246,6 +247,14 @@ def test_a_blocked_loop_is_told_once(home, caplog):
     assert lines == [
         "otel-perf: audit_event blocks the event loop while it waits for the disk: await audit_event_async"
     ]
+
+
+def test_asyncio_may_be_in_the_middle_of_its_import(home, monkeypatch):
+    """In another thread: the package is there, and has nothing yet."""
+    events._warned = False
+    for name in ("asyncio", "asyncio.events"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    assert record() == 3
 
 
 def test_an_unusable_home_raises(tmp_path, monkeypatch):
