@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from opentelemetry import trace
 import otel_perf as perf
 from otel_perf.core import served
 from otel_perf.core.errors import AuditError, SettingError
-from otel_perf.logs.audit import chain, events, writer
+from otel_perf.logs.audit import chain, database, events, heads, writer
 from otel_perf.logs.audit.database import AUDIT_FILE
 from otel_perf.logs.redaction import MARK
 from tests.e2e import programs
@@ -317,6 +318,42 @@ def test_files_that_were_removed_leave_a_gap(home, removed):
     record()
     assert not trails.judge(home).good
     assert len(trails.bodies(home, chain.GAP)) == 1
+
+
+def test_a_head_that_cannot_be_opened_for_a_moment_is_no_gap(home, monkeypatch):
+    """A process that has no descriptor left: that is no proof of anything, and would stay in the trail for ever."""
+    record()
+    events.close()
+    usual = os.open
+
+    def refused(path, *arguments, **options):
+        if str(path).endswith(heads.HEAD_FILE):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return usual(path, *arguments, **options)
+
+    with monkeypatch.context() as then:
+        then.setattr(os, "open", refused)
+        with pytest.raises(AuditError, match=r"the record is not stored.*Too many open files"):
+            record()
+    record()
+    assert trails.bodies(home, chain.GAP) == {}
+    assert trails.judge(home).good
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors by Linux' way")  # noqa: PTH112
+def test_a_trail_that_cannot_be_begun_costs_no_descriptor(made, monkeypatch):
+    home = made(3)
+    (home / AUDIT_FILE).unlink()
+
+    def refused(_folder):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(database, "sync_folder", refused)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for _ in range(3):
+        with pytest.raises(OSError, match="error"):
+            trails.opened(home)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
 def test_heartbeats_are_written_by_a_process_that_has_nothing_else_to_say(home, monkeypatch):
