@@ -155,7 +155,8 @@ def test_a_record_has_the_ids_that_a_line_has_where_no_span_is_current(home, per
     assert (found["trace"], found["span"]) == (f"{ids.trace_id:032x}", f"{ids.span_id:016x}")
     assert found["correlation"] == "order-7"
     with perf.correlation("job-8"):
-        assert trails.bodies(home)[record()]["correlation"] == "job-8"
+        seq = record()
+    assert trails.bodies(home)[seq]["correlation"] == "job-8"
 
 
 def test_threads_share_a_commit(home):
@@ -349,11 +350,11 @@ def test_a_trail_that_cannot_be_begun_costs_no_descriptor(made, monkeypatch):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(database, "sync_folder", refused)
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         with pytest.raises(OSError, match="error"):
             trails.opened(home)
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_heartbeats_are_written_by_a_process_that_has_nothing_else_to_say(home, monkeypatch):
@@ -374,7 +375,7 @@ def test_a_handler_that_audits_what_is_said_of_a_setting_waits_for_nobody(home, 
     ended = []
 
     class Handler(logging.Handler):
-        def createLock(self):  # noqa: N802 - logging's name
+        def createLock(self):
             self.lock = None
 
         def emit(self, entry):
