@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sqlite3
 
 import pytest
@@ -72,6 +73,29 @@ def test_a_public_key_that_is_damaged_is_bad(trail, capsys):
     (trail / "audit.pub").write_text("x")
     assert run("verify") == 1
     assert "--key gives the one you trust" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("replace", [os.mkdir, os.mkfifo])
+@pytest.mark.parametrize("name", ["audit.head", "audit.checkpoints", AUDIT_FILE])
+def test_a_file_of_the_trail_that_is_none_is_bad_and_not_waited_for(trail, name, replace, capsys):
+    (trail / name).unlink(missing_ok=True)
+    replace(trail / name)
+    assert run("verify") == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("BAD") or "no file" in err
+
+
+def test_checkpoints_from_a_pipe_are_refused_and_not_passed_over(trail, tmp_path, capsys):
+    """A pipe has no length: nothing of it would be compared."""
+    os.mkfifo(tmp_path / "pipe")
+    assert run("verify", "--checkpoints", tmp_path / "pipe") == 2
+    assert "is no file" in capsys.readouterr().err
+
+
+def test_checkpoints_that_are_set_and_missing_are_named(trail, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OTEL_PERF_LOGS_AUDIT_CHECKPOINTS", str(tmp_path / "volume" / "heads"))
+    assert run("verify") == 0
+    assert f"note: {tmp_path / 'volume' / 'heads'}, where checkpoints are kept, is missing" in capsys.readouterr().out
 
 
 def test_show_chooses(trail, capsys):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from otel_perf.core.errors import SettingError
+from otel_perf.core.errors import AuditError, SettingError
 from otel_perf.logs.audit import chain, keys
 from otel_perf.logs.audit.heads import CHECKPOINTS_FILE, HEAD_FILE, checkpoints_in, locked_head
 
@@ -65,23 +65,25 @@ class Anchors:
         files: Sequence[Path] = (),
         open_end: bool = False,
     ) -> None:
-        """``files`` hold checkpoints. With ``open_end`` a head that is missing is no fault. Raises ``SettingError``."""
+        """``files`` hold checkpoints. With ``open_end`` a head that is missing is no fault.
+
+        Raises ``SettingError`` for a file that was named and cannot be read, ``AuditError`` for one of the trail's.
+        """
         self._heads = heads
         self._same = 0  # the newest record that an anchor has vouched for
         self._open_end = open_end
         self._head: Checkpoint | None = None
-        head = folder / HEAD_FILE
-        self._has_head = head.exists()
-        if self._has_head:
-            try:
+        head, usual = folder / HEAD_FILE, folder / CHECKPOINTS_FILE
+        self._has_head = os.path.lexists(head)
+        try:
+            if head.is_file():  # anything else is none, and a pipe would be waited for
                 with head.open("rb") as file:
                     self._head = locked_head(file.fileno())
-            except OSError as error:
-                raise SettingError(f"{head} cannot be read: {error}") from error
-        usual = folder / CHECKPOINTS_FILE
-        chosen = [*([usual] if usual.exists() else []), *files]
+            self._files = [_sized(usual)] if os.path.lexists(usual) else []
+        except OSError as error:
+            raise AuditError(f"the end of the trail is not known: {error}") from error
         try:
-            self._files = [(path, os.stat(path).st_size) for path in chosen]
+            self._files += [_sized(path) for path in files]
         except OSError as error:
             raise SettingError(f"the checkpoints cannot be read: {error}") from error
 
@@ -141,6 +143,14 @@ class Anchors:
                 min(self._same + 1, seq), f"records up to {seq} were others: {where} has another hash for {seq}", seq
             )
         self._same = max(self._same, seq)
+
+
+def _sized(path: Path) -> tuple[Path, int]:
+    """A file that can be read, and how long it is now."""
+    if not path.is_file():
+        raise OSError(f"{path} is no file" if os.path.lexists(path) else f"there is no {path}")
+    with path.open("rb") as file:
+        return path, os.fstat(file.fileno()).st_size
 
 
 def _is_signed(found: Checkpoint, signers: Sequence[SignerRow]) -> bool:

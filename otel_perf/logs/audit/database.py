@@ -95,7 +95,11 @@ class Database:
         self._keys = keys
         self._heads = heads
         self.trouble = ""  # why the head could not be written; the records are safe all the same
-        self._connection = _open(self.path, heads)
+        try:
+            self._connection = _open(self.path, heads)
+        except BaseException:
+            heads.close()
+            raise
         self._identity = _identity(self.path)
 
     def append(self, records: Sequence[New]) -> tuple[list[Stored], Checkpoint]:

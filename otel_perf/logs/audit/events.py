@@ -41,8 +41,8 @@ def audit_event(name: str, /, *, actor: str, target: str, outcome: str, **fields
     When it returns, the record is on the disk (one sync, a few milliseconds), chained and signed; records that threads
     make at the same time share a sync. ``fields`` may hold text, whole numbers of 64 bits, finite numbers, booleans,
     ``None``, lists, and dicts with text keys, up to 1 MB in all. The value of a field whose key names a secret
-    (``password``, ``api_key``) is replaced by the redaction mark: nothing can be taken out of a chain. Texts are kept
-    as they are. The current trace, span and correlation ids are added.
+    (``password``, ``api_key``, what ``OTEL_PERF_LOGS_REDACT_KEYS`` adds) is replaced by the redaction mark: nothing can
+    be taken out of a chain. Texts are kept as they are. The current trace, span and correlation ids are added.
 
     Thread-safe, and safe in signal handlers and after forks. In a coroutine use :func:`audit_event_async`: this one
     blocks the event loop meanwhile.
@@ -91,10 +91,11 @@ def current_writer() -> Writer:
     global _writer
     found = _writer
     if found is None:
+        chosen = settings(os.environ)  # before the lock: it runs the app's log handlers, which may make records
         with _lock:
             found = _writer
             if found is None:
-                found = _writer = Writer(Home(os.environ), settings(os.environ))
+                found = _writer = Writer(Home(os.environ), chosen)
                 atexit.register(found.close)
     return found
 
@@ -130,14 +131,14 @@ def _content(
         **_ids(),
     }
     if fields:
-        content["fields"] = Fields(event, *_secrets()).copy(fields)
+        content["fields"] = Fields(event, _judge(writer.settings.redact_keys), MARK).copy(fields)
     return content
 
 
 @cache
-def _secrets() -> tuple[Callable[[str], bool], str]:
-    """What names a secret, and what takes its place."""
-    return Redactor().is_secret, MARK
+def _judge(more: str) -> Callable[[str], bool]:
+    """What tells whether a field's name is that of a secret; ``more`` names, as the user set them."""
+    return Redactor(more.split(",")).is_secret
 
 
 def _encoded(content: dict[str, Any]) -> bytes:
@@ -148,16 +149,26 @@ def _encoded(content: dict[str, Any]) -> bytes:
 
 
 def _ids() -> dict[str, str]:
-    """The ids of where we are. What was never imported has none to give, and is not imported for it."""
-    found = {}
+    """The ids of where we are, the same as a log line's. What was never imported has none to give, and is not for it.
+
+    Imported here: a record is stored as well where OpenTelemetry cannot be imported.
+    """
+    found: dict[str, str] = {}
+    if "opentelemetry.trace" not in sys.modules:
+        return found
     try:
-        trace = sys.modules.get("opentelemetry.trace")
-        if trace is not None:
-            span = trace.get_current_span().get_span_context()
-            if span.is_valid:
-                found = {"trace": f"{span.trace_id:032x}", "span": f"{span.span_id:016x}"}
-        correlation = sys.modules.get("otel_perf.core.correlation")
-        if correlation is not None and (identifier := correlation.current()):
+        from otel_perf.core.correlation import current
+        from otel_perf.core.ids import SPAN_KEY
+        from otel_perf.core.served import carried
+
+        context = carried()
+        span: Any = context.get(SPAN_KEY)
+        ids = None if span is None else span.get_span_context()
+        if ids is not None and ids.trace_id:
+            found["trace"] = f"{ids.trace_id:032x}"
+            if ids.span_id:  # work that has no span yet may have a trace id
+                found["span"] = f"{ids.span_id:016x}"
+        if identifier := current(context):
             found["correlation"] = identifier
     except Exception:
         _log.debug("otel-perf: an audit record goes without ids", exc_info=True)
@@ -167,8 +178,9 @@ def _ids() -> dict[str, str]:
 def _warn_in_loop() -> None:
     """Say once that the event loop waits for the disk."""
     global _warned
-    asyncio = sys.modules.get("asyncio")
-    if not _warned and asyncio is not None and asyncio._get_running_loop() is not None:
+    # Its own module, which has the function as soon as it is there: a package that is being imported does not yet.
+    running = getattr(sys.modules.get("asyncio.events"), "_get_running_loop", None)
+    if not _warned and running is not None and running() is not None:
         _warned = True
         _log.warning(
             "otel-perf: audit_event blocks the event loop while it waits for the disk: await audit_event_async"

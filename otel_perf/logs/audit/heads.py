@@ -7,6 +7,7 @@ full disk. It never runs ahead of the database: a commit is on the disk before i
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,8 @@ CHECKPOINTS_FILE: Final = "audit.checkpoints"
 HEAD_BYTES: Final = 512  # one sector: written as a whole
 CHECKPOINT_EVERY: Final = 60.0  # seconds
 LONGEST_LINE: Final = 4096
+# What is in the place of the file is none. Other errors (no descriptor left, no rights) say nothing of it.
+_NO_FILE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EMLINK, errno.ESPIPE})
 
 
 def padded(checkpoint: Checkpoint) -> bytes:
@@ -46,12 +49,17 @@ class Heads:
             write_safely(self.path, padded(checkpoint))
 
     def read(self) -> Checkpoint | None:
-        """What the head says; ``None`` if it is missing or damaged. About 5 µs."""
+        """What the head says; ``None`` if it is missing or damaged. About 5 µs.
+
+        Raises ``OSError`` where that cannot be told.
+        """
         try:
             return locked_head(self._open())
-        except OSError:
+        except OSError as error:
             self.close()
-            return None
+            if error.errno in _NO_FILE:
+                return None
+            raise
 
     def write(self, checkpoint: Checkpoint, *, force: bool = False) -> None:
         """Let the head say ``checkpoint``, unless it says a later one. About 15 µs. Raises ``OSError``."""

@@ -1,11 +1,17 @@
-"""What a process says of itself in its first record."""
+"""A process: its name, and what it says of itself in its first record."""
 
 from __future__ import annotations
 
 import os
 import platform
+import secrets
 import sys
 from typing import Any
+
+
+def new_process() -> str:
+    """A name for a process that no other has, on any machine."""
+    return f"{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def opening(process: str) -> dict[str, Any]:
@@ -18,8 +24,6 @@ def opening(process: str) -> dict[str, Any]:
         "program": os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else "",  # noqa: PTH119
         "user": os.getuid() if hasattr(os, "getuid") else -1,
         "python": platform.python_version(),
-        # Not by an import, which would make the whole package a dependency of this module.
-        "version": sys.modules[
-            "otel_perf"
-        ].__version__,  # imported, it would bring all of the package into the import rules,
+        # Imported, it would bring all of the package into the import rules.
+        "version": sys.modules["otel_perf"].__version__,
     }

@@ -39,6 +39,8 @@ class Reader:
         self.path = folder / AUDIT_FILE
         if not self.path.exists():
             raise AuditError(f"there is no audit trail at {self.path}; --home names another folder")
+        if not self.path.is_file():
+            raise AuditError(f"{self.path} is no file: it was replaced")
         connection = None
         try:
             connection = self._open()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import sqlite3
 import sys
 import time
@@ -73,7 +72,7 @@ class Writer:
 
     def __init__(self, home: Home, settings: LogsSettings, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._home = home
-        self._settings = settings
+        self.settings = settings
         self._clock = clock
         self._lines: deque[str] = deque()
         self._told: set[str] = set()
@@ -83,13 +82,14 @@ class Writer:
         self._remove_hooks = on_fork(before=self._before_fork, parent=self._in_parent, child=self._in_child)
 
     def _begin(self) -> None:
-        self.process = new_process()
+        self.process = process.new_process()
         self._queue: deque[Entry] = deque()
         self._wake = allocate_lock()  # released when there is work
         self._wake.acquire()
         self._lock = allocate_lock()  # held for every use of SQLite
         self._holder: int | None = None  # the thread that has it
         self._start_lock = allocate_lock()
+        self._voice = allocate_lock()  # held by whoever says the lines
         self._thread: int | None = None
         self._alone = False  # there is no thread, and will be none: callers commit by themselves
         self._opened = False
@@ -147,7 +147,7 @@ class Writer:
         # At the end of the interpreter a daemon thread may have been stopped for ever while it held the lock.
         deadline = time.monotonic() + (ENDING_PATIENCE if sys.is_finalizing() else PATIENCE)
         while entry.stored is None and entry.error is None:
-            if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            if not self._lock.acquire(timeout=left(deadline)):
                 entry.error = AuditError("another thread keeps the audit trail busy; the record may yet be stored")
                 entry.finish()
                 return
@@ -180,7 +180,7 @@ class Writer:
 
     def _pause(self) -> float:
         """Seconds until there is something to do without being asked."""
-        beat = self._settings.audit_heartbeat
+        beat = self.settings.audit_heartbeat
         longest = CUT_EVERY if self._checkpoint is None else CHECKPOINT_EVERY
         if not beat or not self._opened:
             return longest
@@ -203,7 +203,7 @@ class Writer:
                 entry.finish()
             except Exception:
                 _log.debug("otel-perf: nobody waits for an audit record any more", exc_info=True)
-        self._speak()
+        self._speak_aside()
         return True
 
     def _take(self) -> list[Entry]:
@@ -242,7 +242,7 @@ class Writer:
     def _rest(self) -> None:
         """Between commits: the checkpoint, the heartbeat, and what is too old."""
         now = self._clock.monotonic()
-        beat, keep = self._settings.audit_heartbeat, self._settings.audit_keep
+        beat, keep = self.settings.audit_heartbeat, self.settings.audit_keep
         self._keep_checkpoint(CHECKPOINT_EVERY)
         if self._opened and beat and now - self._last >= beat:
             self._queue.append(self._own(chain.BEAT))
@@ -251,7 +251,7 @@ class Writer:
         if self._opened and keep and now >= self._next_cut:
             self._next_cut = now + CUT_EVERY
             self._cut(self._clock.time_ns() - int(keep * 1e9), f"older than {keep:g} s")
-        self._speak()
+        self._speak_aside()
 
     def _own(self, kind: str, done: Callable[[Entry], None] = _nobody, **content: Any) -> Entry:
         return Entry(New(kind, canonical({"process": self.process, **content}), self._clock.time_ns()), done)
@@ -299,45 +299,65 @@ class Writer:
             self._told.add(line)
             self._lines.append(line)
 
+    def _speak_aside(self) -> None:
+        """Say the lines, but not in the thread that commits.
+
+        They run the app's log handlers. One that makes records holds its lock until they are stored: the thread would
+        wait for that lock, and the handler for the thread, for ever.
+        """
+        if self._alone:
+            self._speak()
+        elif self._lines:
+            with contextlib.suppress(RuntimeError):  # the interpreter is ending: close says them
+                start_new_thread(self._speak, ())
+
     def _speak(self) -> None:
-        """Say the lines, outside of the lock: they run the app's log handlers."""
-        while self._lines:
-            _log.warning("%s", self._lines.popleft())
+        voice = self._voice
+        while self._lines and voice.acquire(blocking=False):  # who has it already says these as well
+            with contextlib.suppress(Exception):  # a filter of the app's
+                while self._lines:
+                    _log.warning("%s", self._lines.popleft())
+            voice.release()
 
     def close(self) -> None:
         """Write this process's last record and let go of the file. Waits at most ``CLOSE_PATIENCE`` seconds.
 
         The writer can still be used: at the end of the interpreter, by whoever runs after it.
         """
-        if self._opened:
+        deadline = time.monotonic() + CLOSE_PATIENCE
+        if self._opened and os.path.exists(self._home.path):  # noqa: PTH110 - that one raises
             ticket = allocate_lock()
             ticket.acquire()
             with contextlib.suppress(AuditError):
                 self.submit(self._own(chain.CLOSE, lambda _: ticket.release(), events=self._events))
-                ticket.acquire(timeout=CLOSE_PATIENCE)
+                ticket.acquire(timeout=left(deadline - ENDING_PATIENCE))
         self._alone = True
         wake, self._wake = self._wake, allocate_lock()
         with contextlib.suppress(RuntimeError):
             wake.release()  # the thread sees that it is not wanted any more
-        deadline = time.monotonic() + CLOSE_PATIENCE
         # Whoever handed something over before ``_alone`` was set counts on the thread.
-        while self._queue and self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            self._round(deadline)
+        while self._queue and self._lock.acquire(timeout=left(deadline)):
+            if not self._round(deadline):
+                pause()
         last: Checkpoint | None = None
-        if self._lock.acquire(timeout=CLOSE_PATIENCE):
+        if self._lock.acquire(timeout=left(deadline)):
+            self._holder = get_ident()
             try:
                 last, self._checkpoint = self._checkpoint, None
                 if last is not None and self._connection.database is not None:
                     self._connection.database.note(last, every=0.0)
                 self._connection.disconnect()
                 self._opened = False
-                self.process = new_process()
+                self.process = process.new_process()
             finally:
+                self._holder = None
                 self._lock.release()
         self._remove_hooks()
         if last is not None:
             mirror.checkpoint(last)
         self._speak()
+        if self._voice.acquire(timeout=ENDING_PATIENCE):  # another thread is at it
+            self._voice.release()
 
     # --- fork --------------------------------------------------------------------------------------
 
@@ -366,9 +386,9 @@ class Writer:
         self._begin()
 
 
-def new_process() -> str:
-    """A name for a process that no other has, on any machine."""
-    return f"{os.getpid()}-{secrets.token_hex(4)}"
+def left(deadline: float) -> float:
+    """Seconds until then."""
+    return max(0.0, deadline - time.monotonic())
 
 
 def result(entry: Entry) -> Stored:

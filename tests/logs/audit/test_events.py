@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -12,14 +14,17 @@ import subprocess
 import sys
 import threading
 import time
+from types import ModuleType
 
 import pytest
 from opentelemetry import trace
 
 import otel_perf as perf
+from otel_perf.core import served
 from otel_perf.core.errors import AuditError, SettingError
-from otel_perf.logs.audit import chain, events, writer
+from otel_perf.logs.audit import chain, database, events, heads, writer
 from otel_perf.logs.audit.database import AUDIT_FILE
+from otel_perf.logs.redaction import MARK
 from tests.e2e import programs
 from tests.logs.audit import trails
 from tests.stored import logs
@@ -78,6 +83,25 @@ def test_a_process_says_when_it_begins_and_ends(home):
     assert (found.good, found.opened, found.closed) == (True, 2, 1)
 
 
+def test_the_end_takes_no_longer_than_it_says_and_does_not_spin(home, monkeypatch):
+    record()
+    monkeypatch.setattr(writer, "CLOSE_PATIENCE", 1.0)
+    monkeypatch.setattr(writer, "ENDING_PATIENCE", 0.5)
+    with busy(home):
+        began, used = time.monotonic(), time.thread_time()
+        events.close()
+        took, used = time.monotonic() - began, time.thread_time() - used
+    assert took < 1.5
+    assert used < 0.2
+
+
+def test_a_home_that_was_removed_is_not_made_again_at_the_end(home):
+    record()
+    shutil.rmtree(home)
+    events.close()
+    assert not home.exists()
+
+
 def test_what_cannot_be_stored_leaves_nothing_behind(home):
     record()
     for wrong in ({"when": object()}, {"n": float("nan")}):
@@ -101,6 +125,12 @@ def test_secrets_by_key_do_not_get_into_the_chain(home):
     assert "password" in next(iter(trails.bodies(home).values()))["fields"]
 
 
+def test_names_of_secrets_that_were_added_hold_for_the_chain_too(home, monkeypatch):
+    monkeypatch.setenv("OTEL_PERF_LOGS_REDACT_KEYS", "iban,badge")
+    record(customer_iban="DE0012345", city="Ulm")
+    assert next(iter(trails.bodies(home).values()))["fields"] == {"n": 0, "customer_iban": MARK, "city": "Ulm"}
+
+
 def test_the_current_span_is_named(home, perf_capture):
     with trace.get_tracer("t").start_as_current_span("work") as span:
         seq = record()
@@ -109,6 +139,24 @@ def test_the_current_span_is_named(home, perf_capture):
         f"{span.get_span_context().trace_id:032x}",
         f"{span.get_span_context().span_id:016x}",
     )
+
+
+def test_a_record_has_the_ids_that_a_line_has_where_no_span_is_current(home, perf_capture):
+    """In a server, outside of the request's span: its access log, its handlers of errors, what it closes."""
+    with trace.get_tracer("t").start_as_current_span("work") as span:
+        ids = span.get_span_context()
+    tokens = served.begin_request()
+    served.request.get().span, served.request.get().correlation = ids, "order-7"
+    try:
+        seq = record()
+    finally:
+        served.end_request(tokens)
+    found = trails.bodies(home)[seq]
+    assert (found["trace"], found["span"]) == (f"{ids.trace_id:032x}", f"{ids.span_id:016x}")
+    assert found["correlation"] == "order-7"
+    with perf.correlation("job-8"):
+        seq = record()
+    assert trails.bodies(home)[seq]["correlation"] == "job-8"
 
 
 def test_threads_share_a_commit(home):
@@ -203,6 +251,14 @@ def test_a_blocked_loop_is_told_once(home, caplog):
     ]
 
 
+def test_asyncio_may_be_in_the_middle_of_its_import(home, monkeypatch):
+    """In another thread: the package is there, and has nothing yet."""
+    events._warned = False
+    for name in ("asyncio", "asyncio.events"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    assert record() == 3
+
+
 def test_an_unusable_home_raises(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("OTEL_PERF_HOME", str(tmp_path / "file" / "home"))
@@ -265,6 +321,42 @@ def test_files_that_were_removed_leave_a_gap(home, removed):
     assert len(trails.bodies(home, chain.GAP)) == 1
 
 
+def test_a_head_that_cannot_be_opened_for_a_moment_is_no_gap(home, monkeypatch):
+    """A process that has no descriptor left: that is no proof of anything, and would stay in the trail for ever."""
+    record()
+    events.close()
+    usual = os.open
+
+    def refused(path, *arguments, **options):
+        if str(path).endswith(heads.HEAD_FILE):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return usual(path, *arguments, **options)
+
+    with monkeypatch.context() as then:
+        then.setattr(os, "open", refused)
+        with pytest.raises(AuditError, match=r"the record is not stored.*Too many open files"):
+            record()
+    record()
+    assert trails.bodies(home, chain.GAP) == {}
+    assert trails.judge(home).good
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors by Linux' way")  # noqa: PTH112
+def test_a_trail_that_cannot_be_begun_costs_no_descriptor(made, monkeypatch):
+    home = made(3)
+    (home / AUDIT_FILE).unlink()
+
+    def refused(_folder):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(database, "sync_folder", refused)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(OSError, match="error"):
+            trails.opened(home)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_heartbeats_are_written_by_a_process_that_has_nothing_else_to_say(home, monkeypatch):
     monkeypatch.setenv("OTEL_PERF_LOGS_AUDIT_HEARTBEAT", "20ms")
     record()
@@ -276,6 +368,31 @@ def test_a_wrong_setting_is_said_and_the_default_used(home, monkeypatch, caplog)
     monkeypatch.setenv("OTEL_PERF_LOGS_AUDIT_HEARTBEAT", "soon")
     record()
     assert "OTEL_PERF_LOGS_AUDIT_HEARTBEAT='soon' is not a duration" in caplog.text
+
+
+def test_a_handler_that_audits_what_is_said_of_a_setting_waits_for_nobody(home, monkeypatch):
+    monkeypatch.setenv("OTEL_PERF_LOGS_AUDIT_HEARTBEAT", "soon")
+    ended = []
+
+    class Handler(logging.Handler):
+        def createLock(self):
+            self.lock = None
+
+        def emit(self, entry):
+            if not ended:
+                ended.append(None)
+                other = threading.Thread(target=record, daemon=True)
+                other.start()
+                other.join(10)
+                ended.append(not other.is_alive())
+
+    handler = Handler()
+    logging.getLogger("otel_perf").addHandler(handler)
+    try:
+        record()
+    finally:
+        logging.getLogger("otel_perf").removeHandler(handler)
+    assert ended == [None, True]
 
 
 def test_old_records_are_removed_by_whoever_writes(home, monkeypatch):
@@ -330,6 +447,20 @@ def test_a_handler_of_logs_that_audits_does_not_wait_for_itself(home):
     finally:
         logging.getLogger("otel_perf").removeHandler(handler)
     assert trails.judge(home).good
+
+
+def test_a_handler_of_logs_that_audits_does_not_hold_up_the_thread_that_commits(home):
+    """It has its lock while it waits for the disk, and the key that was made is said to it too."""
+    program = """
+import logging
+class Handler(logging.Handler):
+    def emit(self, entry):
+        if entry.name == "app": print(record(), record(), record())
+logging.getLogger().addHandler(Handler())
+logging.getLogger("app").warning("x")
+"""
+    done = run(program, home)
+    assert (done.returncode, done.stdout) == (0, "3 4 5\n"), done.stderr
 
 
 def test_records_and_checkpoints_go_out_as_events_too(start, home):
