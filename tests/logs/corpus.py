@@ -41,6 +41,10 @@ KEYS = [
     ("header_list", [("host", "shop"), ("cookie", f"a={WORD}")]),
     ("asgi_headers", [(b"authorization", f"Bearer {WORD}".encode())]),
     ("pin", 73519000427),
+    ("argv", ["mysql", "--user", "bob", "--password", WORD, "shop"]),
+    ("argv", ["curl", "-u", f"bob:{WORD}", "https://shop.example"]),
+    ("by_token", {GITHUB: "bob"}),
+    ("by_address", {f"postgres://bob:{WORD}@db/shop": True}),
 ]
 TEXTS = [
     f"login failed: password={WORD}",

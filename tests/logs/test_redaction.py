@@ -56,6 +56,29 @@ def test_the_mark_tells_nothing_of_what_it_hides(value):
     assert REDACTOR.text(f"password='{'y' * 30}'") == REDACTOR.text("password='z'")
 
 
+def test_texts_of_a_class_of_their_own_are_texts():
+    class Safe(str):
+        __slots__ = ()
+
+    fields = {
+        "url": Safe("redis://:hunter2Zq@h"),
+        Safe("https://u:hunter2Zq@h is up"): [Safe("x"), {"a": Safe("Bearer hunter2Zq1")}],
+    }
+    clean = REDACTOR.fields(fields)
+    assert "hunter2Zq" not in str(clean)
+    assert list(clean.values()) == [f"redis://:{MARK}@h", ["x", {"a": f"Bearer {MARK}"}]]
+
+
+def test_a_text_of_a_class_of_its_own_is_exported_without_secrets(start, home):
+    class Safe(str):
+        __slots__ = ()
+
+    pipeline = start()
+    logging.getLogger("corpus").warning("x", extra={"url": Safe("redis://:hunter2Zq@h")})
+    pipeline.shutdown()
+    assert [entry.attributes for entry in logs(home)] == [{"url": f"redis://:{MARK}@h"}]
+
+
 @pytest.mark.parametrize("value", [None, True, False])
 def test_what_can_hide_nothing_stays(value):
     assert REDACTOR.fields({"password": value}) == {"password": value}
@@ -246,6 +269,13 @@ def test_a_secret_that_the_limit_cuts_in_two_is_hidden(secret, offset):
             for limit in (offset, 1000 + offset, 4000 + offset, len(text) - 1000 - offset, len(text) - 9000 - offset):
                 assert corpus.leaks(by(text, limit, REDACTOR.text)) == []
     assert len(fit("x" * 10 * MARGIN, 100, None)) < 200
+
+
+def test_arguments_are_hidden_behind_their_flag_only():
+    shown = ["psql", "--no-password", "shop", "--password-file", "/x", "--verbose", "on", "-u", "bob", "--token"]
+    assert REDACTOR.fields({"argv": shown}) == {"argv": shown}
+    hidden = REDACTOR.fields({"argv": ("x", "--token", "--password", "a", "b", "-u", "bob:c")})
+    assert hidden == {"argv": ["x", "--token", "--password", MARK, "b", "-u", f"bob:{MARK}"]}
 
 
 HARD = {
