@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.census import Metric
 from otel_perf.core.owner import APP, owner
+from otel_perf.logs.plain_values import fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -168,11 +169,12 @@ class Patterns:
                 return self._shared(logger, level, now)
             if text is None:
                 text = message if type(message) is str and _is_written(message, path, line) else place
-            found = self.by_key[key] = Pattern(text[:EXAMPLE], place, logger, level, various=key[3] is None)
+            text = fit(text, EXAMPLE, self._redact)[:EXAMPLE]  # a template may be put together as well
+            found = self.by_key[key] = Pattern(text, place, logger, level, various=key[3] is None)
             found.first = now
             self._texts[path, line] += 1
         # Not under the lock: the app's own str() may wait for one that a thread holds which logs.
-        found.example = self._redact(_message(record, message)[:LONG])[:EXAMPLE]
+        found.example = fit(_message(record, message), EXAMPLE, self._redact)[:EXAMPLE]
         return found
 
     def _shared(self, logger: str, level: int, now: float) -> Pattern:
