@@ -10,6 +10,7 @@ import time
 import pytest
 from opentelemetry._logs import LogRecord
 
+from otel_perf.core.guard import LIMIT
 from otel_perf.logs import FEATURE, json_format, text_format
 from otel_perf.logs.plain_values import MARGIN, fit, fit_ends
 from otel_perf.logs.redaction import MARK, Redactor, redactor_for
@@ -240,6 +241,18 @@ def test_the_processor_is_silent_once_the_feature_is_off(start, home, tmp_path):
     emit(LogRecord(body="password=hidden"))
     pipeline.shutdown()
     assert [entry.body for entry in logs(home) if entry.scope == "app"] == ["password=shown", f"password={MARK}"]
+
+
+@pytest.mark.usefixtures("absorbing")
+def test_secrets_stay_hidden_when_errors_turn_the_feature_off(start, home):
+    """GIVEN errors of ours that turn the logs off THEN what the app emits itself still has no secrets."""
+    pipeline = start()
+    for _ in range(LIMIT):
+        pipeline.guards["logs"].handle(ValueError("ours"))
+    assert not pipeline.features["logs"].on
+    pipeline.providers.logger.get_logger("app").emit(LogRecord(body="password=hunter2Zq"))
+    pipeline.shutdown()
+    assert [entry.body for entry in logs(home) if entry.scope == "app"] == [f"password={MARK}"]
 
 
 def test_deeper_than_it_looks_all_is_hidden():
