@@ -129,6 +129,7 @@ def test_an_exception_is_taken_apart(fields):
 def test_levels_are_named_as_they_are_exported():
     logging.addLevelName(25, "NOTICE")
     levels = {
+        5: ("Level 5", 1),
         10: ("DEBUG", 5),
         20: ("INFO", 9),
         25: ("NOTICE", 12),
