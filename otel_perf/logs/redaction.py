@@ -61,6 +61,10 @@ class Redactor:
         """Whether :meth:`text` has to look at ``text``; ``False`` for nearly every text, after about 1 µs."""
         return bool(self.user_patterns) or (self.patterns and (suspicious(text) or self._names_more(text)))
 
+    def gate(self) -> Callable[[str], bool]:
+        """What does as :meth:`suspects`, in fewer steps if it can."""
+        return suspicious if self.patterns and not (self.user_patterns or self._more) else self.suspects
+
     def text(self, text: str) -> str:
         """``text`` without the secrets that are found in it. 1 µs if there is nothing that could be one."""
         if self.patterns and (suspicious(text) or self._names_more(text)):
