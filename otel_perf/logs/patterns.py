@@ -169,13 +169,19 @@ class Patterns:
                 return self._shared(logger, level, now)
             if text is None:
                 text = message if type(message) is str and _is_written(message, path, line) else place
-            text = fit(text, EXAMPLE, self._redact)[:EXAMPLE]  # a template may be put together as well
-            found = self.by_key[key] = Pattern(text, place, logger, level, various=key[3] is None)
+            template = self._clean(text)  # it may be put together as well
+            found = self.by_key[key] = Pattern(template, place, logger, level, various=key[3] is None)
             found.first = now
             self._texts[path, line] += 1
         # Not under the lock: the app's own str() may wait for one that a thread holds which logs.
-        found.example = fit(_message(record, message), EXAMPLE, self._redact)[:EXAMPLE]
+        found.example = self._clean(_message(record, message))
         return found
+
+    def _clean(self, text: str) -> str:
+        try:
+            return fit(text, EXAMPLE, self._redact)[:EXAMPLE]
+        except Exception:  # what cannot be looked through is not shown; where it is exported it is told
+            return ""
 
     def _shared(self, logger: str, level: int, now: float) -> Pattern:
         shared: dict[Any, Pattern] = self._by_logger
