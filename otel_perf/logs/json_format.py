@@ -296,7 +296,8 @@ class Encoder:
     def _site(self, site: tuple[Any, ...]) -> tuple[str, str, dict[int, Shape]]:
         name, level, levelno, *place, service = site
         assembler = self._assembler
-        made = (assembler.head(level, levelno), assembler.tail(service, name, tuple(place), levelno), {})
+        shapes: dict[int, Shape] = {}
+        made = (assembler.head(level, levelno), assembler.tail(service, name, tuple(place), levelno), shapes)
         if len(self._sites) >= SITES:
             self._sites.clear()  # a logger for every request, or code that is made anew
         self._sites[site] = made

@@ -174,7 +174,7 @@ class PlainValues:
             return self.mapping(list(islice(value.items(), most)), depth - 1)
         base = next(base for base in (list, tuple, set, frozenset) if issubclass(kind, base))
         items: list[Any] = []
-        before = None
+        before: Any = None
         for item in list(islice(base.__iter__(value), most)):
             if self.left <= 0:
                 break
