@@ -15,6 +15,7 @@ from otel_perf.logs.settings import LogsSettings
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
+    from otel_perf.core.guard import Guard
     from otel_perf.core.served import RecordProcessor, RequestProcessor
     from otel_perf.logs.assembly import Assembly
     from otel_perf.logs.redaction import RedactionProcessor, Redactor
@@ -58,7 +59,7 @@ class LogsFeature(Feature[LogsSettings]):
         guard = host.guard(self.name)
         if self._redaction is not None:
             self._redaction.on = True
-            undo.callback(setattr, self._redaction, "on", False)
+            undo.callback(self._end_redaction, guard)
         if self._assembly is not None:
             self._assembly.install(host, guard, undo)
         encoder = output.encoder_for(settings, host, self._redactor)
@@ -71,6 +72,11 @@ class LogsFeature(Feature[LogsSettings]):
         mirror.install(host, undo)
         if encoder is not None:
             output.install(encoder, guard, undo)
+
+    def _end_redaction(self, guard: Guard) -> None:
+        """Hide secrets no longer, unless it was our errors that turned the feature off: nobody asked for that."""
+        if self._redaction is not None and not guard.tripped:
+            self._redaction.on = False
 
     def _know_requests(self, undo: ExitStack) -> None:
         from opentelemetry import trace

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import context
 from opentelemetry._logs import LogRecord, SeverityNumber, get_logger_provider
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
-from opentelemetry.instrumentation.log_utils import std_to_otel
 from opentelemetry.semconv.attributes import code_attributes, exception_attributes
 
 from otel_perf.logs.correlation import CORRELATION_ID, SPAN_ID, STAMPS, TRACE_ID, context_for, context_of
-from otel_perf.logs.line_parts import type_text
+from otel_perf.logs.line_parts import LEVELS, severity, type_text
 from otel_perf.logs.plain_values import DEEPER, text_of, type_name
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ _OWN_FIELDS: Final = (
 # How ids are called in structlog's events.
 _SPELT: Final = {"trace_id": TRACE_ID, "span_id": SPAN_ID, "correlation_id": CORRELATION_ID}
 _STRUCTLOG_OWN: Final = frozenset({"level", "timestamp", "logger", "_record", "_from_structlog", "stack_info"})
-_TEXTS: Final = {"WARNING": "WARN", "CRITICAL": "FATAL"}
 _DEPTH: Final = 4  # levels of nested lists and dicts that are kept as such
 _emitting: ContextVar[bool] = ContextVar("otel_perf_emitting", default=False)
 
@@ -156,8 +154,8 @@ def _log_record(
         timestamp=int(time * 1e9),
         observed_timestamp=time_ns(),
         context=fallen or context.get_current(),
-        severity_text=_TEXTS.get(level, level),
-        severity_number=SeverityNumber.TRACE if 0 < levelno < logging.DEBUG else std_to_otel(levelno),
+        severity_text=LEVELS.get(level, level),
+        severity_number=SeverityNumber(severity(levelno)),
         body=body,
         attributes=attributes,
         event_name=event_name,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from opentelemetry.context import Context, attach, detach
 
 from otel_perf.core.events import FOLDED, REPEATED
+from otel_perf.core.served import request
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -42,10 +43,12 @@ class Window:
         message = f"{self.text}{REPEATED}{self.count:,} more, {_clock(self.first)} to {_clock(self.last)})"
         extra = {FOLDED: self.count, "perf.log.first": _clock(self.first), "perf.log.last": _clock(self.last)}
         record = logger.makeRecord(self.logger, self.level, path, line, message, (), None, function, extra)
-        token = attach(Context())  # it is of no trace: the lines may have been of many
+        # It is of no trace and of no request: the lines may have been of many.
+        token, served = attach(Context()), request.set(None)
         try:
             logger.handle(record)
         finally:
+            request.reset(served)
             detach(token)
 
 

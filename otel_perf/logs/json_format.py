@@ -19,11 +19,11 @@ import msgspec
 from otel_perf.logs.correlation import CORRELATION_ID, SAMPLED, SERVICE_NAME, SPAN_ID, STAMPS, TRACE_ID
 from otel_perf.logs.json_parts import HOISTED, Assembler, one_line
 from otel_perf.logs.line_parts import FIRST, HANDED, NOISE, OWN, error_of, of_line, of_record
-from otel_perf.logs.plain_values import LARGEST
+from otel_perf.logs.plain_values import LARGEST, SUSPECT
 from otel_perf.logs.secret_texts import MARK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from otel_perf.logs.redaction import Redactor
 
@@ -36,8 +36,13 @@ _WITHOUT_EXTRAS: Final = len(vars(logging.LogRecord("", 0, "", 0, "", (), None))
 _STAMPS: Final = len(STAMPS)
 _NONE: Final = ("", "")
 _NEITHER: Final = (None, "")
+_BITS: Final = LARGEST.bit_length() - 1
+_SIZES: Final = 16  # numbers of fields that are remembered of one place
+_MANY: Final = 64  # names; the judgement of more is not remembered
+_ALWAYS: Final = frozenset(FIRST) | STAMPS
 _SIMPLE: Final = frozenset({float, bool, type(None)})
 _OWN, _HIDDEN, _SHOWN, _UNUSUAL = "own", "hidden", "shown", "unusual"
+Shape = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]  # names: shown, hidden among them, passed over
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -57,12 +62,15 @@ class Encoder:
         self._open = f'{{{quoted(layout.time)}:"'
         self._attributes = f",{quoted(layout.attributes)}:"
         self._looks = redactor is not None and bool(redactor.patterns or redactor.user_patterns)
-        self._suspects: Callable[[str], bool] = redactor.suspects if redactor is not None else bool
+        self._suspects: Callable[[str], bool] = redactor.gate() if redactor is not None else bool
         self._time = self._assembler.clock.text
         self._verdicts: dict[str, str] = {}
-        self._sites: dict[tuple[Any, ...], tuple[str, str]] = {}
+        self._sites: dict[tuple[Any, ...], tuple[str, str, dict[int, Shape]]] = {}
+        self._added: dict[tuple[str, ...], Shape] = {}  # to records, by the names
+        self._given: dict[tuple[str, ...], Shape] = {}  # by other libraries
         self._threads: dict[tuple[Any, ...], str] = {}
         self._ids: tuple[tuple[Any, ...], str] = ((), "")
+        self._who: tuple[tuple[Any, ...], str, str] = ((), "", "")  # the last line's ids, process and thread
 
     def line(self, record: logging.LogRecord) -> str:
         """``record`` as one line of JSON, without a line break. About 2 µs. Never raises."""
@@ -100,7 +108,7 @@ class Encoder:
                 made = self._join(
                     time, (logger, level, levelno, *place, self._service), (*ids, correlation),
                     (getpid(), get_ident(), current_thread().name), message,
-                    self._scalars(attributes.items(), own=False) if attributes else _NONE,
+                    self._scalars(attributes, self._shape(tuple(attributes), self._given)) if attributes else _NONE,
                 )  # fmt: skip
                 if made is not None:
                     return made
@@ -122,14 +130,15 @@ class Encoder:
             )
         )
 
-    def _usual(self, record: Any) -> str | None:  # noqa: C901, PLR0911
+    def _usual(self, record: Any) -> str | None:  # noqa: C901, PLR0911, PLR0912
         """The line, or ``None`` if there is anything unusual about the record.
 
         The same as :meth:`_join`, in one piece: calls and tuples would be a fifth of what it costs.
         """
         fields = record.__dict__
         message = record.msg
-        if type(message) is str and type(record) is logging.LogRecord:
+        is_plain = type(record) is logging.LogRecord
+        if type(message) is str and is_plain:
             if record.args:
                 message = message % record.args
         elif type(message) is dict:
@@ -138,11 +147,25 @@ class Encoder:
             message = record.getMessage()
         if type(message) is not str or len(message) > self._limit:
             return None
+        site = (
+            record.name, record.levelname, record.levelno, record.pathname, record.lineno, record.funcName,
+            fields[SERVICE_NAME],
+        )  # fmt: skip
+        head, tail, shapes = self._sites.get(site) or self._site(site)
         more, texts = "", message
-        size = len(fields)
-        if size > _WITHOUT_EXTRAS:  # LogRecord makes its own fields first; the last ones usually are the ids
-            end = size - _STAMPS if next(reversed(fields)) == CORRELATION_ID else size
-            extras, said = self._scalars(islice(fields.items(), _FIRST, end), own=True)
+        size, correlation = len(fields), fields.get(CORRELATION_ID)
+        if size > _WITHOUT_EXTRAS or correlation is None or not is_plain:
+            if correlation is None:  # stamped by somebody else
+                size = -size
+            try:
+                extras, said = self._scalars(fields, shapes[size])
+            except KeyError:  # the first line of this place, or one with as many others
+                shape = self._shape_of(fields, is_plain=is_plain)
+                extras, said = self._scalars(fields, shape)
+                if shape is not None:
+                    if len(shapes) >= _SIZES:
+                        shapes.clear()
+                    shapes[size] = shape
             if extras is None:
                 return None
             more, texts = extras, texts + said
@@ -153,18 +176,16 @@ class Encoder:
             more, texts = self._assembler.error(*error) + more, "\n".join([texts, *error[1:]])
         if self._looks and self._suspects(texts):
             return None
-        ids, last = (fields[TRACE_ID], fields[SPAN_ID], fields[SAMPLED], fields.get(CORRELATION_ID)), self._ids
-        if last[0] != ids:
-            self._ids = last = (ids, self._assembler.ids(*ids))
-        site = (
-            record.name, record.levelname, record.levelno, record.pathname, record.lineno, record.funcName,
-            fields[SERVICE_NAME],
+        who = (
+            fields[TRACE_ID], fields[SPAN_ID], fields[SAMPLED], correlation,
+            record.process, record.thread, record.threadName,
         )  # fmt: skip
-        head, tail = self._sites.get(site) or self._site(site)
-        thread = (record.process, record.thread, record.threadName)
-        threads = self._threads.get(thread) or self._thread(thread)
+        last = self._who
+        if last[0] != who:
+            thread = who[4:]
+            self._who = last = (who, self._assembler.ids(*who[:4]), self._threads.get(thread) or self._thread(thread))
         stamp = self._time(record.created)
-        line = f'{self._open}{stamp}"{head}{quoted(message)}{last[1]}{tail}{threads}{more}}}'
+        line = f'{self._open}{stamp}"{head}{quoted(message)}{last[1]}{tail}{last[2]}{more}}}'
         if line.isascii():
             return line if len(line) <= self._limit else None
         return one_line(line) if len(line) * 6 <= self._limit else None
@@ -181,29 +202,29 @@ class Encoder:
         last = self._ids
         if last[0] != ids:
             self._ids = last = (ids, self._assembler.ids(*ids))
-        head, tail = self._sites.get(site) or self._site(site)
+        head, tail, _ = self._sites.get(site) or self._site(site)
         threads = self._threads.get(thread) or self._thread(thread)
         line = f'{self._open}{self._time(time)}"{head}{quoted(message)}{last[1]}{tail}{threads}{extras}}}'
         if line.isascii():
             return line if len(line) <= self._limit else None
         return one_line(line) if len(line) * 6 <= self._limit else None
 
-    def _scalars(self, items: Iterable[tuple[Any, Any]], *, own: bool) -> tuple[str | None, str]:
-        """The field with ``items``, if they are short texts, numbers, truth values and ``None``; and all their texts.
+    def _scalars(  # noqa: C901
+        self, fields: Mapping[str, Any], shape: Shape | None
+    ) -> tuple[str | None, str]:
+        """The field with those of ``shape``, if they are short texts, numbers, truth values and ``None``; their texts.
 
-        ``own``: they are the fields of a record, whose own are passed over.
+        Raises ``KeyError`` if ``fields`` have others.
         """
-        verdicts, texts = self._verdicts, ""
+        if shape is None:
+            return _NEITHER
+        texts = ""
         made: dict[str, Any] = {}
-        for key, value in items:
-            verdict = verdicts.get(key) or self._judge(key)
-            if verdict is _OWN and own:
-                continue
-            if verdict is _OWN or verdict is _UNUSUAL:
-                return _NEITHER
+        for key in shape[0]:
+            value = fields[key]
             kind = type(value)
             if kind is int:
-                if not -LARGEST <= value < LARGEST:
+                if value.bit_length() > _BITS:
                     return _NEITHER
             elif kind is str:
                 if len(value) > _SHORT:
@@ -211,15 +232,57 @@ class Encoder:
                 texts = f"{texts}\n{value}"
             elif kind not in _SIMPLE:
                 return _NEITHER
-            if verdict is _HIDDEN and value is not None and kind is not bool:
-                value = MARK  # noqa: PLW2901
             made[key] = value
+        for key in shape[1]:
+            if made[key] is not None and type(made[key]) is not bool:
+                made[key] = MARK
+        for key in shape[2]:
+            fields[key]
         # One call for all: msgspec writes a number in a third of the time that Python takes.
         return (self._attributes + _encode(made).decode() if made else ""), texts
+
+    def _shape_of(self, fields: dict[str, Any], *, is_plain: bool) -> Shape | None:
+        """What a record has beside its own fields.
+
+        To be remembered by the number of all its fields, so that the next one's need not be looked for among them: if
+        there are as many, and these are there, no others are.
+        """
+        size = len(fields)
+        if not is_plain:  # a class of the app's may make others before
+            names = tuple(name for name in fields if name not in _ALWAYS)
+        elif next(reversed(fields)) == CORRELATION_ID:  # LogRecord makes its own first; the last ones are the ids
+            names = tuple(islice(reversed(fields), _STAMPS, size - _FIRST))[::-1]
+        else:
+            names = tuple(islice(fields, _FIRST, size))
+        return self._shape(names, self._added)
+
+    def _shape(self, names: tuple[str, ...], known: dict[tuple[str, ...], Shape]) -> Shape | None:
+        """Which of ``names`` are shown, which of them are hidden, and which are passed over as a record's own.
+
+        ``None`` if any is unusual, as a record's own is among what is given (``known`` is ``self._given``).
+        """
+        shape = known.get(names)
+        if shape is None:
+            verdicts = {name: self._verdicts.get(name) or self._judge(name) for name in names}
+            found = set(verdicts.values())
+            if _UNUSUAL in found or (_OWN in found and known is self._given):
+                return None
+            shape = (
+                tuple(name for name in names if verdicts[name] is not _OWN),
+                tuple(name for name in names if verdicts[name] is _HIDDEN),
+                tuple(name for name in names if verdicts[name] is _OWN and name not in _ALWAYS),
+            )
+            if len(names) <= _MANY:
+                if len(known) >= SITES:
+                    known.clear()
+                known[names] = shape
+        return shape
 
     def _judge(self, key: Any) -> str:
         """What an extra of that name is: a field of every record, hidden, shown, or to be left to the sure way."""
         if type(key) is not str or len(key) > _LONGEST_KEY or key in _ODD_NAMES or (self._flat and "." in key):
+            return _UNUSUAL
+        if self._looks and len(key) >= SUSPECT and self._suspects(key):
             return _UNUSUAL
         if key in OWN:
             verdict = _OWN
@@ -230,10 +293,11 @@ class Encoder:
         self._verdicts[key] = verdict
         return verdict
 
-    def _site(self, site: tuple[Any, ...]) -> tuple[str, str]:
+    def _site(self, site: tuple[Any, ...]) -> tuple[str, str, dict[int, Shape]]:
         name, level, levelno, *place, service = site
         assembler = self._assembler
-        made = (assembler.head(level, levelno), assembler.tail(service, name, tuple(place), levelno))
+        shapes: dict[int, Shape] = {}
+        made = (assembler.head(level, levelno), assembler.tail(service, name, tuple(place), levelno), shapes)
         if len(self._sites) >= SITES:
             self._sites.clear()  # a logger for every request, or code that is made anew
         self._sites[site] = made

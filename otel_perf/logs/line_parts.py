@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -19,7 +20,6 @@ from otel_perf.logs.plain_values import text_of, type_name
 from otel_perf.logs.secret_keys import words_of
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Mapping
 
 NOISE: Final = "color_message"
@@ -220,6 +220,7 @@ def error_of(exc_info: object, exc_text: object) -> tuple[str, str, str]:
 def severity(levelno: object) -> int:
     """The number that OpenTelemetry has for a level of the standard library; 0 for what is none."""
     try:
-        return int(std_to_otel(int(levelno)).value)  # type: ignore[call-overload]
+        number = int(levelno)  # type: ignore[call-overload]
+        return 1 if 0 < number < logging.DEBUG else int(std_to_otel(number).value)  # 1: TRACE, which logging has not
     except Exception:
         return 0

@@ -65,8 +65,11 @@ def is_sampled(bound: int, line: LogRecord | Line) -> bool:
     """Whether the low 64 bits of the line's trace id are less than ``bound``; without a trace by chance. 0.5 µs."""
     if bound > TRACE_BITS:
         return True
-    span: Any = trace.get_current_span(None if isinstance(line, Line) else context_of(line))
+    span: Any = trace.get_current_span()
     enclosing = getattr(span, "enclosing", None)
+    if enclosing is None and not isinstance(line, Line):  # to ask a lazy one for its ids makes it real
+        span = trace.get_current_span(context_of(line))
+        enclosing = getattr(span, "enclosing", None)
     context = (span if enclosing is None else enclosing()).get_span_context()
     if enclosing is not None and not context.is_valid:
         context = span.get_span_context()  # a lazy one at the top: its trace begins now

@@ -129,7 +129,7 @@ def _is_ours(kind: type, ours: Any) -> bool:
 
 def _for_stream(line: str, handler: Any) -> str:
     """``line`` as the handler's stream can carry it: a console in ASCII or Latin-1 would refuse or break it."""
-    encoding = getattr(handler.stream, "encoding", None)
+    encoding = getattr(getattr(handler, "stream", None), "encoding", None)  # a class may write elsewhere, without one
     if not isinstance(encoding, str) or encoding.lower().startswith(_UNICODE):
         return line
     return _BEYOND.sub(_escaped, line)

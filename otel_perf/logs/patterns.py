@@ -10,11 +10,11 @@ import os
 import sys
 from _thread import RLock  # of the operating system's threads, also where gevent has patched them
 from collections import Counter
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.census import Metric
 from otel_perf.core.owner import APP, owner
+from otel_perf.logs.plain_values import fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -169,13 +169,19 @@ class Patterns:
                 return self._shared(logger, level, now)
             if text is None:
                 text = message if type(message) is str and _is_written(message, path, line) else place
-            found = self.by_key[key] = Pattern(text[:EXAMPLE], place, logger, level, various=key[3] is None)
+            template = self._clean(text)  # it may be put together as well
+            found = self.by_key[key] = Pattern(template, place, logger, level, various=key[3] is None)
             found.first = now
             self._texts[path, line] += 1
         # Not under the lock: the app's own str() may wait for one that a thread holds which logs.
-        with suppress(Exception):  # one that cannot be looked through for secrets is not shown
-            found.example = self._redact(_message(record, message)[:LONG])[:EXAMPLE]
+        found.example = self._clean(_message(record, message))
         return found
+
+    def _clean(self, text: str) -> str:
+        try:
+            return fit(text, EXAMPLE, self._redact)[:EXAMPLE]
+        except Exception:  # what cannot be looked through is not shown; where it is exported it is told
+            return ""
 
     def _shared(self, logger: str, level: int, now: float) -> Pattern:
         shared: dict[Any, Pattern] = self._by_logger

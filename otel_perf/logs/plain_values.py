@@ -29,6 +29,7 @@ DEEPER: Final = "…[deeper]"
 LARGEST: Final = 2**63  # integers beyond are texts: Elasticsearch refuses a document that has one
 _BY_STR: Final = (dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID, pathlib.PurePath)
 _NAME: Final = 256  # characters of a key
+SUSPECT: Final = 12  # characters of a key that may hold a secret: things are kept by their token or address
 
 
 def cut_mark(size: int) -> str:
@@ -104,12 +105,12 @@ class PlainValues:
             if self.left <= 0:
                 self.cut = True
                 break
-            name = text_of(key)
-            if len(name) > _NAME:
-                name = name[:_NAME] + cut_mark(len(name))
-                self.cut = True
-            self.left -= len(name) + 6
-            made[name] = self._field(name, value, depth)
+            name = shown = text_of(key)
+            if len(name) >= SUSPECT:
+                shown = fit(name, _NAME, self._scrub)
+                self.cut = self.cut or len(name) > _NAME
+            self.left -= len(shown) + 6
+            made[shown] = self._field(name, value, depth)
         return made
 
     def _field(self, name: str, value: object, depth: int) -> Any:
@@ -173,11 +174,16 @@ class PlainValues:
             return self.mapping(list(islice(value.items(), most)), depth - 1)
         base = next(base for base in (list, tuple, set, frozenset) if issubclass(kind, base))
         items: list[Any] = []
+        before: Any = None
         for item in list(islice(base.__iter__(value), most)):
             if self.left <= 0:
                 break
             self.left -= 2
-            items.append(self._item(item, depth - 1))
+            hidden = None
+            if type(before) is str and before[:1] == "-" and self._redactor is not None:
+                hidden = self._redactor.argument(before, item)
+            items.append(self._item(item, depth - 1) if hidden is None else self._text(hidden))
+            before = item
         return self._counted(items, base.__len__(value))
 
     def _item(self, item: Any, depth: int) -> Any:

@@ -52,7 +52,7 @@ _ABOUT: Final = words_of(
     " manager store backend endpoint issuer rule rules seconds ms minutes hint method class module handler parser"
     " stream index position rate id ids ref arn cost costs price free"
 )
-_ASKED: Final = words_of("has is are num max min total needs requires require use uses show forgot can should allow")
+_ASKED: Final = words_of("no has is are num max min total needs requires require use uses show forgot can should allow")
 
 
 @cache

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from otel_perf.logs.redaction import Redactor
 
+_CUT: Final = "…[cut]".encode()
 _BARE: Final = frozenset(" \t\r\n\"'=")  # signs that put quotes around a value
 
 
@@ -89,7 +90,10 @@ class TextEncoder:
         for text in (parts.error[2] or ": ".join(filter(None, parts.error[:2])), parts.stack):
             if text:
                 line += "\n" + fit_ends(text, limit // 5, self._scrub).rstrip("\n")
-        return line.encode("utf-8", "replace").decode()
+        data = line.encode("utf-8", "replace")
+        if len(data) > self._limit:  # of signs that take four bytes each, nearly all that may be long is
+            return data[: self._limit - len(_CUT)].decode("utf-8", "ignore") + _CUT.decode()
+        return data.decode()
 
 
 def _name(key: str) -> str:

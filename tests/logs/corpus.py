@@ -41,6 +41,10 @@ KEYS = [
     ("header_list", [("host", "shop"), ("cookie", f"a={WORD}")]),
     ("asgi_headers", [(b"authorization", f"Bearer {WORD}".encode())]),
     ("pin", 73519000427),
+    ("argv", ["mysql", "--user", "bob", "--password", WORD, "shop"]),
+    ("argv", ["curl", "-u", f"bob:{WORD}", "https://shop.example"]),
+    ("by_token", {GITHUB: "bob"}),
+    ("by_address", {f"postgres://bob:{WORD}@db/shop": True}),
 ]
 TEXTS = [
     f"login failed: password={WORD}",
@@ -85,6 +89,18 @@ TEXTS = [
     f"X-Auth-Token: {WORD}",
     f"sent Bearer {WORD}.abc",
     f'  File "/srv/db.py", line 9, in f\n    raise ValueError("token={WORD}")\nValueError: token={WORD}',
+    "verification_code=73519000427",
+    "your security code: 73519000427",
+    "pin = 73519000427",
+    "unlocked with --pin 73519000427",
+    "<pin>73519000427</pin>",
+    f"java -password {WORD} -jar app.jar",
+    f'password={WORD[:4]}"{WORD[4:]}"{WORD} and so on',
+    f'<input name="password" value="{WORD}">',
+    f'{{"name": "DB_PASSWORD", "value": "{WORD}"}}',
+    f"cloning https://{WORD}{WORD}{WORD}:x-oauth-basic@github.com/shop/shop.git",
+    f"Authorization: SSWS 00{WORD}",
+    f"Authorization: DeepL-Auth-Key {WORD}:fx",
     f'  File "/srv/db.py", line 12, in connect\n    connect(password="{WORD}", token=Secret("{WORD}"))\nValueError',
 ]
 SQL = [
@@ -98,6 +114,13 @@ SQL = [
     f"INSERT INTO users (name, password) VALUES ('bob', '{WORD}'), ('eve', 'x{WORD}')",
     f"[SQL: UPDATE users SET password=? WHERE id=?]\n[parameters: ('{WORD}', 7)]\n(Background on this error)",
     f"Key (api_token)=({WORD}) already exists.",
+    f"UPDATE users SET password = E'{WORD}' WHERE id = 7",
+    f"ALTER LOGIN bob WITH PASSWORD = N'{WORD}'",
+    f'INSERT INTO users (name, password) VALUES ("bob", "{WORD}")',
+    f"INSERT OR REPLACE INTO users (name, password) VALUES ('bob', '{WORD}')",
+    f"REPLACE INTO users (name, password) VALUES ('bob', '{WORD}')",
+    f"INSERT IGNORE INTO users (name, pin, password) VALUES ('bob', 73519000427, '{WORD}')",
+    f"(0.001) UPDATE users SET password = %s WHERE id = %s; args=('{WORD}', 7); alias=default",
 ]
 SHOWN = (
     WORD,
@@ -197,4 +220,11 @@ ALIKE_TEXTS = [
     "sk-learn is no key and neither is task-force-of-the-northern-region",
     SOURCE,
     "-----BEGIN CERTIFICATE----- abc -----END CERTIFICATE-----",
+    'invalid field "password", expected "x"',
+    "fields 'password' and 'email' differ",
+    "authorization: refused for the user-agent curl-7",
+    "country_code=49 status_code=200 zip code: 12345",
+    "shipping=yes pinned=1 typing=no opinion='good'",
+    "INSERT INTO orders (id, note) VALUES (7, 'hello')",
+    "(0.001) SELECT * FROM orders WHERE id = %s; args=(7,); alias=default",
 ]

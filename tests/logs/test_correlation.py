@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from opentelemetry import context, trace
 
-from otel_perf.logs.correlation import SAMPLED, SERVICE_NAME, SPAN_ID, TRACE_ID
+import otel_perf as perf
+from otel_perf.logs.correlation import CORRELATION_ID, SAMPLED, SERVICE_NAME, SPAN_ID, TRACE_ID
 from tests.stored import logs, spans
 
 
@@ -49,6 +50,25 @@ def test_a_record_in_a_span_has_its_ids(start, kept):
     context_ = span.get_span_context()
     assert ids(kept[0]) == (f"{context_.trace_id:032x}", f"{context_.span_id:016x}", True, "shop")
     assert ids(kept[1]) == ("0", "0", False, "shop")
+
+
+def test_a_context_within_another_has_ids_of_its_own(start, kept):
+    """GIVEN lines in one context, before and after one within it THEN each has the ids of where it is."""
+    start()
+    log = logging.getLogger("shop").info
+    with trace.get_tracer("t").start_as_current_span("s") as outer:
+        log("1"), log("2")
+        with perf.correlation("job-7"):
+            log("3"), log("4")
+            with trace.get_tracer("t").start_as_current_span("t") as inner:
+                log("5"), log("6")
+        log("7")
+    log("8")
+    trace_id, spans_ = f"{outer.get_span_context().trace_id:032x}", [outer, outer, outer, outer, inner, inner, outer]
+    assert [record.__dict__[SPAN_ID] for record in kept] == [f"{s.get_span_context().span_id:016x}" for s in spans_] + [
+        "0"
+    ]
+    assert [record.__dict__[CORRELATION_ID] for record in kept] == [trace_id] * 2 + ["job-7"] * 4 + [trace_id, "0"]
 
 
 def test_a_record_made_while_an_exception_is_handled_has_its_ids(start, kept):

@@ -9,11 +9,14 @@ from collections import Counter
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
+from opentelemetry.trace import SpanContext
 
 from otel_perf import monitored
 from otel_perf.core import cleaning
 from otel_perf.core.events import FOLDED
+from otel_perf.core.served import Request, request
 from otel_perf.logs import filters
 from otel_perf.logs.accounts import DROPPED
 from otel_perf.logs.correlation import TRACE_ID
@@ -290,6 +293,22 @@ def test_a_line_that_comes_after_its_window_closes_it(start, kept, clock):
         shop().info("x")
     assert [text.partition(":")[0] for text in kept.texts] == ["x", "x (repeated", "x"]
     assert accounts() == (2, {"fold": 2})
+
+
+def test_a_folded_line_is_not_of_the_request_that_closes_its_window(start, kept, clock):
+    start(OTEL_PERF_LOGS_FOLD="10s")
+    say(3)
+    clock.advance(10.0)
+    served = Request(Context())
+    served.span = SpanContext(7, 8, is_remote=False)
+    token = request.set(served)
+    try:
+        say()
+    finally:
+        request.reset(token)
+    assert [(record.__dict__.get(FOLDED), record.__dict__[TRACE_ID]) for record in kept.records] == [
+        (None, "0"), (2, "0"), (None, f"{7:032x}"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

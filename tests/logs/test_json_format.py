@@ -129,6 +129,7 @@ def test_an_exception_is_taken_apart(fields):
 def test_levels_are_named_as_they_are_exported():
     logging.addLevelName(25, "NOTICE")
     levels = {
+        5: ("Level 5", 1),
         10: ("DEBUG", 5),
         20: ("INFO", 9),
         25: ("NOTICE", 12),
@@ -594,6 +595,65 @@ def test_what_a_handlers_filter_adds_is_in_the_line_as_well():
     made = record("x")
     made.__dict__.update({"tenant": "token=hunter2", "password": "hunter2"})
     assert line_of(made)["attributes"] == {"tenant": "token=[redacted]", "password": "[redacted]"}
+
+
+def test_no_extra_is_lost_beside_ids_of_upstreams_instrumentation():
+    """GIVEN its record factory, which has no correlation id: as many fields as ours without an extra."""
+    encoder = Encoder("shop", redactor=Redactor())
+    for extras in ({"a": 1}, {"a": 1, "b": 2}, {}):
+        made = logging.getLogger("shop").makeRecord("shop", 20, "a.py", 1, "x", (), None, "f")
+        made.__dict__.update({SPAN_ID: SPAN, TRACE_ID: TRACE, SAMPLED: True, SERVICE_NAME: "shop", **extras})
+        assert check(encoder.line(made)).get("attributes", {}) == extras
+
+
+def test_no_extra_of_a_class_of_records_is_lost():
+    class Mine(logging.LogRecord):
+        def __init__(self, *args, **kwargs):
+            self.tenant = "t1"
+            super().__init__(*args, **kwargs)
+
+    encoder = Encoder("shop", redactor=Redactor())
+    for extras in ({}, {"a": 1}, {"password": "hunter2"}):
+        made = Mine("shop", 20, "a.py", 1, "x", (), None, "f")
+        made.__dict__.update(extras)
+        stamp(made, "shop")
+        shown = dict.fromkeys(extras, "[redacted]") if "password" in extras else extras
+        assert check(encoder.line(made))["attributes"] == {"tenant": "t1", **shown}
+
+
+def test_a_place_may_add_other_fields_each_time():
+    """GIVEN as many as before THEN none is taken for one of those."""
+    encoder = Encoder("shop", redactor=Redactor())
+    formatter = logging.Formatter("%(asctime)s %(message)s")
+    for turn in range(3):
+        for extras in (
+            {"a": 1, "b": 2},
+            {"a": 1, "c": "z"},
+            {"b": 1, "a": 3},
+            {"password": 1, "a": 2},
+            {"a": [1], "b": 2},
+            {},
+            {"a": 1},
+        ):
+            for formatted in (False, True):
+                made = record(**extras)
+                if formatted:
+                    formatter.format(made)  # leaves two fields behind
+                shown = {key: "[redacted]" if key == "password" else value for key, value in extras.items()}
+                found = check(encoder.line(made)).get("attributes", {})
+                assert (found, list(found)) == (shown, list(shown)), turn
+
+
+def test_names_of_fields_hold_no_secret():
+    found = line_of(
+        record(
+            "x",
+            **{"https://bob:hunter2@h is up": 1, "deep": {"redis://:hunter2@h": [{"sk" + "_live_hunter2hunter2": 2}]}},
+        )
+    )
+    assert found["attributes"] == {
+        "https://bob:[redacted]@h is up": 1, "deep": {"redis://:[redacted]@h": [{"[redacted]": 2}]},
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("created", [-1.0, -0.5, float("nan"), float("inf"), 1e300, 1e12, "x", None])

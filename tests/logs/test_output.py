@@ -89,6 +89,22 @@ def test_handlers_from_before_and_after_and_whatever_formatter(start, logger):
         assert [line["body"] for line in json_of(stream)] == ["one", "two"]
 
 
+def test_a_handler_that_has_no_stream(start, logger):
+    class Elsewhere(logging.StreamHandler):
+        def __init__(self):
+            logging.Handler.__init__(self)
+            self.lines = []
+
+        def emit(self, record):
+            self.lines.append(self.format(record))
+
+    pipeline = start(OTEL_PERF_LOGS_FORMAT="json")
+    handler = on(logger, Elsewhere())
+    logger.warning("grüße")
+    assert [check(line)["body"] for line in handler.lines] == ["grüße"]
+    assert pipeline.guards["logs"].errors == 0
+
+
 def test_levels_filters_and_the_number_of_handlers_stay(start, logger):
     root_handlers = list(logging.getLogger().handlers)
     start(OTEL_PERF_LOGS_FORMAT="json")

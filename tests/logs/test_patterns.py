@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from otel_perf.logs import filters, patterns
 from otel_perf.logs.patterns import ERRORS, OVERFLOW, PATTERNS, Patterns, Series, place_of
+from otel_perf.logs.redaction import Redactor
+from tests.logs import corpus
 
 
 def of(patterns, record):
@@ -86,6 +88,22 @@ def test_an_example_is_redacted_and_cut():
     pattern = of(found, record)
     assert pattern.example.startswith("password …x")
     assert len(pattern.example) <= patterns.EXAMPLE
+
+
+def test_a_secret_that_an_example_or_a_template_would_cut_is_hidden():
+    """GIVEN a long secret, and behind it another THEN the example has no piece of it, wherever it ends."""
+    for size in range(900, 1001, 7):
+        found = Patterns(Redactor().text)
+        text = (
+            f"{corpus.PEM.replace('q83', 'q83' + 'x' * (size - 150))} as {corpus.AWS} and {corpus.JWT} " + "a " * 5000
+        )
+        pattern = of(found, logging.LogRecord("shop", 20, "a.py", 1, text, (), None))
+        assert corpus.leaks(pattern.example) == []
+        assert len(pattern.example) <= patterns.EXAMPLE
+    pattern = of(
+        Patterns(Redactor().text), logging.LogRecord("shop", 20, "a.py", 1, "token=hunter2Zq for %s", ("x",), None)
+    )
+    assert pattern.template == "token=[redacted] for %s"
 
 
 def test_templates_are_bounded_and_the_rest_is_counted_by_logger(monkeypatch):

@@ -10,6 +10,7 @@ import time
 import pytest
 from opentelemetry._logs import LogRecord
 
+from otel_perf.core.guard import LIMIT
 from otel_perf.logs import FEATURE, json_format, text_format
 from otel_perf.logs.plain_values import MARGIN, fit, fit_ends
 from otel_perf.logs.redaction import MARK, Redactor, redactor_for
@@ -54,6 +55,29 @@ def test_a_field_that_only_sounds_like_one_stays(name, value):
 def test_the_mark_tells_nothing_of_what_it_hides(value):
     assert REDACTOR.fields({"password": value}) == {"password": MARK}
     assert REDACTOR.text(f"password='{'y' * 30}'") == REDACTOR.text("password='z'")
+
+
+def test_texts_of_a_class_of_their_own_are_texts():
+    class Safe(str):
+        __slots__ = ()
+
+    fields = {
+        "url": Safe("redis://:hunter2Zq@h"),
+        Safe("https://u:hunter2Zq@h is up"): [Safe("x"), {"a": Safe("Bearer hunter2Zq1")}],
+    }
+    clean = REDACTOR.fields(fields)
+    assert "hunter2Zq" not in str(clean)
+    assert list(clean.values()) == [f"redis://:{MARK}@h", ["x", {"a": f"Bearer {MARK}"}]]
+
+
+def test_a_text_of_a_class_of_its_own_is_exported_without_secrets(start, home):
+    class Safe(str):
+        __slots__ = ()
+
+    pipeline = start()
+    logging.getLogger("corpus").warning("x", extra={"url": Safe("redis://:hunter2Zq@h")})
+    pipeline.shutdown()
+    assert [entry.attributes for entry in logs(home)] == [{"url": f"redis://:{MARK}@h"}]
 
 
 @pytest.mark.parametrize("value", [None, True, False])
@@ -219,6 +243,18 @@ def test_the_processor_is_silent_once_the_feature_is_off(start, home, tmp_path):
     assert [entry.body for entry in logs(home) if entry.scope == "app"] == ["password=shown", f"password={MARK}"]
 
 
+@pytest.mark.usefixtures("absorbing")
+def test_secrets_stay_hidden_when_errors_turn_the_feature_off(start, home):
+    """GIVEN errors of ours that turn the logs off THEN what the app emits itself still has no secrets."""
+    pipeline = start()
+    for _ in range(LIMIT):
+        pipeline.guards["logs"].handle(ValueError("ours"))
+    assert not pipeline.features["logs"].on
+    pipeline.providers.logger.get_logger("app").emit(LogRecord(body="password=hunter2Zq"))
+    pipeline.shutdown()
+    assert [entry.body for entry in logs(home) if entry.scope == "app"] == [f"password={MARK}"]
+
+
 def test_deeper_than_it_looks_all_is_hidden():
     value = "hunter2Zq password=hunter2Zq"
     for _ in range(50):
@@ -246,6 +282,13 @@ def test_a_secret_that_the_limit_cuts_in_two_is_hidden(secret, offset):
             for limit in (offset, 1000 + offset, 4000 + offset, len(text) - 1000 - offset, len(text) - 9000 - offset):
                 assert corpus.leaks(by(text, limit, REDACTOR.text)) == []
     assert len(fit("x" * 10 * MARGIN, 100, None)) < 200
+
+
+def test_arguments_are_hidden_behind_their_flag_only():
+    shown = ["psql", "--no-password", "shop", "--password-file", "/x", "--verbose", "on", "-u", "bob", "--token"]
+    assert REDACTOR.fields({"argv": shown}) == {"argv": shown}
+    hidden = REDACTOR.fields({"argv": ("x", "--token", "--password", "a", "b", "-u", "bob:c")})
+    assert hidden == {"argv": ["x", "--token", "--password", MARK, "b", "-u", f"bob:{MARK}"]}
 
 
 HARD = {

@@ -18,6 +18,15 @@ def test_anything_gives_a_line_of_its_size(name):
             assert len(encoder.line(made).encode()) <= limit
 
 
+def test_what_is_long_everywhere_and_takes_four_bytes_a_sign_is_of_its_size_too():
+    signs = ODD["emoji"]
+    made = record(signs, a=signs, stack=signs, name=signs)
+    made.exc_text = signs
+    line = TextEncoder("shop", limit=4096, redactor=Redactor()).line(made)
+    assert 4000 < len(line.encode()) <= 4096
+    assert line.endswith("…[cut]")
+
+
 def test_values_are_told_apart():
     line = TextEncoder("shop").line(record("x", a="b c", d="", e='"', f=[1, "2"], g="plain", **{"h i": 1}))
     assert line.endswith(' x a="b c" d="" e="\\"" f=[1, "2"] g=plain h_i=1')
