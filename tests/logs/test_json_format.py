@@ -574,6 +574,8 @@ def test_an_event_of_structlog_on_its_way_to_its_own_formatter_is_fields():
     event = {"event": "placed", "order": 7, "level": "info", "timestamp": "2026", "logger": "shop", "trace_id": TRACE}
     found = line_of(record(event, _logger=logging.getLogger("shop"), _name="info"))
     assert (found["body"], found["attributes"]) == ("placed", {"order": 7})
+    found = line_of(record({**event, "correlation_id": "theirs"}, _logger=None, _name="info"))
+    assert found["attributes"] == {"order": 7, "correlation_id": "theirs"}
     try:
         raise ValueError("no stock")
     except ValueError:
