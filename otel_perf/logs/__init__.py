@@ -15,6 +15,7 @@ from otel_perf.logs.settings import LogsSettings
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
+    from otel_perf.core.guard import Guard
     from otel_perf.core.served import RecordProcessor, RequestProcessor
     from otel_perf.logs.assembly import Assembly
     from otel_perf.logs.redaction import RedactionProcessor, Redactor
@@ -26,6 +27,7 @@ class LogsFeature(Feature[LogsSettings]):
     name = "logs"
     summary = "trace ids on every log record, records exported without secrets; events, a record a request, a summary"
     needs = ("errors",)
+    shapes = True
     settings_type = LogsSettings
 
     def __init__(self) -> None:
@@ -43,6 +45,7 @@ class LogsFeature(Feature[LogsSettings]):
         self._redactor, self._redaction = redactor_for(settings, host.problem), None
         if self._redactor is not None:
             self._redaction = RedactionProcessor(self._redactor, lambda: host.guard(self.name))
+            self._redaction.on = False
             parts.log_processors.insert(0, self._redaction)
         requests, records = RequestProcessor(), RecordProcessor(host.guard(self.name))
         parts.span_processors.append(requests)
@@ -52,7 +55,7 @@ class LogsFeature(Feature[LogsSettings]):
 
     def install(self, settings: LogsSettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""
-        from otel_perf.logs import correlation, filters, output, propagator, servers
+        from otel_perf.logs import correlation, filters, output, servers
         from otel_perf.logs.audit import mirror
 
         guard = host.guard(self.name)
@@ -65,12 +68,20 @@ class LogsFeature(Feature[LogsSettings]):
         compose = None if encoder is None else encoder.compose
         correlation.install(host, guard, undo, compose=compose, keep_line=filters.keep_line)
         filters.install(settings, host, guard, undo, str if self._redactor is None else self._redactor.text)
-        propagator.install(guard, undo)
+        self._propagate(host, guard, undo)
         servers.install(guard, undo)
         self._know_requests(undo)
         mirror.install(host, undo)
         if encoder is not None:
             output.install(encoder, guard, undo)
+
+    def _propagate(self, host: Host, guard: Guard, undo: ExitStack) -> None:
+        try:
+            from otel_perf.logs import propagator
+        except Exception as error:  # the API's module loads what OTEL_PROPAGATORS names, and raises what that raises
+            host.problem(f"otel-perf: OTEL_PROPAGATORS: {error}; going on without the ids in headers")
+        else:
+            propagator.install(guard, undo)
 
     def _know_requests(self, undo: ExitStack) -> None:
         from opentelemetry import trace

@@ -152,6 +152,16 @@ def test_a_configuration_file_works_with_our_processors_added(home, tmp_path):
     assert {point.value for point in points(home) if point.name == "made"} == {4}
 
 
+def test_a_configuration_files_exporters_get_no_secrets(home, tmp_path):
+    path = tmp_path / "otel.yaml"
+    path.write_text(CONFIG)
+    program = "import logging\nlogging.getLogger('app').warning('password=hunter2Zq', extra={'token': 'hunter2Zq'})"
+    done = programs.run(program, home, OTEL_CONFIG_FILE=path)
+    assert "password=" in done.out
+    assert "hunter2Zq" not in done.out
+    assert "hunter2Zq" not in str(lines(home))
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -175,6 +185,15 @@ def test_a_configuration_file_that_cannot_be_used_is_one_line(home, tmp_path, na
     (line,) = done.err.splitlines()
     assert line.startswith("otel-perf: OTEL_CONFIG_FILE=")
     assert len(spans(home)) == 1
+
+
+def test_a_propagator_that_is_not_there_is_one_line_and_lines_are_as_they_were(home):
+    program = "import logging; logging.getLogger('app').warning('password=hunter2Zq')\n" + SPAN
+    done = programs.run(program, home, OTEL_PROPAGATORS="nonsense", OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="*")
+    assert done.status == 0
+    (line,) = [line for line in done.err.splitlines() if line.startswith("otel-perf: ")]
+    assert line.startswith("otel-perf: OTEL_PROPAGATORS: Propagator nonsense not found")
+    assert [entry.body for entry in lines(home)] == ["password=[redacted]"]
 
 
 def test_a_child_may_have_another_distribution(home):
