@@ -168,7 +168,8 @@ class Patterns:
                 return self._shared(logger, level, now)
             if text is None:
                 text = message if type(message) is str and _is_written(message, path, line) else place
-            found = self.by_key[key] = Pattern(text[:EXAMPLE], place, logger, level, various=key[3] is None)
+            text = self._redact(text[:LONG])[:EXAMPLE]  # one that was put together before it was logged has its values
+            found = self.by_key[key] = Pattern(text, place, logger, level, various=key[3] is None)
             found.first = now
             self._texts[path, line] += 1
         # Not under the lock: the app's own str() may wait for one that a thread holds which logs.
