@@ -15,7 +15,6 @@ from otel_perf.logs.settings import LogsSettings
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-    from otel_perf.core.guard import Guard
     from otel_perf.core.served import RecordProcessor, RequestProcessor
     from otel_perf.logs.assembly import Assembly
     from otel_perf.logs.redaction import RedactionProcessor, Redactor
@@ -55,7 +54,7 @@ class LogsFeature(Feature[LogsSettings]):
 
     def install(self, settings: LogsSettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""
-        from otel_perf.logs import correlation, filters, output, servers
+        from otel_perf.logs import correlation, filters, output, propagator, servers
         from otel_perf.logs.audit import mirror
 
         guard = host.guard(self.name)
@@ -68,20 +67,12 @@ class LogsFeature(Feature[LogsSettings]):
         compose = None if encoder is None else encoder.compose
         correlation.install(host, guard, undo, compose=compose, keep_line=filters.keep_line)
         filters.install(settings, host, guard, undo, str if self._redactor is None else self._redactor.text)
-        self._propagate(host, guard, undo)
+        propagator.install(guard, undo)
         servers.install(guard, undo)
         self._know_requests(undo)
         mirror.install(host, undo)
         if encoder is not None:
             output.install(encoder, guard, undo)
-
-    def _propagate(self, host: Host, guard: Guard, undo: ExitStack) -> None:
-        try:
-            from otel_perf.logs import propagator
-        except Exception as error:  # the API's module loads what OTEL_PROPAGATORS names, and raises what that raises
-            host.problem(f"otel-perf: OTEL_PROPAGATORS: {error}; going on without the ids in headers")
-        else:
-            propagator.install(guard, undo)
 
     def _know_requests(self, undo: ExitStack) -> None:
         from opentelemetry import trace

@@ -187,15 +187,6 @@ def test_a_configuration_file_that_cannot_be_used_is_one_line(home, tmp_path, na
     assert len(spans(home)) == 1
 
 
-def test_a_propagator_that_is_not_there_is_one_line_and_lines_are_as_they_were(home):
-    program = "import logging; logging.getLogger('app').warning('password=hunter2Zq')\n" + SPAN
-    done = programs.run(program, home, OTEL_PROPAGATORS="nonsense", OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="*")
-    assert done.status == 0
-    (line,) = [line for line in done.err.splitlines() if line.startswith("otel-perf: ")]
-    assert line.startswith("otel-perf: OTEL_PROPAGATORS: Propagator nonsense not found")
-    assert [entry.body for entry in lines(home)] == ["password=[redacted]"]
-
-
 def test_a_child_may_have_another_distribution(home):
     program = "import os; print(os.environ.get('OTEL_PYTHON_CONFIGURATOR'))"
     assert programs.run(program, home).out == "None\n"
