@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 import pytest
 from opentelemetry import metrics, trace
+from opentelemetry._logs import LogRecord, get_logger
 
-import otel_perf
+import otel_perf as perf
 from otel_perf.core.events import Event
 from otel_perf.core.feature import Feature, Parts
 from otel_perf.core.guard import LIMIT
 from otel_perf.core.settings import Problem
 from otel_perf.features import discover, in_order_of_need
-from tests.stored import logs, points, spans
+from tests.stored import lines, logs, points, spans
 
 ODD = Event("odd", "An event of the tests")
 
@@ -175,7 +176,7 @@ def test_spans_logs_and_metrics_reach_the_store(start, home):
     assert values["orders"] == 2
     assert values["process.memory.usage"] > 1_000_000
     assert span.resource["telemetry.distro.name"] == "otel-perf"
-    assert span.resource["telemetry.distro.version"] == otel_perf.__version__
+    assert span.resource["telemetry.distro.version"] == perf.__version__
 
 
 def test_off_means_nothing_is_installed(start, home):
@@ -250,6 +251,22 @@ def test_features_flip_while_the_program_runs(start, home, tmp_path):
     ]
     assert ("store", "installed") in flips
     assert {e.event_name for e in logs(home)} >= {"feature_flag.evaluation", "perf.feature.changed"}
+
+
+def test_what_hides_secrets_is_in_front_of_the_store_when_it_is_turned_on_late(start, home, tmp_path):
+    path = tmp_path / "flags.json"
+    flags(path, logs=False)
+    pipeline = start(OTEL_PERF_FLAGS_FILE=str(path))
+    get_logger("theirs").emit(LogRecord(body="password=hunter2Zq"))
+    flags(path, logs=True)
+    pipeline.reload()
+    with perf.correlation("job-17"):
+        logging.getLogger("app").warning("password=hunter2Zq", extra={"token": "hunter2Zq"})
+    pipeline.shutdown()
+    off, on = lines(home)
+    assert off.body == "password=hunter2Zq"  # as long as it is off, it does nothing
+    assert "hunter2Zq" not in f"{on.body} {on.attributes}"
+    assert on.attributes["perf.correlation.id"] == "job-17"
 
 
 def test_the_flag_file_is_watched(start, tmp_path, monkeypatch):

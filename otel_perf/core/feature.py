@@ -101,8 +101,8 @@ class Feature(ABC, Generic[SettingsT]):
     by_trace: ClassVar[bool] = False
     """A percentage chooses traces, which the feature does itself, and not instances."""
     shapes: ClassVar[bool] = False
-    """It has the span shaper, which cannot be put in front of the exporters later: it is prepared even when it is
-    off, if a flag file may turn it on."""
+    """It has what cannot be put in front of the exporters later, the span shaper or what hides secrets in log records:
+    it is prepared even when it is off, if a flag file may turn it on."""
     settings_type: type[Any] = NoSettings
 
     def provide(self, settings: SettingsT, host: Host, parts: Parts) -> None:

@@ -1,7 +1,8 @@
 """What the caches of the process have counted, for who asks at every request.
 
 Those who know caches (the ``memory`` feature) add a source here. All caches are read at once, and no more often than
-so that reading takes half a percent of the time: in between, who asks gets the last reading.
+so that reading takes half a percent of the time. A difference is of two readings: whoever took one as something began
+takes another as it ends, and who came too early for the first one knows nothing.
 """
 
 from __future__ import annotations
@@ -20,16 +21,14 @@ REST: Final = 200  # times as long as a reading took
 
 
 class Lookups(NamedTuple):
-    """Hits and misses of all caches, and the number of the reading: of one number, nothing is known of in between."""
+    """Hits and misses of all caches."""
 
     hits: int
     misses: int
-    number: int
 
 
 sources: list[Source] = []
 """Each gives name, hits and misses of every cache that it knows, quickly and from any thread."""
-_last: Lookups = Lookups(0, 0, 0)
 _again: float = 0.0
 
 
@@ -46,12 +45,15 @@ def by_cache() -> dict[str, tuple[int, int]]:
     return found
 
 
-def recent() -> Lookups:
-    """Of all caches, now or a little while ago. 0.2 µs where no reading is due; thread-safe."""
-    global _last, _again
+def read_if_due() -> Lookups | None:
+    """Of all caches, now, if it is time for a reading. 0.1 µs where it is not; thread-safe."""
+    return read() if sources and perf_counter() >= _again else None
+
+
+def read() -> Lookups:
+    """Of all caches, now; the next reading comes the later."""
+    global _again
     began = perf_counter()
-    if began < _again or not sources:
-        return _last
     hits = misses = 0
     for source in tuple(sources):
         with suppress(Exception):
@@ -59,6 +61,5 @@ def recent() -> Lookups:
                 hits += hit
                 misses += missed
     ended = perf_counter()
-    _again = ended + REST * (ended - began)
-    _last = Lookups(hits, misses, _last.number + 1)
-    return _last
+    _again = max(_again, ended) + REST * (ended - began)
+    return Lookups(hits, misses)

@@ -1,8 +1,8 @@
 """Remembers in which span an exception was raised.
 
 When an uncaught exception reaches ``sys.excepthook``, or the line with which a server logs it, its span has
-ended and its context is gone. So a span that ends because of an exception leaves its ids on the exception;
-the innermost span comes first.
+ended and its context is gone, with the correlation id that the work was given. So a span that ends because of
+an exception leaves its ids on the exception; the innermost span comes first.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from otel_perf.core.ids import KEY, checked, explicit, given, now
+
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan, Span
 
-# A plain tuple of ints, so that the exception can still be pickled to a process without OpenTelemetry.
+# A plain tuple of ints and a text, so that the exception can still be pickled to a process without OpenTelemetry.
 ATTRIBUTE: Final = "__otel_perf_span__"
 
 
@@ -48,7 +50,10 @@ class OriginProcessor:
         with contextlib.suppress(Exception):  # __slots__, or a class that forbids attributes
             known = getattr(error, ATTRIBUTE, None)
             if known is None or known[0] != context.trace_id:  # one exception may be raised again elsewhere
-                setattr(error, ATTRIBUTE, (context.trace_id, context.span_id, int(context.trace_flags)))
+                # A request's id that came as baggage is in the context no more where its server's span ends.
+                correlation_id = explicit(now()) or checked((span.attributes or {}).get(KEY))
+                ids = (context.trace_id, context.span_id, int(context.trace_flags), correlation_id)
+                setattr(error, ATTRIBUTE, ids)
 
     def shutdown(self) -> None:
         """Nothing."""
@@ -65,5 +70,6 @@ def origin_of(error: BaseException | None) -> Context | None:
     ids = getattr(error, ATTRIBUTE, None)
     if ids is None:
         return None
-    trace_id, span_id, flags = ids
-    return set_span_in_context(NonRecordingSpan(SpanContext(trace_id, span_id, False, TraceFlags(flags))))
+    trace_id, span_id, flags, correlation_id = ids
+    context = set_span_in_context(NonRecordingSpan(SpanContext(trace_id, span_id, False, TraceFlags(flags))))
+    return given(correlation_id, context) if correlation_id else context

@@ -14,6 +14,7 @@ from opentelemetry import context as context_api
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, set_span_in_context
 
 from otel_perf.core.ids import KEY, SPAN_KEY, attach, detach, explicit, given, now, span_of
+from otel_perf.core.threads import get_ident
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,6 +38,9 @@ class Request:
         self.span: SpanContext | None = None  # of its server's span, or of the first one
         self.has_server_span = False
         self.taken = False  # a span has the trace id that was drawn for it
+        self.left: tuple[Any, Context] | None = None  # attached beneath what the app has left attached for its body
+        self.goes_on = False  # its body is made after the server's call, and told when it is closed
+        self._reader = 0  # the thread that reads the headers
         self._context: tuple[Any, Context] | None = None
 
     def context(self) -> Context | None:
@@ -56,8 +60,11 @@ class Request:
     def _before_the_span(self) -> SpanContext | None:
         """The caller's ids, or the trace id that the request's first span is going to have, or has (unsampled)."""
         drawn: SpanContext | None = vars(self).get("drawn")
-        if drawn is None and self.headers is not None:
+        # Whoever reads headers may log (W3C's baggage does, of what is none), and that line asks again.
+        if drawn is None and self.headers is not None and self._reader != get_ident():
+            self._reader = get_ident()
             drawn = self._of_caller()
+            self._reader = 0
             if drawn is None and (draw := _drawing.draw) is not None:
                 drawn = SpanContext(draw(), 0, is_remote=False)
             if drawn is not None:
@@ -67,9 +74,14 @@ class Request:
     def _of_caller(self) -> SpanContext | None:
         if self.headers is None:
             return None
-        from opentelemetry.propagate import extract
+        try:  # the app's threads and executors ask for it as well, and a propagator may be anybody's, or none
+            from opentelemetry.propagate import extract
 
-        return span_of(extract(self.headers(), context=context_api.Context()))
+            context = extract(self.headers(), context=context_api.Context())
+        except Exception:
+            return None
+        self.correlation = self.correlation or explicit(context)  # its baggage may have one
+        return span_of(context)
 
     def trace_id_for_root(self, draw: Callable[[], int]) -> int:
         """The trace id of a root span: for the first one the id that lines have already."""
@@ -120,10 +132,17 @@ def begin_request() -> tuple[Any, Any]:
 
 
 def end_request(tokens: tuple[Any, Any]) -> None:
-    """The server is done with it, its last line included."""
+    """The server is done with it, its last line included.
+
+    What the app has left attached is put away, unless a body goes on in it: the server's next request begins with the
+    server's context.
+    """
     ours, theirs = tokens
+    served = request.get()
     if theirs is not None:
         detach(theirs)
+    elif served is not None and not served.goes_on and now() is not served.ambient:
+        attach(served.ambient)
     with suppress(ValueError):
         request.reset(ours)
 
@@ -160,12 +179,13 @@ class RequestProcessor:
         """Note the ids."""
         if not self.active:
             return
-        parent, found = span.parent, ""
+        parent, found, served = span.parent, "", request.get()
         if parent is None or parent.is_remote:
             found = explicit(now() if parent_context is None else parent_context)
+            if not found and served is not None:
+                found = served.correlation  # of a body that is made after the app's call, for one
             if found:
                 span.set_attribute(KEY, found)
-        served = request.get()
         if served is not None and not served.has_server_span:
             is_server = span.kind is _SERVER
             if is_server or served.span is None:

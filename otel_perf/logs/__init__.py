@@ -27,6 +27,7 @@ class LogsFeature(Feature[LogsSettings]):
     name = "logs"
     summary = "trace ids on every log record, records exported without secrets; events, a record a request, a summary"
     needs = ("errors",)
+    shapes = True
     settings_type = LogsSettings
 
     def __init__(self) -> None:
@@ -44,6 +45,7 @@ class LogsFeature(Feature[LogsSettings]):
         self._redactor, self._redaction = redactor_for(settings, host.problem), None
         if self._redactor is not None:
             self._redaction = RedactionProcessor(self._redactor, lambda: host.guard(self.name))
+            self._redaction.on = False
             parts.log_processors.insert(0, self._redaction)
         requests, records = RequestProcessor(), RecordProcessor(host.guard(self.name))
         parts.span_processors.append(requests)

@@ -14,13 +14,10 @@ from threading import Lock
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import context as context_api
 from opentelemetry._logs import LogRecord, SeverityNumber, get_logger_provider
 from opentelemetry.context import Context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from opentelemetry.trace import SpanContext
 
 INFO: Final = SeverityNumber.INFO
@@ -31,11 +28,6 @@ _RECORD: Final = {
     "severity_number", "body", "attributes", "event_name", "exception",
 }  # fmt: skip
 _EMITTED: Final = {"log_record", "resource", "instrumentation_scope", "limits"}
-
-
-# The context API in front of its ContextVar costs 0.1 µs a call; another runtime than the default one keeps it.
-_variable: Any = getattr(context_api._RUNTIME_CONTEXT, "_current_context", None)
-current_context: Callable[[], Context] = _variable.get if _variable is not None else context_api.get_current
 
 
 def attributes_of(values: dict[str, Any], limit: int | None, *, immutable: bool) -> Any:

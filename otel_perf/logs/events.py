@@ -11,13 +11,13 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from opentelemetry.trace import INVALID_SPAN_CONTEXT
-from opentelemetry.trace.propagation import _SPAN_KEY
 
 from otel_perf.core.census import Metric
 from otel_perf.core.errors import EventError
 from otel_perf.core.events import BUSINESS_SCOPE, not_mirrored
 from otel_perf.core.guard import Guard, is_strict
-from otel_perf.logs.emit import Emitter, current_context
+from otel_perf.core.ids import KEY, SPAN_KEY, explicit, now
+from otel_perf.logs.emit import Emitter
 from otel_perf.logs.event_models import Registered
 from otel_perf.logs.export import encodable, plain
 
@@ -38,7 +38,6 @@ INVALID_EVENTS: Final = Metric(
 )
 VERSION: Final = "perf.event.version"  # of the model that it was checked against
 INVALID: Final = "perf.event.invalid"  # why it is not what was registered
-CORRELATION: Final = "perf.correlation.id"
 UNNAMED: Final = "invalid_event"  # the name of one that was given none
 
 NAMES: Final = 200  # counted by name; the others are "other"
@@ -150,12 +149,12 @@ class Events:
             if is_strict():
                 raise EventError(f"business_event {name!r}: {reason}")
             attributes[INVALID] = reason
-        context = current_context()
-        span: Any = context.get(_SPAN_KEY)
+        context = now()
+        span: Any = context.get(SPAN_KEY)
         ids = INVALID_SPAN_CONTEXT if span is None else span.get_span_context()
-        correlation = _correlation(context)
+        correlation = explicit(context)  # without one it is the trace id, which is there
         if correlation:
-            attributes[CORRELATION] = correlation
+            attributes[KEY] = correlation
         self._emitter.emit(name, attributes, context, ids, timestamp=time_ns())
 
     def _of(self, event: Any, fields: dict[str, Any]) -> tuple[str, Registered | None, dict[str, Any], str]:
@@ -252,12 +251,6 @@ def wrong_name(name: object) -> str:
     if name.startswith("perf."):
         return "begins like otel-perf's own events: choose another"
     return ""
-
-
-def _correlation(context: Any) -> str:
-    from otel_perf.core.ids import explicit
-
-    return explicit(context)  # without one it is the trace id, which is there
 
 
 events: Final = Events()

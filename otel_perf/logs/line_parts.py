@@ -103,12 +103,13 @@ def of_record(record: logging.LogRecord, service: str) -> Parts:
         key: value for key, value in fields.items() if type(key) is not str or not (key in OWN or is_noise(key, name))
     }
     attributes.update(said)
-    if "_logger" in attributes and type(fields.get("msg")) is dict:
-        error = _of_structlog(attributes) or error
     if TRACE_ID in fields:
         ids: tuple[Any, Any, Any] = (fields[TRACE_ID], fields.get(SPAN_ID), fields.get(SAMPLED))
     else:
         ids = _current()  # a handler that was called by hand
+    correlation = fields.get(CORRELATION_ID) or ids[0]
+    if "_logger" in attributes and type(fields.get("msg")) is dict:
+        error = _of_structlog(attributes, (*ids[:2], correlation)) or error
     return Parts(
         time=fields.get("created"),
         level=fields.get("levelname"),
@@ -118,7 +119,7 @@ def of_record(record: logging.LogRecord, service: str) -> Parts:
         attributes=attributes,
         service=fields.get(SERVICE_NAME, service),
         ids=ids,
-        correlation=fields.get(CORRELATION_ID) or ids[0],
+        correlation=correlation,
         place=(fields.get("pathname"), fields.get("lineno"), fields.get("funcName")),
         process=fields.get("process"),
         thread=fields.get("thread"),
@@ -128,15 +129,17 @@ def of_record(record: logging.LogRecord, service: str) -> Parts:
     )
 
 
-_STRUCTLOG: Final = words_of(
-    "_logger _name _record _from_structlog level timestamp logger trace_id span_id correlation_id"
-)
+_STRUCTLOG: Final = words_of("_logger _name _record _from_structlog level timestamp logger")
 
 
-def _of_structlog(attributes: dict[Any, Any]) -> tuple[str, str, str] | None:
+def _of_structlog(attributes: dict[Any, Any], ids: tuple[Any, Any, Any]) -> tuple[str, str, str] | None:
     """Take out what structlog says for its own formatter, or what the line says anyway; return the exception."""
     for key in _STRUCTLOG:
         attributes.pop(key, None)
+    for key, ours in zip(("trace_id", "span_id", "correlation_id"), ids, strict=True):
+        theirs = attributes.get(key)
+        if type(theirs) is str and theirs == ours:
+            del attributes[key]
     text, exc_info = attributes.pop("exception", None), attributes.pop("exc_info", None)
     if exc_info is True or exc_info == 1:
         exc_info = sys.exc_info()

@@ -7,20 +7,25 @@ Zero-code the same is put around the apps of uvicorn, Starlette, FastAPI, Flask 
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.guard import Guard
 from otel_perf.core.ids import attach, checked, detach, explicit, given, now, span_of
-from otel_perf.core.served import Request, end_request, request
+from otel_perf.core.served import Request, request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 
+    from opentelemetry.context import Context
+
     Scope = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-    ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+    ASGIApp = Callable[[Scope, Receive, Send], Awaitable[Any]]
     WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+    # The token of a request that begins here, and token and context of what was attached.
+    _Begun = tuple[Any, tuple[Any, Context] | None]
 
 MARK: Final = "otel_perf.request"  # in a scope or environ that has been through here
 _TYPES: Final = frozenset({"http", "websocket"})
@@ -42,17 +47,16 @@ class CorrelationMiddleware:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Serve one connection."""
-        await serve_asgi(self.app, scope, receive, send)
+        return await serve_asgi(self.app, scope, receive, send)
 
 
-async def serve_asgi(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Call ``app`` as within :class:`CorrelationMiddleware`."""
+async def serve_asgi(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Any:
+    """Call ``app`` as within :class:`CorrelationMiddleware`; what it returns is for the server to judge."""
     if scope["type"] not in _TYPES or MARK in scope:
-        await app(scope, receive, send)
-        return
-    begun: tuple[Any, Any] = (None, None)
+        return await app(scope, receive, send)
+    begun: _Begun = (None, None)
     try:
         headers = scope["headers"]
         name, correlation_id = _asgi_id(headers)
@@ -63,7 +67,7 @@ async def serve_asgi(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -
     except Exception as error:
         _guard.handle(error)
     try:
-        await app(scope, receive, send)
+        return await app(scope, receive, send)
     finally:
         _end(begun)
 
@@ -86,9 +90,11 @@ def _asgi_headers(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str]:
 def _answering(send: Send, name: bytes, value: bytes) -> Send:
     async def answer(message: MutableMapping[str, Any]) -> None:
         if message["type"] in _ANSWERS:
-            headers = list(message.get("headers") or ())
-            if not any(bytes(theirs).lower() == name for theirs, _ in headers):
-                message = {**message, "headers": [*headers, (name, value)]}
+            with suppress(Exception):  # headers that are none are the server's to judge
+                headers = list(message.get("headers") or ())  # any iterable, perhaps of one use
+                message = {**message, "headers": headers}
+                if not any(bytes(theirs).lower() == name for theirs, _ in headers):
+                    headers.append((name, value))
         await send(message)
 
     return answer
@@ -109,7 +115,7 @@ def serve_wsgi(app: WSGIApp, environ: dict[str, Any], start_response: Callable[.
     """Call ``app`` as within :class:`WSGICorrelationMiddleware`."""
     if MARK in environ:
         return app(environ, start_response)
-    begun: tuple[Any, Any] = (None, None)
+    begun: _Begun = (None, None)
     try:
         name, correlation_id = _wsgi_id(environ)
         begun = _begin(correlation_id, functools.partial(_wsgi_headers, environ))
@@ -120,8 +126,15 @@ def serve_wsgi(app: WSGIApp, environ: dict[str, Any], start_response: Callable[.
         _guard.handle(error)
     try:
         body = app(environ, start_response)
-        # A server that is known tells the request's end; elsewhere the body has to, which is made after this call.
-        return body if begun[0] is None else within_request(body, environ)
+        ours, theirs = begun
+        if ours is not None:  # a server that is known tells the request's end; elsewhere the body has to
+            body = within_request(body, environ)
+        served = request.get()
+        if theirs is not None and served is not None and now() is not theirs[1] and (ours is None or served.goes_on):
+            # A middleware of others' goes on with the body, which is made after this call, and puts back what it
+            # found: what we attached goes after that, not before.
+            served.left, begun = theirs, (ours, None)
+        return body
     finally:
         _end(begun)
 
@@ -143,10 +156,12 @@ def _wsgi_headers(environ: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def _starting(start_response: Callable[..., Any], name: str, value: str) -> Callable[..., Any]:
-    def start(status: str, headers: Any, *error: Any) -> Any:
-        if not any(theirs.lower() == name.lower() for theirs, _ in headers):
-            headers = [*headers, (name, value)]
-        return start_response(status, headers, *error)
+    def start(status: str, headers: Any, *error: Any, **named: Any) -> Any:
+        with suppress(Exception):  # headers that are none are the server's to judge
+            headers = list(headers)
+            if not any(theirs.lower() == name.lower() for theirs, _ in headers):
+                headers.append((name, value))
+        return start_response(status, headers, *error, **named)  # exc_info may be named, though it should not
 
     return start
 
@@ -154,8 +169,10 @@ def _starting(start_response: Callable[..., Any], name: str, value: str) -> Call
 def within_request(body: Any, environ: Mapping[str, Any]) -> Any:
     """``body``, made within the request that is served now whenever the server asks for it."""
     served, wrapper = request.get(), environ.get("wsgi.file_wrapper")
-    if served is None or hasattr(body, "__len__") or (isinstance(wrapper, type) and isinstance(body, wrapper)):
-        return body  # it is there already, or the server looks at what it is, for sendfile
+    if served is None or hasattr(body, "__len__") or hasattr(body, "read"):
+        return body  # it is there already, or a file, which uWSGI sends by itself
+    if isinstance(wrapper, type) and isinstance(body, wrapper):
+        return body  # the server looks at what it is, for sendfile
     return _Body(body, served)
 
 
@@ -166,6 +183,7 @@ class _Body:
         self._body = body
         self._next = iter(body).__next__
         self._request = served
+        served.goes_on = True
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -180,16 +198,21 @@ class _Body:
     def close(self) -> None:
         """Close the app's, as the server would."""
         close = getattr(self._body, "close", None)
-        if close is not None:
-            token = request.set(self._request)
-            try:
-                close()
-            finally:
-                request.reset(token)
+        try:
+            if close is not None:
+                token = request.set(self._request)
+                try:
+                    close()
+                finally:
+                    request.reset(token)
+        finally:
+            left, self._request.left = self._request.left, None
+            if left is not None and now() is left[1]:
+                detach(left[0])
 
 
-def _begin(correlation_id: str, headers: Callable[[], Mapping[str, str]]) -> tuple[Any, Any]:
-    """Tell the request what its headers say; one that no server told of begins here. The tokens for :func:`_end`."""
+def _begin(correlation_id: str, headers: Callable[[], Mapping[str, str]]) -> _Begun:
+    """Tell the request what its headers say; one that no server told of begins here. What :func:`_end` undoes."""
     context = now()
     served, ours = request.get(), None
     if served is None or served.headers is not None:  # an app that calls another one within its own request
@@ -200,13 +223,15 @@ def _begin(correlation_id: str, headers: Callable[[], Mapping[str, str]]) -> tup
         served.span = span_of(context)  # in front of us there is an instrumentor's middleware
     theirs = None
     if correlation_id and explicit(context) != correlation_id:
-        theirs = attach(given(correlation_id, context))
-    return (None if ours is None else (ours, None)), theirs
+        context = given(correlation_id, context)
+        theirs = attach(context), context
+    return ours, theirs
 
 
-def _end(begun: tuple[Any, Any]) -> None:
+def _end(begun: _Begun) -> None:
     ours, theirs = begun
     if theirs is not None:
-        detach(theirs)
+        detach(theirs[0])
     if ours is not None:
-        end_request(ours)
+        with suppress(ValueError):
+            request.reset(ours)

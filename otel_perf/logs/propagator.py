@@ -16,6 +16,7 @@ from opentelemetry.baggage import get_baggage, remove_baggage
 from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
 
 from otel_perf.core.ids import KEY, checked, explicit, given, now
+from otel_perf.core.served import request
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -60,6 +61,8 @@ class CorrelationPropagator(TextMapPropagator):
         if self.active:
             try:
                 correlation_id = explicit(now() if context is None else context)
+                if not correlation_id and context is None and (served := request.get()) is not None:
+                    correlation_id = served.correlation  # in a body that is made after the app's call, for one
                 if correlation_id and self._inner.fields and not _has(carrier, SENT):
                     setter.set(carrier, SENT, correlation_id)
             except Exception as error:

@@ -157,8 +157,8 @@ def _count(request: Request, found: dict[str, Any]) -> None:
     if request.resident > 0:
         found["perf.request.memory.growth"] = request.grown
     looked_up = request.looked_up
-    if looked_up is not None and looked_up.number:
-        found["perf.request.cache.hits"], found["perf.request.cache.misses"] = looked_up.hits, looked_up.misses
+    if looked_up is not None:
+        found["perf.request.cache.hits"], found["perf.request.cache.misses"] = looked_up
 
 
 def attributes_of(span: Any) -> Mapping[str, Any]:

@@ -71,7 +71,7 @@ class Request:
         self.grown = 0
         self.begun = 0  # which one it is
         self.overlapping = 0  # others that were open when it began; in the end, that ran meanwhile
-        self.looked_up: Lookups | None = None  # at the start; in the end, meanwhile, with number 0 if that is not known
+        self.looked_up: Lookups | None = None  # at the start; in the end, meanwhile; None if that is not known
         self.error: tuple[str, str] | None = None  # type and message of what is on its way through its span
 
 
@@ -185,7 +185,7 @@ class Requests:
         if not _in_loop():
             request.thread, request.cpu = get_ident(), time.thread_time_ns()
         request.resident = resident.recent()
-        request.looked_up = lookups.recent()
+        request.looked_up = lookups.read_if_due()
         first = opened.setdefault(request.trace_id, request)
         if first is not request:
             shared = first.others
@@ -201,11 +201,11 @@ class Requests:
             request.used = time.thread_time_ns() - request.cpu
         request.grown = resident.recent() - request.resident
         request.overlapping += self._begun - request.begun
-        before, after = request.looked_up, lookups.recent()
+        before = request.looked_up
         if before is not None:
-            known = after.number if after.number != before.number else 0
+            after = lookups.read()
             hits, misses = max(0, after.hits - before.hits), max(0, after.misses - before.misses)
-            request.looked_up = lookups.Lookups(hits, misses, known)
+            request.looked_up = lookups.Lookups(hits, misses)
         if span._status.status_code is _ERROR:
             request.error = described(sys.exc_info()[1])
         if len(self.ended) >= OPEN:  # whoever was to bring them has gone

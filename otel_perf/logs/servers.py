@@ -158,8 +158,8 @@ def _granian_wsgi(original: Any) -> Any:
 
 
 def _asgi_app(original: Any) -> Any:
-    async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
-        await serve_asgi(functools.partial(original, self), scope, receive, send)
+    async def call(self: Any, scope: Any, receive: Any, send: Any) -> Any:
+        return await serve_asgi(functools.partial(original, self), scope, receive, send)
 
     return call
 

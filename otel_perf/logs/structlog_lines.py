@@ -31,9 +31,7 @@ _LEVELS: Final = {
     "exception": logging.ERROR, "failure": logging.ERROR, "critical": logging.CRITICAL, "fatal": logging.CRITICAL,
 }  # fmt: skip
 # What is said by a field of its own, or is for processors only.
-_OWN: Final = frozenset(
-    {"event", "level", "timestamp", "logger", "exc_info", "exception", "stack_info", TRACE_ID, SPAN_ID, CORRELATION_ID}
-)
+_OWN: Final = frozenset({"event", "level", "timestamp", "logger", "exc_info", "exception", "stack_info"})
 
 
 class _Line:
@@ -110,7 +108,12 @@ def _finish(lines: Lines, line: _Line, method: str, result: Any) -> Any:
     level = logging.getLevelName(levelno)
     if isinstance(event, dict):
         body, exc_info = str(event.get("event", "")), exc_info_of(event.get("exc_info"))
-        attributes = {str(key): value for key, value in event.items() if key not in _OWN}
+        ours = {TRACE_ID: line.ids.trace_id, SPAN_ID: line.ids.span_id, CORRELATION_ID: line.ids.correlation}
+        attributes = {
+            str(key): value
+            for key, value in event.items()
+            if key not in _OWN and not (key in ours and type(value) is str and value == ours[key])
+        }
         if isinstance(event.get("exception"), str):  # format_exc_info made it of exc_info
             attributes["exception.stacktrace"] = event["exception"]
         name = event.get("logger")

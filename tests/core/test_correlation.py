@@ -188,6 +188,29 @@ def test_a_caller_says_which_trace_it_is(drawn):
     end_request(tokens)
 
 
+def test_the_id_in_a_callers_baggage_counts_before_the_span_too(drawn):
+    tokens = begin_request()
+    request.get().headers = lambda: {"baggage": "perf.correlation.id=from%20afar"}
+    assert current() == "from afar"
+    assert request.get().correlation == "from afar"
+    end_request(tokens)
+
+
+def test_a_propagator_that_fails_is_not_the_apps_trouble(drawn, monkeypatch):
+    """The app's threads ask for the ids of the request where no span is current."""
+
+    class Broken:
+        def extract(self, *_, **__):
+            raise RuntimeError
+
+    monkeypatch.setattr("opentelemetry.propagate.propagator", Broken())
+    tokens = begin_request()
+    request.get().headers = dict
+    assert current() == f"{1:032x}"
+    assert module.carried() != now()
+    end_request(tokens)
+
+
 def test_threads_of_one_request_agree(drawn):
     served = Request(Context())
     served.headers = dict

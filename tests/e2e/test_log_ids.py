@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.support import free_port, instrumented, wait_for
+from tests.stored import lines as stored
 from tests.stored import logs
 from tools.environments import ensure
 
@@ -143,7 +144,7 @@ def access_lines(server: Running) -> int:
 def stored_lines(home: Path) -> int:
     time.sleep(0.3)  # a look costs more than the server's next request
     return sum(
-        1 for entry in logs(home) if number_of(entry.body) or number_of(entry.attributes.get("exception.message"))
+        1 for line in stored(home) if number_of(line.body) or number_of(line.attributes.get("exception.message"))
     )
 
 
@@ -190,14 +191,18 @@ def check(asked: Iterable[Asked], printed: dict[str, list[tuple[str, str, str]]]
 
 
 def check_stored(asked: Iterable[Asked], home: Path, *, reporting: bool) -> None:
-    """What was exported: the same lines, once each, and the errors that nobody caught."""
+    """What was exported: the same lines, once each, the errors that nobody caught, and a record of each request."""
     bodies = defaultdict(Counter)
     errors = defaultdict(set)
+    records = defaultdict(list)
     for entry in logs(home):
-        if number := number_of(entry.body):
-            bodies[number][entry.body, entry.trace_id, entry.attributes.get("perf.correlation.id", "")] += 1
-        if number := number_of(entry.attributes.get("exception.message")):
-            errors[number].add(entry.trace_id)
+        correlation_id = entry.attributes.get("perf.correlation.id", "")
+        if entry.event_name == "perf.request":
+            records[entry.trace_id].append(correlation_id)
+        elif number := number_of(entry.body):
+            bodies[number][entry.body, entry.trace_id, correlation_id] += 1
+        elif number := number_of(entry.attributes.get("exception.message")):
+            errors[number].add((entry.trace_id, correlation_id))
     for one in asked:
         found = bodies[one.number]
         (trace_id,) = {key[1] for key in found}
@@ -205,4 +210,5 @@ def check_stored(asked: Iterable[Asked], home: Path, *, reporting: bool) -> None
         assert {key[2] for key in found} == {one.given}
         assert set(found.values()) == {1}
         assert {key[0] for key in found} == {f"{text} {library}" for text in one.expected for library in LIBRARIES}
-        assert errors[one.number] == ({trace_id} if reporting and one.path == "/boom" else set())
+        assert records[trace_id] == [one.given]
+        assert errors[one.number] == ({(trace_id, one.given)} if reporting and one.path == "/boom" else set())

@@ -152,6 +152,16 @@ def test_a_configuration_file_works_with_our_processors_added(home, tmp_path):
     assert {point.value for point in points(home) if point.name == "made"} == {4}
 
 
+def test_a_configuration_files_exporters_get_no_secrets(home, tmp_path):
+    path = tmp_path / "otel.yaml"
+    path.write_text(CONFIG)
+    program = "import logging\nlogging.getLogger('app').warning('password=hunter2Zq', extra={'token': 'hunter2Zq'})"
+    done = programs.run(program, home, OTEL_CONFIG_FILE=path)
+    assert "password=" in done.out
+    assert "hunter2Zq" not in done.out
+    assert "hunter2Zq" not in str(lines(home))
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -9,6 +9,7 @@ import pytest
 import uvloop
 from opentelemetry import trace
 
+import otel_perf as perf
 from tests.stored import logs, spans
 
 
@@ -53,6 +54,16 @@ def test_the_trace_of_the_span_that_the_error_ended_is_found(events, home):
     (event,) = events()
     inner = next(span for span in spans(home) if span.name == "inner")
     assert (event.trace_id, event.span_id) == (inner.trace_id, inner.span_id)
+
+
+def test_the_id_that_its_work_was_given_is_found(events):
+    try:
+        with perf.correlation("job-17"), trace.get_tracer("t").start_as_current_span("s"):
+            raise ValueError("deep")
+    except ValueError:
+        sys.excepthook(*sys.exc_info())
+    (event,) = events()
+    assert event.attributes["perf.correlation.id"] == "job-17"
 
 
 def test_a_current_span_wins(events, home):

@@ -6,9 +6,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from opentelemetry import context, trace
+from opentelemetry import baggage, context, trace
 
 import otel_perf as perf
+from otel_perf.core.ids import KEY
+from otel_perf.core.served import begin_request, end_request, request
 from otel_perf.logs.correlation import CORRELATION_ID, SAMPLED, SERVICE_NAME, SPAN_ID, TRACE_ID
 from tests.stored import logs, spans
 
@@ -79,6 +81,35 @@ def test_a_record_made_while_an_exception_is_handled_has_its_ids(start, kept):
         except ZeroDivisionError:
             logging.getLogger("shop").exception("failed")
     assert kept[0].__dict__[TRACE_ID] == f"{span.get_span_context().trace_id:032x}"
+
+
+@pytest.mark.parametrize("where", ["block", "baggage"])
+def test_an_error_that_is_logged_after_its_span_has_all_ids_of_its_work(start, home, kept, where):
+    """Servers log an app's error where neither its span nor the id that the work was given is current any more."""
+    pipeline = start()
+    block = perf.correlation("job-17" if where == "block" else "")
+    parent = baggage.set_baggage(KEY, "job-17") if where == "baggage" else None
+    try:
+        with block, trace.get_tracer("t").start_as_current_span("s", context=parent) as span:
+            raise ValueError("x")
+    except ValueError:
+        logging.getLogger("shop").exception("failed")
+    pipeline.shutdown()
+    (entry,) = logs(home)
+    trace_id = f"{span.get_span_context().trace_id:032x}"
+    assert (kept[0].__dict__[TRACE_ID], kept[0].__dict__[CORRELATION_ID]) == (trace_id, "job-17")
+    assert (entry.trace_id, entry.attributes[KEY]) == (trace_id, "job-17")
+
+
+def test_reading_a_requests_headers_may_log(start, kept, caplog):
+    """GIVEN baggage that is none, of which its propagator logs THEN that line does not have it read again and again."""
+    start()
+    tokens = begin_request()
+    request.get().headers = lambda: {"baggage": "none", "traceparent": f"00-{7:032x}-{8:016x}-01"}
+    logging.getLogger("shop").info("before the span")
+    end_request(tokens)
+    assert kept[0].__dict__[TRACE_ID] == f"{7:032x}"
+    assert len([record for record in caplog.records if record.name.startswith("opentelemetry.baggage")]) == 1
 
 
 def test_a_thread_that_was_given_the_context_has_its_ids(start, kept):

@@ -165,16 +165,10 @@ def test_an_event_of_a_name_that_opted_out_is_not_on_the_span(start, home):
     assert spans(home)[0].events == ()
 
 
-def test_the_correlation_id_of_the_work_is_on_it(start, home, monkeypatch):
-    """The interface of ``otel_perf.core.correlation``; the id itself is that module's own affair."""
-    import types
-
-    given_ids = types.ModuleType("otel_perf.core.correlation")
-    given_ids.explicit = lambda context: "job-17"
-    monkeypatch.setitem(sys.modules, "otel_perf.core.correlation", given_ids)
+def test_the_correlation_id_of_the_work_is_on_it(start, home):
     pipeline = start()
-    perf.business_event("job.done")
-    monkeypatch.undo()
+    with perf.correlation("job-17"):
+        perf.business_event("job.done")
     pipeline.shutdown()
     assert stored(home, "job.done")[0].attributes == {"perf.correlation.id": "job-17"}
 

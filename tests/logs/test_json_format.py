@@ -573,8 +573,12 @@ def test_handlers_write_lines(tmp_path):
 def test_an_event_of_structlog_on_its_way_to_its_own_formatter_is_fields():
     """GIVEN a record as ``ProcessorFormatter.wrap_for_formatter`` makes it."""
     event = {"event": "placed", "order": 7, "level": "info", "timestamp": "2026", "logger": "shop", "trace_id": TRACE}
-    found = line_of(record(event, _logger=logging.getLogger("shop"), _name="info"))
+    made = record(event, _logger=logging.getLogger("shop"), _name="info")
+    made.__dict__.update({TRACE_ID: TRACE, SPAN_ID: SPAN, CORRELATION_ID: TRACE})
+    found = line_of(made)
     assert (found["body"], found["attributes"]) == ("placed", {"order": 7})
+    made.msg = {**event, "correlation_id": "theirs"}
+    assert line_of(made)["attributes"] == {"order": 7, "correlation_id": "theirs"}
     try:
         raise ValueError("no stock")
     except ValueError:

@@ -5,13 +5,16 @@ import contextvars
 import logging
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import propagate, trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, set_span_in_context
 
 import otel_perf as perf
 from otel_perf.core.correlation import current
-from otel_perf.core.served import request
+from otel_perf.core.ids import KEY, attach, detach, now, span_of
+from otel_perf.core.served import begin_request, end_request, request
 from otel_perf.logs.correlation import CORRELATION_ID, TRACE_ID
-from otel_perf.logs.middleware import MARK
+from otel_perf.logs.middleware import MARK, within_request
+from tests.stored import spans
 
 ID = (b"x-request-id", b"mine")
 
@@ -68,6 +71,26 @@ def test_asgi_leaves_an_answer_without_headers_and_one_that_has_the_header(runni
     theirs = (b"X-Request-Id", b"theirs")
     assert call(perf.CorrelationMiddleware(answer(theirs)), http(ID))[0]["headers"] == [theirs]
     assert "headers" not in call(perf.CorrelationMiddleware(answer()), http())[0]
+
+
+@pytest.mark.parametrize("headers", [[("a", "b")], [(b"a", b"b", b"c")], [(b"X-Request-ID", b"theirs")]])
+def test_asgi_hands_on_headers_of_any_kind(running, headers):
+    """GIVEN headers that are none, or that can be read once THEN the server gets what it would without us."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "headers": iter(headers)})
+
+    assert list(call(perf.CorrelationMiddleware(app), http(ID))[0]["headers"]) == headers
+
+
+def test_asgi_hands_on_what_the_app_returns(running):
+    """A server judges it: uvicorn ends the connection of an app that returns something."""
+
+    async def app(scope, receive, send):
+        return "something"
+
+    for scope in (http(ID), http(), {"type": "lifespan"}):
+        assert asyncio.run(perf.CorrelationMiddleware(app)(scope, None, None)) == "something"
 
 
 def test_asgi_passes_the_lifespan_on_untouched(running):
@@ -160,6 +183,26 @@ def test_wsgi_leaves_a_header_of_the_apps_and_its_exc_info(running):
     assert seen == [("500 Oh", [("x-request-ID", "theirs")], "exc_info")]
 
 
+def test_wsgi_takes_what_servers_take(running):
+    """GIVEN exc_info by its name, headers that can be read once, or none THEN the server gets what it would get."""
+    seen = []
+
+    def start_response(status, headers, exc_info=None):
+        seen.append((list(headers), exc_info))
+
+    def app(environ, start_response):
+        start_response("500 Oh", iter([("A", "b")]), exc_info="info")
+        start_response("500 Oh", iter([("X-Request-ID", "theirs")]))
+        start_response("500 Oh", [("too", "many", "parts")])
+        return []
+
+    perf.WSGICorrelationMiddleware(app)({"HTTP_X_REQUEST_ID": "mine"}, start_response)
+    assert seen == [
+        ([("A", "b"), ("X-Request-ID", "mine")], "info"), ([("X-Request-ID", "theirs")], None),
+        ([("too", "many", "parts")], None),
+    ]  # fmt: skip
+
+
 def test_a_body_that_is_made_later_belongs_to_the_request(running):
     closed = []
 
@@ -203,6 +246,100 @@ def test_a_body_that_the_server_looks_at_stays_what_it_is(running):
     middleware = perf.WSGICorrelationMiddleware(app)
     assert middleware({"wsgi.file_wrapper": FileWrapper, "HTTP_X_REQUEST_ID": "x"}, lambda *_: None) is made
     assert middleware({"HTTP_X_REQUEST_ID": "x"}, lambda *_: None) is not made
+
+
+def test_a_file_stays_what_it_is(running, tmp_path):
+    """uWSGI's wrapper is a function that returns the file; it sends the file by itself if it gets that back."""
+    (tmp_path / "file").write_bytes(b"x")
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](opened)
+
+    with (tmp_path / "file").open("rb") as opened:
+        environ = {"wsgi.file_wrapper": lambda file, size=0: file, "HTTP_X_REQUEST_ID": "x"}
+        assert perf.WSGICorrelationMiddleware(app)(environ, lambda *_: None) is opened
+
+
+def goes_on(app):
+    """As OpenTelemetry's WSGI middleware: what it attaches is current until the body is closed."""
+
+    def outer(environ, start_response):
+        context = set_span_in_context(NonRecordingSpan(SpanContext(0xAB, 1, is_remote=False)))
+        token = attach(context)
+        body = app(environ, start_response)
+
+        def parts():
+            try:
+                yield from body
+            finally:
+                detach(token)
+
+        return parts()
+
+    return outer
+
+
+def streams(environ, start_response):
+    start_response("200 OK", [])
+    return (text for text in [current().encode(), f"{span_of(now()).trace_id:x}".encode()])
+
+
+@pytest.mark.parametrize("server", ["known", "unknown", "granian"])
+@pytest.mark.parametrize("given", ["mine", ""])
+def test_a_body_goes_on_in_what_others_have_attached_for_it(running, server, given):
+    """... and nothing of it is left for the next request of the thread."""
+    before = now()
+    app = perf.WSGICorrelationMiddleware(goes_on(streams))
+    environ = {"HTTP_X_REQUEST_ID": given} if given else {}
+    tokens = None if server == "unknown" else begin_request()
+    body = app(environ, lambda *_: None)
+    if server == "granian":
+        body = within_request(body, environ)
+        end_request(tokens)
+    assert list(body) == [given.encode() or f"{0xAB:032x}".encode(), b"ab"]
+    body.close()
+    if server == "known":
+        end_request(tokens)
+    assert now() is before
+    assert request.get() is None
+
+
+@pytest.mark.parametrize("server", ["known", "unknown"])
+def test_what_begins_and_goes_out_in_a_body_has_the_id(start, home, server):
+    pipeline = start()
+    sent = {}
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        with trace.get_tracer("t").start_as_current_span("in the body"):
+            propagate.inject(sent)
+        yield b"x"
+
+    tokens = begin_request() if server == "known" else None
+    body = perf.WSGICorrelationMiddleware(app)({"HTTP_X_REQUEST_ID": "mine"}, lambda *_: None)
+    assert list(body) == [b"x"]
+    if tokens is not None:
+        end_request(tokens)
+    pipeline.shutdown()
+    assert sent["X-Request-ID"] == "mine"
+    assert [span.attributes.get(KEY) for span in spans(home)] == ["mine"]
+
+
+@pytest.mark.parametrize("server", ["known", "unknown"])
+def test_an_app_that_leaves_something_attached_is_not_the_next_requests_trouble(running, server):
+    before = now()
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        attach(set_span_in_context(NonRecordingSpan(SpanContext(0xAB, 1, is_remote=False))))
+        return [b"x"]
+
+    tokens = begin_request() if server == "known" else None
+    assert perf.WSGICorrelationMiddleware(app)({"HTTP_X_REQUEST_ID": "mine"}, lambda *_: None) == [b"x"]
+    if tokens is not None:
+        end_request(tokens)
+    assert now() is before
 
 
 # --- without code --------------------------------------------------------------------------------------

@@ -50,7 +50,8 @@ def remote(trace_id, span_id=1):
 # --- what is in it -----------------------------------------------------------------------------------
 
 
-def test_a_request_is_one_record(start, home):
+def test_a_request_is_one_record(start, home, monkeypatch):
+    monkeypatch.setattr(lookups, "_again", time.perf_counter() + 3600)
     pipeline = start()
     with serve() as span:
         call({"db.system": "sqlite", "db.statement": "SELECT 1"})
@@ -203,8 +204,26 @@ def test_cache_look_ups_of_that_time_are_on_it(start, home, monkeypatch):
     del cache
 
 
+def test_cache_look_ups_of_an_earlier_request_are_not_on_it(start, home, monkeypatch):
+    """GIVEN caches that are read as the first one begins, and may be read again as the second one ends."""
+    pipeline = start()
+    cache = LRUCache("prices", max_entries=10)
+    cache["a"] = 1
+    monkeypatch.setattr(lookups, "_again", 0.0)
+    with serve("first"):
+        monkeypatch.setattr(lookups, "_again", time.perf_counter() + 3600)
+        for _ in range(3):
+            cache.get("a")
+    with serve("second"):
+        cache.get("a")
+        monkeypatch.setattr(lookups, "_again", 0.0)
+    pipeline.shutdown()
+    hits = {r.attributes["perf.request.name"]: r.attributes.get("perf.request.cache.hits") for r in records(home)}
+    assert hits == {"first": 3, "second": None}
+    del cache
+
+
 def test_what_is_not_known_of_caches_is_left_out(start, home, monkeypatch):
-    """One reading for start and end says nothing of what was between."""
     monkeypatch.setattr(lookups, "_again", time.perf_counter() + 3600)
     pipeline = start()
     with serve():

@@ -114,6 +114,16 @@ def test_every_line_is_exported_once(start, home, printed):
     assert len(printed()) == 2
 
 
+def test_ids_of_the_apps_own_are_exported_with_its_fields(start, home, printed):
+    pipeline = start()
+    with in_span() as span:
+        structlog.get_logger(correlation_id="theirs").info("x")
+    pipeline.shutdown()
+    (entry,) = logs(home)
+    assert entry.attributes == {"correlation_id": "theirs"}
+    assert printed() == [{"event": "x", "correlation_id": "theirs", "level": "info", **hexed(span)}]
+
+
 def test_what_the_apps_processors_do_is_what_is_exported(start, home):
     def hide(logger, method, event):
         event["password"] = "***"
@@ -128,7 +138,7 @@ def test_what_the_apps_processors_do_is_what_is_exported(start, home):
         processors=[hide, drop, structlog.processors.format_exc_info, structlog.processors.LogfmtRenderer()],
         logger_factory=structlog.PrintLoggerFactory(io.StringIO()),
     )
-    pipeline = start(OTEL_PYTHON_LOG_CODE_ATTRIBUTES="true")
+    pipeline = start(OTEL_PYTHON_LOG_CODE_ATTRIBUTES="true", OTEL_PERF_LOGS_REDACT="off")
     structlog.get_logger().info("noise")
     try:
         raise KeyError("k")
