@@ -67,7 +67,9 @@ class Pauses:
         if end - start < SHORTEST:
             return
         try:
-            frame = sys._getframe(1)
+            frame: Any = sys._getframe(1)
+            if frame.f_code in collector.between:
+                frame = sys._getframe(2)
         except ValueError:  # nothing of Python's runs in this thread
             place, code, instruction = None, None, 0
         else:

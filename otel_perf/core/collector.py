@@ -14,6 +14,7 @@ from otel_perf.core.threads import get_ident
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType
 
     Callback = Callable[[str, dict[str, int]], None]
 
@@ -22,6 +23,8 @@ lookers: list[Callable[[], object]] = []
 collection: to be quick, and to take no lock."""
 collecting: set[int] = set()
 """Threads in which :func:`collect` runs."""
+between: list[CodeType] = []
+"""Code of ours that stands between the app and ``gc.collect``: not whoever asked for a collection."""
 
 _compiled: Any = None
 with suppress(ImportError):

@@ -126,8 +126,10 @@ class Tuner:
                 self._asking.discard(thread)
 
         gc.freeze, gc.collect = freeze, collect
+        collector.between.append(collect.__code__)
 
         def put_back() -> None:
+            collector.between.remove(collect.__code__)
             if gc.freeze is freeze:
                 gc.freeze = original
             if gc.collect is collect:
