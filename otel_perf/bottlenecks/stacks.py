@@ -139,16 +139,17 @@ def _takes_lock(code: CodeType, instruction: int) -> bool:
 @lru_cache(maxsize=512)
 def calls(code: CodeType, instruction: int, names: frozenset[str], *, or_enters: bool = False) -> bool:
     """Whether the instruction is a call of a function or method of one of ``names``. About 1 ms, once."""
-    loads = []
+    loads, last = [], None
     for found in dis.get_instructions(code):
+        if found.offset > instruction:  # while a function of Python runs, it is at the caches behind its call
+            break
         if found.opname.startswith("LOAD_"):
             loads.append(found)
-        if found.offset >= instruction:
-            if found.opname == "BEFORE_WITH":
-                return or_enters
-            # In 3.11 a C function is called by the instruction before CALL.
-            return found.opname.startswith(("CALL", "PRECALL")) and _called(found, loads) in names
-    return False
+        last = found
+    if last is None or last.opname == "BEFORE_WITH":
+        return last is not None and or_enters
+    # In 3.11 a C function is called by the instruction before CALL.
+    return last.opname.startswith(("CALL", "PRECALL")) and _called(last, loads) in names
 
 
 def _called(call: dis.Instruction, loads: list[dis.Instruction]) -> str:
