@@ -15,6 +15,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_perf.core.patches import on_import, put
 from otel_perf.core.threads import allocate_lock, start_new_thread
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 BUDGET: Final = 2.0  # seconds that a signal or os._exit waits at most; usually it takes a few milliseconds
 SIGNALS: Final = ("SIGTERM", "SIGHUP")
+# Modules of gunicorn's worker that sets every signal to its default; uvicorn, which it runs, then ends by one.
+RESETTING: Final = ("uvicorn.workers", "uvicorn_worker._workers")
 MARK: Final = "__otel_perf__"  # attribute of our excepthooks
 
 
@@ -123,14 +126,32 @@ def _watch_signals(flush: Callable[[], object], undo: ExitStack) -> None:
         if signal.getsignal(number) is on_signal and threading.current_thread() is threading.main_thread():
             signal.signal(number, signal.SIG_DFL)
 
-    for name in SIGNALS:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            try:
-                signal.signal(number, on_signal)
-            except ValueError:  # a sub-interpreter
-                return
-            undo.callback(restore, number)
+    def watch() -> None:
+        for name in SIGNALS:
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                try:
+                    signal.signal(number, on_signal)
+                except ValueError:  # a sub-interpreter
+                    return
+                undo.callback(restore, number)
+
+    watch()
+    _watch_again(watch, undo)
+
+
+def _watch_again(watch: Callable[[], None], undo: ExitStack) -> None:
+    def imported(module: Any) -> None:
+        original = module.UvicornWorker.init_signals
+
+        def init_signals(self: Any) -> None:
+            original(self)
+            watch()
+
+        put(module.UvicornWorker, "init_signals", init_signals, undo)
+
+    for name in RESETTING:
+        on_import(name, imported, undo)
 
 
 def _watch_os(flush: Callable[[], object], undo: ExitStack) -> None:
