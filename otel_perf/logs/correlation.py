@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from os import getpid
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.ids import SPAN_KEY, explicit, now, span_of
@@ -57,7 +58,17 @@ def context_for(error: object) -> Context | None:
 
 def context_of(record: logging.LogRecord) -> Context | None:
     """As :func:`context_for`, of a record."""
-    return context_for(record.exc_info[1] if isinstance(record.exc_info, tuple) else None)
+    exc_info = record.exc_info
+    return context_for(exc_info[1] if isinstance(exc_info, tuple) and len(exc_info) == 3 else None)
+
+
+def is_from_elsewhere(fields: Mapping[str, Any]) -> bool:
+    """Whether a record was stamped and exported where it was made: it came through a queue or a socket.
+
+    Upstream's ids alone do not say so in the process that made it: its record factory puts them on every record, if the
+    app has it installed.
+    """
+    return CORRELATION_ID in fields or (TRACE_ID in fields and fields.get("process") != getpid())
 
 
 _KNOWN: Final = "_otel_perf_stamps"  # attribute of a context: what it puts on records, which never changes
@@ -83,7 +94,7 @@ def _as_texts(ids: Any) -> tuple[str, str, bool]:
 def stamp(record: logging.LogRecord, service_name: str) -> bool:
     """Put the ids of its work on ``record``; ``False`` for one that came from elsewhere with its own. 0.4 µs."""
     fields = record.__dict__
-    if TRACE_ID in fields:
+    if (CORRELATION_ID in fields or TRACE_ID in fields) and is_from_elsewhere(fields):
         return False
     context = now()
     stamps = getattr(context, _KNOWN, None) or _stamps(context, record)
@@ -118,11 +129,12 @@ def install(
     keep_line: libraries.KeepLine | None = None,
 ) -> None:
     """Stamp and export every record from now on. ``compose`` and ``keep_line`` are for structlog and loguru."""
-    from otel_perf.logs import libraries
+    from otel_perf.logs import libraries, upstream_handlers
     from otel_perf.logs.export import exporter_for
     from otel_perf.logs.filters import keep
 
     export = exporter_for(host)
+    upstream_handlers.install(export, guard, undo)
     service_name = host.service_name
     watched, handed = libraries.watched, libraries.handed
     original = logging.Logger.callHandlers
@@ -133,7 +145,6 @@ def install(
             try:
                 if not keep(record):
                     return
-                # One with ids was exported where it was made: it came through a queue or a socket.
                 if stamp(record, service_name) and export is not None:
                     export(record)
             except Exception as error:  # the guard's with-statement costs more than the try

@@ -169,7 +169,7 @@ def _add_code(attributes: dict[str, Any], file: str, line: int, function: str) -
 
 
 def _add_exception(attributes: dict[str, Any], exc_info: Any) -> BaseException | None:
-    if not isinstance(exc_info, tuple) or exc_info[0] is None:
+    if not isinstance(exc_info, tuple) or len(exc_info) != 3 or exc_info[0] is None:
         return None
     kind, error, _trace = exc_info
     attributes[exception_attributes.EXCEPTION_TYPE] = type_text(kind)

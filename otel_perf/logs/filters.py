@@ -19,7 +19,7 @@ from otel_perf.core.events import FOLDED
 from otel_perf.core.forks import on_fork
 from otel_perf.logs import rules as read
 from otel_perf.logs.accounts import DROPPED, FOLD, LEVEL, RATE, SAMPLE, Accounts
-from otel_perf.logs.correlation import TRACE_ID
+from otel_perf.logs.correlation import CORRELATION_ID, TRACE_ID, is_from_elsewhere
 from otel_perf.logs.folding import TEXT, Folding, Window
 from otel_perf.logs.lines import Line, identity_of, is_sampled, place_of, text_of
 from otel_perf.logs.patterns import ERRORS, PATTERNS, Pattern, Patterns
@@ -50,7 +50,7 @@ def keep(record: logging.LogRecord) -> bool:
     if filters is None:
         return True
     fields = record.__dict__
-    if TRACE_ID in fields or FOLDED in fields:
+    if FOLDED in fields or ((CORRELATION_ID in fields or TRACE_ID in fields) and is_from_elsewhere(fields)):
         return True
     text: object = None
     if record.args:

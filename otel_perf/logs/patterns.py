@@ -129,7 +129,7 @@ class Patterns:
 
     def add_error(self, exc_info: object) -> None:
         """Count the exception of a record."""
-        if isinstance(exc_info, tuple):
+        if isinstance(exc_info, tuple) and len(exc_info) == 3:
             self.errors.add(exc_info[1], exc_info[2])
 
     def all(self) -> list[Pattern]:

@@ -1,5 +1,6 @@
 """Every record carries its trace's ids, and logging behaves as it did."""
 
+import importlib
 import logging
 import sys
 import threading
@@ -129,7 +130,7 @@ def test_a_thread_that_was_given_the_context_has_its_ids(start, kept):
 def test_a_record_that_came_from_elsewhere_keeps_its_ids(start, kept):
     start()
     with trace.get_tracer("t").start_as_current_span("s"):
-        record = logging.makeLogRecord({"name": "shop", "msg": "x", "levelno": 20, TRACE_ID: "ab" * 16})
+        record = logging.makeLogRecord({"name": "shop", "msg": "x", "levelno": 20, "process": 1, TRACE_ID: "ab" * 16})
         logging.getLogger("shop").handle(record)
     assert kept[0].__dict__[TRACE_ID] == "ab" * 16
 
@@ -190,11 +191,57 @@ def test_an_extra_whose_repr_fails_costs_nothing_else(start, home):
 
 def test_a_record_with_ids_was_exported_where_it_was_made(start, home, kept):
     pipeline = start()
-    record = logging.makeLogRecord({"name": "shop", "msg": "from a queue", "levelno": 20, TRACE_ID: "ab" * 16})
+    record = logging.makeLogRecord(
+        {"name": "shop", "msg": "from a queue", "levelno": 20, "process": 1, TRACE_ID: "ab" * 16}
+    )
     logging.getLogger("shop").handle(record)
     pipeline.shutdown()
     assert [entry.getMessage() for entry in kept] == ["from a queue"]
     assert logs(home) == []
+
+
+def test_an_app_that_has_upstreams_record_factory_is_exported_as_any_other(start, home, kept):
+    """``LoggingInstrumentor().instrument()`` in the app puts ids on every record before we see it."""
+    from opentelemetry.instrumentation.logging import LoggingInstrumentor
+
+    before = logging.getLogRecordFactory()
+    pipeline = start()
+    LoggingInstrumentor().instrument(skip_dep_check=True)
+    try:
+        with trace.get_tracer("shop").start_as_current_span("request"), perf.correlation("job-7"):
+            logging.getLogger("shop").warning("placed", extra={"order": 7})
+    finally:
+        LoggingInstrumentor().uninstrument()
+        logging.setLogRecordFactory(before)
+    pipeline.shutdown()
+    (span,) = spans(home)
+    (entry,) = [entry for entry in logs(home) if entry.body == "placed"]
+    assert (entry.trace_id, entry.span_id) == (span.trace_id, span.span_id)
+    assert entry.attributes == {"order": 7, "perf.correlation.id": "job-7"}
+    (record,) = [record for record in kept if record.getMessage() == "placed"]
+    assert (getattr(record, TRACE_ID), getattr(record, CORRELATION_ID)) == (span.trace_id, "job-7")
+
+
+@pytest.mark.parametrize("module", ["opentelemetry.instrumentation.logging.handler", "opentelemetry.sdk._logs"])
+@pytest.mark.filterwarnings("ignore:.*LoggingHandler.*")  # the SDK's own is deprecated
+def test_a_handler_of_upstreams_that_the_app_adds_exports_nothing_twice(start, home, module):
+    pipeline = start()
+    handler = importlib.import_module(module).LoggingHandler()
+    logging.getLogger("shop").addHandler(handler)
+    try:
+        logging.getLogger("shop").warning("placed")
+    finally:
+        logging.getLogger("shop").removeHandler(handler)
+    pipeline.shutdown()
+    assert [entry.body for entry in logs(home)] == ["placed"]
+
+
+def test_an_exception_that_is_none_costs_nothing(start, home):
+    pipeline = start()
+    for exc_info in ((), (None, None, None)):
+        logging.getLogger("shop").handle(logging.makeLogRecord({"msg": "x", "levelno": 30, "exc_info": exc_info}))
+    pipeline.shutdown()
+    assert [entry.body for entry in logs(home)] == ["x"] * 2
 
 
 def test_texts_that_protobuf_refuses_are_exported_with_a_mark(start, home):

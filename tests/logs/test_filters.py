@@ -452,7 +452,9 @@ def test_a_dropped_line_reaches_neither_handlers_nor_the_export(start, kept, hom
 def test_a_record_that_came_from_elsewhere_was_decided_there(start, kept, clock):
     start(OTEL_PERF_LOGS_RATE="1/h", OTEL_PERF_LOGS_LEVELS="shop=ERROR")
     for _ in range(3):
-        shop().handle(logging.makeLogRecord({"name": "shop", "msg": "x", "levelno": 20, TRACE_ID: "ab" * 16}))
+        shop().handle(
+            logging.makeLogRecord({"name": "shop", "msg": "x", "levelno": 20, "process": 1, TRACE_ID: "ab" * 16})
+        )
     assert len(kept.records) == 3
     assert accounts() == (0, {})
 

@@ -207,5 +207,5 @@ def test_records_that_were_counted_where_they_were_made_are_not_counted_again(st
     from otel_perf.logs.correlation import TRACE_ID
 
     start()
-    shop.handle(logging.makeLogRecord({"name": "shop", "msg": "x", "levelno": 20, TRACE_ID: "ab" * 16}))
+    shop.handle(logging.makeLogRecord({"name": "shop", "msg": "x", "levelno": 20, "process": 1, TRACE_ID: "ab" * 16}))
     assert found() == {}
