@@ -81,10 +81,11 @@ class Folding:
 
     def open(self, key: Hashable, window: Window) -> list[Window]:
         """A line goes out, and stands for those like it from now on; what comes to its end for that."""
-        ended = [self._end(key)]  # a signal handler may just have opened one
+        ended = []
         if len(self._open) >= WINDOWS:
-            ended.append(self._end(next(iter(self._open))))
-        self._open[key] = window
+            ended.append(self._end(self._oldest()))
+        while self._open.setdefault(key, window) is not window:  # a signal handler has just opened one
+            ended.append(self._end(key))
         return [window for window in ended if window is not None]
 
     def _end(self, key: Hashable) -> Window | None:
@@ -97,14 +98,21 @@ class Folding:
 
     def due(self, now: float) -> Window | None:
         """A window that is at its end and has something to say."""
-        while self._open:
-            key, window = next(iter(self._open.items()))
-            if now < window.until:
+        while (key := self._oldest()) is not None:
+            window = self._open.get(key)
+            if window is not None and now < window.until:
                 break
             ended = self._end(key)
             if ended is not None:
                 return ended
         return None
+
+    def _oldest(self) -> Hashable:
+        while True:
+            try:
+                return next(iter(self._open), None)
+            except RuntimeError:  # a signal handler changed it between the two calls
+                continue
 
     def close(self) -> list[Window]:
         """End them all."""

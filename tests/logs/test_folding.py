@@ -96,3 +96,34 @@ def test_a_window_that_a_signal_handler_opened_meanwhile_is_told():
     assert fold.open("a", first) == []
     fold.fold("a", 1.0, 1)
     assert fold.open("a", window("a", 0)) == [first]
+
+
+@pytest.mark.parametrize("open_before", [False, True])
+def test_a_window_that_a_signal_handler_opens_in_the_midst_of_another_is_not_lost(open_before):
+    """It comes when the next window's making has just called something."""
+    ended, theirs = [], []
+
+    class Interrupted(Folding):
+        def _end(self, key):
+            found = super()._end(key)
+            handle()
+            return found
+
+        def _oldest(self):
+            found = super()._oldest()
+            handle()
+            return found
+
+    def handle():
+        if not theirs:
+            theirs.append(window("theirs", 0))
+            ended.extend(fold.open("key", theirs[0]))
+            theirs[0].count = 3
+
+    fold = Interrupted()
+    if open_before:
+        handle()
+    ended += fold.open("key", window("ours", 0))
+    while (found := fold.due(LENGTH)) is not None:
+        ended.append(found)
+    assert ended == theirs
