@@ -93,13 +93,14 @@ def otlp_metrics(receiver, path="/v1/metrics"):
 
 
 def otlp_logs(receiver, path="/v1/logs"):
-    """The texts of the log records that were posted as OTLP."""
+    """The texts of the log records that were posted as OTLP and are no events: what the app logged."""
     return [
         record.body.string_value
         for body in bodies(receiver, path)
         for resource in ExportLogsServiceRequest.FromString(body).resource_logs
         for scope in resource.scope_logs
         for record in scope.log_records
+        if not record.event_name
     ]
 
 
