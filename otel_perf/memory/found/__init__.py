@@ -28,6 +28,7 @@ def install(undo: ExitStack) -> tuple[Callable[[], Iterable[Watched]], ...]:
     from otel_perf.core import collector, lookups
     from otel_perf.core.patches import on_import
     from otel_perf.memory.found.functions import FunctoolsCaches, own
+    from otel_perf.memory.found.tally import Tally
 
     functions = FunctoolsCaches()
     functions.install(undo)
@@ -46,15 +47,12 @@ def install(undo: ExitStack) -> tuple[Callable[[], Iterable[Watched]], ...]:
     def read() -> Iterable[Watched]:
         return [watched for caches in list(libraries) for watched in caches.read()]
 
-    def counted() -> Iterable[tuple[str, int, int]]:
-        known: list[Watched] = [*own(), *functions.known(), *read()]
-        for watched in known:
-            numbers = watched.numbers()
-            if numbers is not None:
-                yield watched.name, numbers.hits, numbers.misses
+    def known() -> Iterable[Watched]:
+        return [*own(), *functions.known(), *read()]
 
     for name, (module, kind) in LIBRARIES.items():
         on_import(name, begin(module, kind), undo)
-    lookups.sources.append(counted)
-    undo.callback(lookups.sources.remove, counted)
+    tally = Tally(known)
+    lookups.sources.append(tally)
+    undo.callback(lookups.sources.remove, tally)
     return own, functions.read, read

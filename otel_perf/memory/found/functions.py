@@ -58,6 +58,8 @@ class Functools:
     def __init__(self, wrapper: Any, name: str) -> None:
         self.reference = weakref.ref(wrapper)
         self.name = name
+        info = wrapper.cache_info()
+        self.before = info.hits, info.misses  # when it was found
 
     def numbers(self) -> Numbers | None:
         """As :meth:`~otel_perf.memory.cache_metrics.Watched.numbers`."""
