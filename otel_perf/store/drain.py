@@ -38,7 +38,7 @@ LEASE_RETRY: Final = 2.0  # seconds between tries to become the one that sends, 
 COUNT_EVERY: Final = 5.0  # seconds between counts of what waits
 ADOPT_EVERY: Final = 30.0  # seconds between looks for what nobody sends any more
 SPEAK_AGAIN: Final = 600.0  # seconds after which the same trouble is told again
-DUTY: Final = 0.05  # share of its time that the thread uses the interpreter
+DUTY: Final = 0.1  # share of its time that the thread uses the interpreter
 SHORTEST_REST: Final = 0.002  # seconds
 T = TypeVar("T")
 
