@@ -120,8 +120,8 @@ class Tuner:
             thread = get_ident()
             if thread in self._asking:  # a finalizer of the collection that runs
                 return original_collect(generation)
-            self._asking.add(thread)
             try:
+                self._asking.add(thread)
                 return original_collect(generation)
             finally:
                 self._asking.discard(thread)
@@ -154,7 +154,7 @@ class Tuner:
     def _has_grown(self) -> bool:
         """Whether much has come since the last whole collection, frozen or not.
 
-        By the blocks that are in use: they are counted in 1 to 3 ms for a gigabyte, what is frozen in 50.
+        By the blocks that are in use: with five million objects that takes 0.4 ms, to count what is frozen takes 50.
         """
         self._added = 0.0
         return sys.getallocatedblocks() > (1 + (SHARED if self._inherited else GROWTH)) * self._count
