@@ -81,7 +81,7 @@ def in_parts(
     """The message that ``encode`` makes of ``items``, a few at a time; between them ``rest`` is told how long one took.
 
     A thread that encodes all at once has the interpreter for 5 ms (the switch interval) each time that a request lets
-    go of it, for a socket or a lock: 60 ms for the slowest of a hundred requests.
+    go of it, for a socket or a lock.
     """
     if rest is None:
         return encode(items)
