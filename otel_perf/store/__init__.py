@@ -170,7 +170,12 @@ class StoreFeature(Feature[StoreSettings]):
         undo.callback(cleaning.register("otel_perf.store: vacuum", partial(vacuum.run, writer.give_back), vacuum.EVERY))
 
     def flush(self) -> None:
-        """Send what can be sent quickly: a container's disk may end with its process."""
+        """Store what other features had to say as they were flushed, and send what can be sent quickly.
+
+        A container's disk may end with its process.
+        """
+        if self.writer is not None:
+            self.writer.flush(EXIT_TIMEOUT)
         if self.drain is not None:
             self.drain.leave(self._exit)
 
