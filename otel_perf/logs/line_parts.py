@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NOISE: Final = "color_message"
-HANDED: Final = "otelHanded"  # what a queue's handler leaves out of the copy of a record: message, exception, stack
+HANDED: Final = "_otelHanded"  # what a queue's handler leaves out of the copy of a record: message, exception, stack
 # Fields of every record, in the order in which LogRecord makes them, and what formatters leave behind.
 FIRST: Final = (
     "name", "msg", "args", "levelname", "levelno", "pathname", "filename", "module", "exc_info", "exc_text",

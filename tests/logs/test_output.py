@@ -425,6 +425,6 @@ def test_what_a_queue_hands_on_can_be_pickled_and_read_by_others(start, logger):
     (line,) = json_of(stream)
     assert (line["body"], line["exception.type"]) == ("failed", "ValueError")
     assert line["code.stacktrace"].startswith("Stack (most recent call last)")
-    copy.otelHanded = ("not", "five")
+    copy._otelHanded = ("not", "five")
     stream.truncate(0)
     assert check(logging.StreamHandler(stream).format(copy))["body"].startswith("failed\nValueError")

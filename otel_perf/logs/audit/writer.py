@@ -25,6 +25,7 @@ from otel_perf.logs.audit.connection import Connection, not_stored, reason
 from otel_perf.logs.audit.database import PATIENCE, New, Stored, is_busy, pause
 from otel_perf.logs.audit.encoding import canonical
 from otel_perf.logs.audit.heads import CHECKPOINT_EVERY
+from otel_perf.logs.audit.waiting import Entry, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,31 +34,12 @@ if TYPE_CHECKING:
     from otel_perf.logs.audit.chain import Checkpoint
     from otel_perf.logs.settings import LogsSettings
 
-BATCH: Final = 2_000  # records in one transaction
-BATCH_BYTES: Final = 4_000_000
-WAITING: Final = 10_000  # records that may wait: more come only from tasks that gave up waiting for a dead disk
 FORK_PATIENCE: Final = 5.0  # seconds that a fork waits for a commit under way
 CLOSE_PATIENCE: Final = 5.0  # seconds that the end of the process waits for its last record
 ENDING_PATIENCE: Final = 1.0  # seconds, once the interpreter takes itself apart
 CUT_EVERY: Final = 3600.0  # seconds
 
 _log = logging.getLogger("otel_perf")
-
-
-class Entry:
-    """A record that somebody waits for."""
-
-    __slots__ = ("_done", "error", "record", "stored")
-
-    def __init__(self, record: New, done: Callable[[Entry], None]) -> None:
-        self.record = record
-        self._done = done
-        self.stored: Stored | None = None
-        self.error: AuditError | None = None
-
-    def finish(self) -> None:
-        """Tell who waits."""
-        self._done(self)
 
 
 def _nobody(_entry: Entry) -> None:
@@ -83,7 +65,7 @@ class Writer:
 
     def _begin(self) -> None:
         self.process = process.new_process()
-        self._queue: deque[Entry] = deque()
+        self._waiting = Waiting()
         self._wake = allocate_lock()  # released when there is work
         self._wake.acquire()
         self._lock = allocate_lock()  # held for every use of SQLite
@@ -111,11 +93,10 @@ class Writer:
 
     def submit(self, entry: Entry) -> None:
         """Hand over a record; its ``done`` is called, in any thread, when it is stored or cannot be."""
-        if len(self._queue) >= WAITING:
-            raise AuditError(f"{WAITING:,} records wait for the disk of {self._home.path}: it does not keep up")
+        self._waiting.check(entry, self._home.path)
         if self._holder == get_ident():  # a finalizer ran in the middle of a commit: it cannot wait for itself
             raise AuditError("audit_event was called from within the commit of another record; call it elsewhere")
-        self._queue.append(entry)
+        self._waiting.put(entry)
         if self._has_thread() and get_ident() != self._thread:
             self._notify()
         else:
@@ -169,7 +150,7 @@ class Writer:
 
     def _empty_queue(self, mine: Any) -> None:
         deadline = time.monotonic() + PATIENCE
-        while self._queue and self._wake is mine:
+        while self._waiting and self._wake is mine:
             while self._forking:
                 time.sleep(0.001)  # the lock is not fair: let the fork have it
             self._lock.acquire()
@@ -191,7 +172,7 @@ class Writer:
         batch: list[Entry] = []
         self._holder = get_ident()
         try:
-            batch = self._take()
+            batch = self._waiting.take()
             done = self._commit(batch, busy_is_an_error=time.monotonic() > deadline)
         finally:
             self._holder = None
@@ -206,14 +187,6 @@ class Writer:
         self._speak_aside()
         return True
 
-    def _take(self) -> list[Entry]:
-        batch: list[Entry] = []
-        size = 0
-        while self._queue and len(batch) < BATCH and size < BATCH_BYTES:
-            batch.append(self._queue.popleft())
-            size += len(batch[-1].record.body)
-        return batch
-
     def _commit(self, batch: list[Entry], *, busy_is_an_error: bool) -> bool:
         """Store ``batch``; ``False`` if it is back in the queue because the file is busy. Never raises."""
         if not batch:
@@ -226,7 +199,7 @@ class Writer:
             self._opened = True
         except Exception as error:
             if is_busy(error) and not busy_is_an_error:
-                self._queue.extendleft(reversed(batch))
+                self._waiting.put_back(batch)
                 return False
             if isinstance(error, sqlite3.Error):
                 self._connection.disconnect()
@@ -245,7 +218,7 @@ class Writer:
         beat, keep = self.settings.audit_heartbeat, self.settings.audit_keep
         self._keep_checkpoint(CHECKPOINT_EVERY)
         if self._opened and beat and now - self._last >= beat:
-            self._queue.append(self._own(chain.BEAT))
+            self._waiting.put(self._own(chain.BEAT))
             self._notify()
             self._last = now  # also if it cannot be stored: the next one is due a beat later
         if self._opened and keep and now >= self._next_cut:
@@ -336,7 +309,7 @@ class Writer:
         with contextlib.suppress(RuntimeError):
             wake.release()  # the thread sees that it is not wanted any more
         # Whoever handed something over before ``_alone`` was set counts on the thread.
-        while self._queue and self._lock.acquire(timeout=left(deadline)):
+        while self._waiting and self._lock.acquire(timeout=left(deadline)):
             if not self._round(deadline):
                 pause()
         last: Checkpoint | None = None

@@ -22,7 +22,7 @@ from opentelemetry import trace
 import otel_perf as perf
 from otel_perf.core import served
 from otel_perf.core.errors import AuditError, SettingError
-from otel_perf.logs.audit import chain, database, events, heads, writer
+from otel_perf.logs.audit import chain, database, events, heads, waiting, writer
 from otel_perf.logs.audit.database import AUDIT_FILE
 from otel_perf.logs.redaction import MARK
 from tests.e2e import programs
@@ -166,7 +166,7 @@ def test_threads_share_a_commit(home):
         threads = [threading.Thread(target=lambda n=n: numbers.append(record(n))) for n in range(40)]
         for thread in threads:
             thread.start()
-        waits(lambda: len(events.current_writer()._queue) == 40)
+        waits(lambda: len(events.current_writer()._waiting) == 40)
         assert numbers == []
     for thread in threads:
         thread.join()
@@ -266,14 +266,15 @@ def test_an_unusable_home_raises(tmp_path, monkeypatch):
         record()
 
 
-def test_too_many_that_wait_for_a_dead_disk_are_refused_and_not_dropped(home, monkeypatch):
-    monkeypatch.setattr(writer, "WAITING", 3)
+@pytest.mark.parametrize(("name", "limit"), [("WAITING", 3), ("WAITING_BYTES", 400)])
+def test_too_many_that_wait_for_a_dead_disk_are_refused_and_not_dropped(home, monkeypatch, name, limit):
+    monkeypatch.setattr(waiting, name, limit)
     record()
     with busy(home):
         threads = [threading.Thread(target=record) for _ in range(3)]
         for thread in threads:
             thread.start()
-        waits(lambda: len(events.current_writer()._queue) == 3)
+        waits(lambda: len(events.current_writer()._waiting) == 3)
         with pytest.raises(AuditError, match="3 records wait for the disk"):
             record()
     for thread in threads:
