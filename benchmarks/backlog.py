@@ -3,7 +3,8 @@
 Every round starts a fresh uvicorn for each variant, over the same endpoint, and asks it at a steady rate over loopback
 from this process; latencies count from when a request was due. The receiver is a process that throws everything away.
 Both variants store and send what the requests themselves make. A round ends when its time is up; that the backlog was
-still being sent then is checked, else the rounds are too long for it.
+still being sent then is checked, else the rounds are too long for it. A round in which the machine's host took
+more than 2 % of its CPUs away is done again.
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ def main() -> int:
         subprocess.run([*program, str(options.megabytes)], check=True, env=common.environ(folder, variables))
         calls: dict[str, Callable[[], Result]] = {
             variant: functools.partial(
-                measure, Variant(folder, variables), backlog, work, options.rate, options.seconds
+                common.undisturbed,
+                functools.partial(measure, Variant(folder, variables), backlog, work, options.rate, options.seconds),
             )
             for variant, backlog in ((WITHOUT, None), (WITH, work / "backlog"))
         }

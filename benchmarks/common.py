@@ -31,6 +31,8 @@ PROGRAMS: Final = Path(__file__).resolve().parent / "programs"
 EXPORTERS_NONE: Final = {f"OTEL_{kind}_EXPORTER": "none" for kind in ("TRACES", "METRICS", "LOGS")}
 NO_DISTRO: Final = {"OTEL_PYTHON_DISTRO": "none-such", "OTEL_PYTHON_CONFIGURATOR": "none-such"}
 CHILD_TIMEOUT: Final = 60.0  # seconds after which a child is killed and the benchmark fails, unless it may take longer
+STOLEN: Final = 0.02  # share of the CPUs that the machine's host may take away meanwhile
+TRIES: Final = 6
 T = TypeVar("T")
 
 
@@ -120,6 +122,31 @@ def interleaved(variants: Mapping[str, Callable[[], T]], rounds: int, *, warm_up
             if number >= 0:
                 results[name].append(result)
     return results
+
+
+def undisturbed(call: Callable[[], T]) -> T:
+    """What ``call`` gives while the machine's host takes no more than :data:`STOLEN` of its CPUs away.
+
+    A call that was disturbed is done again, whatever it gave; after :data:`TRIES` of them the last one counts.
+    """
+    for number in range(1, TRIES + 1):
+        before = _cpu_times()
+        result = call()
+        spent = [after - earlier for after, earlier in zip(_cpu_times(), before, strict=True)]
+        stolen = spent[7] / max(1, sum(spent))
+        if stolen <= STOLEN or number == TRIES:
+            break
+        print(f"{stolen:.0%} of the CPUs were taken away: again", file=sys.stderr)
+    return result
+
+
+def _cpu_times() -> list[int]:
+    """Of all CPUs, in ticks: user, nice, system, idle, iowait, irq, softirq, steal. None where there is no /proc."""
+    try:
+        with Path("/proc/stat").open() as stat:
+            return [int(field) for field in stat.readline().split()[1:9]]
+    except OSError:
+        return [0] * 8
 
 
 def ratio(values: Sequence[float], to: Sequence[float]) -> float:

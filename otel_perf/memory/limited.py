@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 import time
-from heapq import heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakSet
@@ -22,13 +21,14 @@ from otel_perf.core.settings import parse_duration, parse_size
 from otel_perf.core.weak import alive
 from otel_perf.memory.lookup import GONE, Entry
 from otel_perf.memory.policies import POLICIES
-from otel_perf.memory.queues import SLACK, Heap
+from otel_perf.memory.queues import SLACK, Deadlines
 from otel_perf.memory.weights import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SWEEP: Final = 64  # entries dropped in one go
+SWEEP: Final = 64  # entries dropped in one go under pressure
+STEP: Final = 8  # and of those that have expired: some 0.05 ms
 _guard = Guard("memory.caches")
 
 
@@ -96,7 +96,7 @@ class Store:
         self.lock: Any = threading.RLock()
         self.hits = self.misses = self.evictions = self.expirations = 0
         self.weight = 0
-        self._deadlines = Heap(_place)
+        self._deadlines = Deadlines()
         self.counted: Any = None  # counts hits elsewhere
         self.squeezed: int | None = None  # the limit of entries while memory is short
         stores.add(self)
@@ -176,32 +176,37 @@ class Store:
         with self.lock:
             dropped = self.policy.clear()
             self.weight = sum(entry.weight for entry in list(self.entries.values()))  # an interrupt may have cost one
-            self._deadlines = Heap(_place, [entry for entry in list(self.entries.values()) if entry.deadline != inf])
+            left = [entry for entry in list(self.entries.values()) if entry.deadline != inf]
+            self._deadlines = Deadlines(left, self.clock() if left else 0.0)
         del dropped
 
     def expire(self) -> Iterator[int]:
-        """Drop what has expired, one entry after the other; yields how many bytes each has freed.
+        """Drop what has expired, a few entries at a time; yields how many bytes each step has freed.
 
-        Costs nothing for what has not: a heap has the entries by their deadlines, or by those that they had once.
+        Costs next to nothing for what has not: entries are queued by their deadlines, or by those that they had once.
         """
-        entry: Any
-        while True:
-            weight, value, gone = 0, None, False
+        most = STEP if self.on_evict is None else 1  # nobody knows what a callback takes
+        entry: Any = self
+        while entry is not None:
+            weight = 0
+            dropped: list[tuple[Any, str]] = []
             with self.lock:
-                now, part = self.clock(), self._deadlines.part()
-                if not part or part[0][0] > now:
-                    return
-                entry = heappop(part)[-1]
-                if entry.deadline > now:
-                    if entry.value is not GONE:  # it was stored anew since it was queued
-                        heappush(self._deadlines.new, _place(entry))
-                elif self._remove(entry):
-                    self.expirations += 1
-                    weight, value, gone, entry.value = entry.weight, entry.value, True, GONE
-            if gone and self.on_evict is not None:
-                self._tell([(Entry(entry.key, value), "expired")])
-            del entry, value  # their finalisers run now that the lock is free
-            yield weight
+                now = self.clock()
+                for _ in range(most):
+                    entry = self._deadlines.take(now)
+                    if entry is None:
+                        break
+                    if entry.deadline > now:
+                        if entry.value is not GONE:  # it was stored anew since it was queued
+                            self._deadlines.add(entry, now)
+                    elif self._remove(entry):
+                        self.expirations += 1
+                        weight += entry.weight
+                        dropped.append((_apart(entry), "expired"))
+            self._tell(dropped)
+            if dropped:
+                del dropped  # their finalisers run now that the lock is free
+                yield weight
 
     def shrink(self, entries: int) -> int:
         """Drop entries until so many are left; how many bytes that freed, as far as entries are weighed."""
@@ -265,10 +270,10 @@ class Store:
             dropped.append((entry, "size"))
 
     def _queue_deadline(self, entry: Any) -> None:
-        heap = self._deadlines
-        heappush(heap.new, (entry.deadline, id(entry), entry))
-        if len(heap.new) + len(heap.old) > 2 * len(self.entries) + SLACK:
-            heap.tidy()
+        deadlines, now = self._deadlines, self.clock()
+        deadlines.add(entry, now)
+        if deadlines.queued > 2 * len(self.entries) + SLACK:
+            deadlines.tidy(now)
 
     def _deadline(self, ttl: float | None) -> float:
         if ttl is None:
@@ -327,10 +332,6 @@ def _apart(entry: Any) -> Any:
     copy = Entry(entry.key, entry.value, entry.deadline, entry.weight)
     entry.value = GONE
     return copy
-
-
-def _place(entry: Any) -> tuple[float, int, Any]:
-    return entry.deadline, id(entry), entry
 
 
 stores: WeakSet[Store] = WeakSet()

@@ -20,6 +20,7 @@ from otel_perf.store.adoption import take_over
 from otel_perf.store.database import is_busy, is_corrupt
 from otel_perf.store.lease import Lease
 from otel_perf.store.outbox import Outbox
+from otel_perf.store.pace import SHORTEST, Pace
 from otel_perf.store.route import Route
 from otel_perf.store.sender import Answer
 
@@ -38,8 +39,6 @@ LEASE_RETRY: Final = 2.0  # seconds between tries to become the one that sends, 
 COUNT_EVERY: Final = 5.0  # seconds between counts of what waits
 ADOPT_EVERY: Final = 30.0  # seconds between looks for what nobody sends any more
 SPEAK_AGAIN: Final = 600.0  # seconds after which the same trouble is told again
-DUTY: Final = 0.1  # share of its time that the thread uses the interpreter
-SHORTEST_REST: Final = 0.002  # seconds
 T = TypeVar("T")
 
 _log = logging.getLogger("otel_perf")
@@ -87,6 +86,7 @@ class Drain:
         self._running = False
         self._poked = False
         self._leave_by: float | None = None  # by the monotonic clock: send what can be sent until then
+        self._pace = Pace(lambda: self._leave_by is not None)
         self._left: list[Any] = []  # locks of those who wait for that
         self._counted = self._adopted = 0.0  # when that was done last, by the monotonic clock
         self._idle = False  # the thread waits for something to send, not for a receiver
@@ -231,11 +231,11 @@ class Drain:
         now = time.monotonic()
         blocked = [route.until - now for route in self._routes if route.until > now]
         self._idle = len(blocked) < len(self._routes)
-        return max(SHORTEST_REST, min([IDLE, *blocked]))
+        return max(SHORTEST, min([IDLE, *blocked]))
 
     def _advance(self, route: Route) -> bool:
         """Send one request of ``route``; ``False`` if there was nothing to send, or it has to wait."""
-        began = time.thread_time()
+        self._pace.begin()
         batches = self._with_outbox(lambda outbox: route.next(outbox, keep=self._keep))
         if not batches and route.until > time.monotonic():  # all that is left was refused
             self._failed(route, Answer("refused", route.error))
@@ -243,7 +243,7 @@ class Drain:
             return False
         with self._lock:  # which a fork waits for: a child cannot go on with its parent's import
             route.connect()
-        answer = route.send(batches, self._budget())
+        answer = route.send(batches, self._budget(), self._pace.rest)
         if answer.verdict == "accepted":
             guilty = route.accepted(batches)
             self._took(route, batches, answer)
@@ -254,9 +254,7 @@ class Drain:
                 self._failed(route, answer)
         for batch, reason in guilty:
             self._set_aside(route, batch, reason)
-        if self._leave_by is None:
-            used = time.thread_time() - began
-            time.sleep(max(SHORTEST_REST, used * (1 / DUTY - 1)))
+        self._pace.rest()
         return route.until <= time.monotonic()
 
     def _set_aside(self, route: Route, batch: Batch, reason: str) -> None:

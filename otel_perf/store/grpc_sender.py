@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from otel_perf.core.errors import MissingExtraError
-from otel_perf.store.sender import LONGEST_WAIT, Answer, partial_success, user_agent
+from otel_perf.store.sender import LONGEST_WAIT, Answer, no_rest, partial_success, user_agent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otel_perf.store.destination import Destination
 
 METHODS: Final = {
@@ -40,8 +42,8 @@ class GrpcSender:
         self._channel: Any = None
         self._call: Any = None
 
-    def send(self, body: bytes, timeout: float) -> Answer:
-        """Call with ``body``."""
+    def send(self, body: bytes, timeout: float, rest: Callable[[], None] = no_rest) -> Answer:
+        """Call with ``body``, which grpcio compresses in one go."""
         try:
             if self._call is None:
                 self._channel = self._open()

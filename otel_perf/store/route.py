@@ -65,11 +65,12 @@ class Route:
         if self._sender is None:
             self._sender = connect(self.destination)
 
-    def send(self, batches: Sequence[Batch], timeout: float) -> Answer:
-        """Post ``batches`` as one request."""
+    def send(self, batches: Sequence[Batch], timeout: float, rest: Callable[[], None]) -> Answer:
+        """Post ``batches`` as one request; ``rest`` is called when a little was done for it."""
         assert self._sender is not None
         # A serialized message that follows another is merged into it by whoever reads both.
-        return self._sender.send(b"".join(batch.body for batch in batches), min(timeout, self.destination.timeout))
+        body = b"".join(batch.body for batch in batches)
+        return self._sender.send(body, min(timeout, self.destination.timeout), rest)
 
     def accepted(self, batches: Sequence[Batch]) -> list[tuple[Batch, str]]:
         """Note what was taken; returns the batches that were refused before and are at fault, with reasons."""

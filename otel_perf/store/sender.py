@@ -7,6 +7,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otel_perf.store.destination import Destination
 
 Verdict = Literal["accepted", "busy", "refused", "too large", "misconfigured"]
@@ -29,11 +31,18 @@ class Answer:
     message: str = ""  # its explanation or warning
 
 
+def no_rest() -> None:
+    """Go on at once."""
+
+
 class Sender(Protocol):
     """A kept connection to one destination. Used by one thread; never after a fork."""
 
-    def send(self, body: bytes, timeout: float) -> Answer:
-        """Post ``body``, waiting at most about ``timeout`` seconds. Never raises."""
+    def send(self, body: bytes, timeout: float, rest: Callable[[], None] = no_rest) -> Answer:
+        """Post ``body``, waiting at most about ``timeout`` seconds for the receiver. Never raises.
+
+        ``rest`` is called each time that something was computed for about a millisecond.
+        """
         ...
 
     def close(self) -> None:

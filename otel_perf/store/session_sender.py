@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.util._importlib_metadata import entry_points
 
 from otel_perf.store.http_sender import compressed, failed, headers, judge
-from otel_perf.store.sender import Answer
+from otel_perf.store.sender import Answer, no_rest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otel_perf.store.destination import Destination
 
 GROUP = "opentelemetry_otlp_credential_provider"
@@ -23,7 +25,7 @@ class SessionSender:
         self._headers = headers(destination)
         self._session: Any = None
 
-    def send(self, body: bytes, timeout: float) -> Answer:
+    def send(self, body: bytes, timeout: float, rest: Callable[[], None] = no_rest) -> Answer:
         """Post ``body``."""
         destination = self._destination
         try:
@@ -31,7 +33,7 @@ class SessionSender:
                 self._session = self._make()
             response = self._session.post(
                 destination.url,
-                data=compressed(body, destination.compression),
+                data=compressed(body, destination.compression, rest),
                 headers=self._headers,
                 timeout=timeout,
                 allow_redirects=False,

@@ -1,6 +1,7 @@
 """HTTP, gRPC and sessions against real servers: four words for whatever a receiver does."""
 
 import gzip
+import random
 import socket
 import threading
 import time
@@ -44,6 +45,17 @@ def test_headers_and_compression(compression, decompress, receiver):
     assert headers["api-key"] == "k"
     assert headers["user-agent"].startswith("OTel-OTLP-Exporter-Python/")
     assert headers.get("content-encoding", "none") == compression
+
+
+@pytest.mark.parametrize(("compression", "decompress"), [("gzip", gzip.decompress), ("deflate", zlib.decompress)])
+def test_what_is_large_is_compressed_bit_by_bit(compression, decompress, receiver):
+    body, rests = random.Random(1).randbytes(100_000) + bytes(900_000), []
+    sender = HttpSender(Destination("traces", "http/protobuf", receiver.url, compression=compression))
+    assert sender.send(body, 5.0, lambda: rests.append(len(receiver.requests))).verdict == "accepted"
+    sender.close()
+    assert decompress(receiver.requests[0][2]) == body
+    assert len(rests) > 50
+    assert set(rests) == {0}
 
 
 @pytest.mark.parametrize(

@@ -85,11 +85,21 @@ async def collects_in_a_coroutine(case: Case) -> None:
 
 @bottleneck("gc_pause", around=heap, blame=("garbage collector",))
 def allocates_much(case: Case) -> int:
-    """Python collects by itself when a quarter more objects live than did."""
-    heap_now = sum(map(len, case.given))
-    kept = [[number] for number in range(int(heap_now * 0.35) + 20_000)]  # with as little computing as that takes
+    """Python collects by itself when a quarter more objects live than did, and so many were made since the last time.
+
+    How many that are depends on the thresholds, which grow where much is collected. Until then nothing was injected.
+    """
+    kept: list[Any] = []
+    before = full_collections()
+    while full_collections() == before:
+        kept += [[number] for number in range(10_000)]  # with as little computing as that takes
     time.sleep(0.03)
     return len(kept)
+
+
+def full_collections() -> int:
+    """How many there were."""
+    return int(gc.get_stats()[2]["collections"])
 
 
 @healthy("gc_pause", around=small_heap)
