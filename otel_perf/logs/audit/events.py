@@ -22,7 +22,8 @@ from otel_perf.core.settings import load, variable
 from otel_perf.logs.audit import chain, mirror
 from otel_perf.logs.audit.database import New
 from otel_perf.logs.audit.encoding import LONGEST, Fields, canonical, text
-from otel_perf.logs.audit.writer import Entry, Writer, result
+from otel_perf.logs.audit.waiting import Entry
+from otel_perf.logs.audit.writer import Writer, result
 from otel_perf.logs.redaction import MARK, Redactor
 from otel_perf.logs.settings import LogsSettings
 

@@ -44,16 +44,11 @@ class Tally:
             numbers = watched.numbers()
             if numbers is None:
                 continue
-            before = self._seen.get(id(watched), (watched, *getattr(watched, "before", (0, 0))))
+            _, hits, misses = self._seen.get(id(watched), (watched, *getattr(watched, "before", (0, 0))))
             seen[id(watched)] = watched, numbers.hits, numbers.misses
+            if numbers.hits < hits or numbers.misses < misses:  # it has begun anew
+                hits = misses = 0
             name = watched.name if watched.name in self._counted or len(self._counted) < NAMES else "other"
-            hits, misses = self._counted.get(name, (0, 0))
-            self._counted[name] = (
-                hits + _added(before[1], numbers.hits),
-                misses + _added(before[2], numbers.misses),
-            )
+            counted = self._counted.get(name, (0, 0))
+            self._counted[name] = counted[0] + numbers.hits - hits, counted[1] + numbers.misses - misses
         self._seen = seen
-
-
-def _added(before: int, now: int) -> int:
-    return now - before if now >= before else now
