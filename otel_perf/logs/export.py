@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import traceback
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import time_ns
@@ -18,6 +17,7 @@ from opentelemetry.semconv.attributes import code_attributes, exception_attribut
 from otel_perf.logs.correlation import CORRELATION_ID, SPAN_ID, STAMPS, TRACE_ID, context_for, context_of
 from otel_perf.logs.line_parts import LEVELS, severity, type_text
 from otel_perf.logs.plain_values import DEEPER, text_of, type_name
+from otel_perf.logs.tracebacks import formatted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,7 +174,7 @@ def _add_exception(attributes: dict[str, Any], exc_info: Any) -> BaseException |
     kind, error, _trace = exc_info
     attributes[exception_attributes.EXCEPTION_TYPE] = type_text(kind)
     attributes[exception_attributes.EXCEPTION_MESSAGE] = encodable(text_of(error))
-    trace = "".join(traceback.format_exception(*exc_info))
+    trace = formatted(*exc_info)
     attributes[exception_attributes.EXCEPTION_STACKTRACE] = encodable(trace)
     return error  # type: ignore[no-any-return]
 

@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 import time
-import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +17,7 @@ from opentelemetry.trace import format_span_id, format_trace_id
 from otel_perf.logs.correlation import CORRELATION_ID, SAMPLED, SERVICE_NAME, SPAN_ID, STAMPS, TRACE_ID
 from otel_perf.logs.plain_values import text_of, type_name
 from otel_perf.logs.secret_keys import words_of
+from otel_perf.logs.tracebacks import formatted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -214,7 +214,7 @@ def error_of(exc_info: object, exc_text: object) -> tuple[str, str, str]:
         return "", "", text_of(exc_text or "")  # a record that was pickled has only the text
     kind, error, frames = exc_info
     try:
-        stack = "".join(traceback.format_exception(kind, error, frames))
+        stack = formatted(kind, error, frames)
     except Exception:
         stack = ""
     return type_text(kind), "" if error is None else text_of(error), stack
