@@ -212,13 +212,13 @@ class Encoder:
     def _scalars(  # noqa: C901
         self, fields: Mapping[str, Any], shape: Shape | None
     ) -> tuple[str | None, str]:
-        """The field with those of ``shape``, if they are short texts, numbers, truth values and ``None``; their texts.
+        """The field with those of ``shape``, if they are short texts, numbers, truth values and ``None``.
 
-        Raises ``KeyError`` if ``fields`` have others.
+        And the texts among them, where these are looked at. Raises ``KeyError`` if ``fields`` have others.
         """
         if shape is None:
             return _NEITHER
-        texts = ""
+        texts, looks = "", self._looks
         made: dict[str, Any] = {}
         for key in shape[0]:
             value = fields[key]
@@ -229,7 +229,8 @@ class Encoder:
             elif kind is str:
                 if len(value) > _SHORT:
                     return _NEITHER
-                texts = f"{texts}\n{value}"
+                if looks:
+                    texts = f"{texts}\n{value}"
             elif kind not in _SIMPLE:
                 return _NEITHER
             made[key] = value
