@@ -148,7 +148,7 @@ class MemoryFeature(Feature[MemorySettings]):
 
 
 def expired() -> Iterator[int]:
-    """Drop entries of caches that have expired, one at a time; 1 for each."""
+    """Drop entries of caches that have expired, a few at a time; yields how many."""
     from otel_perf.core.weak import alive
 
     caches = sys.modules.get("otel_perf.memory.limited")

@@ -114,7 +114,10 @@ class Store:
     def put(self, key: Any, value: Any, ttl: float | None = None) -> bool:
         """Store; whether it fits. Raises what the weigher raises, before anything is changed."""
         weight = 0 if self.weigher is None else self._weigh(key, value)
-        deadline = self._deadline(self.ttl if ttl is None else ttl)
+        if ttl is None:
+            ttl = self.ttl
+        now = 0.0 if ttl is None else self.clock()
+        deadline = inf if ttl is None else self._deadline(ttl, now)
         fits = self.max_bytes is None or weight <= self.max_bytes
         dropped: list[tuple[Any, str]] = []
         old_value: Any = None  # its finaliser runs when the lock is free
@@ -125,14 +128,14 @@ class Store:
                 if entry is new:
                     self.weight += weight
                     if deadline != inf:
-                        self._queue_deadline(entry)
+                        self._queue_deadline(entry, now)
                 else:
                     old_value = entry.value
                     self.weight += weight - entry.weight
                     sooner = deadline < entry.deadline
                     entry.value, entry.weight, entry.deadline = value, weight, deadline
                     if sooner:  # it is queued for later than it now expires
-                        self._queue_deadline(entry)
+                        self._queue_deadline(entry, now)
                     self.policy.touch(entry)
             else:
                 old = self.entries.get(key)
@@ -186,16 +189,14 @@ class Store:
         Costs next to nothing for what has not: entries are queued by their deadlines, or by those that they had once.
         """
         most = STEP if self.on_evict is None else 1  # nobody knows what a callback takes
-        entry: Any = self
-        while entry is not None:
+        while True:
             weight = 0
+            taken: list[Any] = []
             dropped: list[tuple[Any, str]] = []
             with self.lock:
                 now = self.clock()
-                for _ in range(most):
-                    entry = self._deadlines.take(now)
-                    if entry is None:
-                        break
+                while len(taken) < most and (entry := self._deadlines.take(now)) is not None:
+                    taken.append(entry)
                     if entry.deadline > now:
                         if entry.value is not GONE:  # it was stored anew since it was queued
                             self._deadlines.add(entry, now)
@@ -204,9 +205,10 @@ class Store:
                         weight += entry.weight
                         dropped.append((_apart(entry), "expired"))
             self._tell(dropped)
-            if dropped:
-                del dropped  # their finalisers run now that the lock is free
-                yield weight
+            if not taken:
+                return
+            del entry, taken, dropped  # their finalisers run now that the lock is free
+            yield weight
 
     def shrink(self, entries: int) -> int:
         """Drop entries until so many are left; how many bytes that freed, as far as entries are weighed."""
@@ -269,18 +271,16 @@ class Store:
             self.evictions += 1
             dropped.append((entry, "size"))
 
-    def _queue_deadline(self, entry: Any) -> None:
-        deadlines, now = self._deadlines, self.clock()
+    def _queue_deadline(self, entry: Any, now: float) -> None:
+        deadlines = self._deadlines
         deadlines.add(entry, now)
         if deadlines.queued > 2 * len(self.entries) + SLACK:
             deadlines.tidy(now)
 
-    def _deadline(self, ttl: float | None) -> float:
-        if ttl is None:
-            return inf
+    def _deadline(self, ttl: float, now: float) -> float:
         if self.jitter:
             ttl *= 1.0 - chance.random() * self.jitter  # what was stored together expires apart
-        return self.clock() + ttl
+        return now + ttl
 
     def _weigh(self, key: Any, value: Any) -> int:
         weight = self.weigher(key, value)  # type: ignore[misc]

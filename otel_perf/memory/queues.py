@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heapify, heappop, heappush
-from math import ceil, frexp, inf, ldexp
+from math import ceil, frexp, ldexp
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.memory.lookup import GONE
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SLACK: Final = 64  # places of entries that are gone, beside as many as there are entries
 STEPS: Final = 4  # entries that are looked at in one go: more than come in meanwhile
+BUCKETS: Final = 1_000  # of entries by their deadlines, from which it is looked for those that are over
 _FINENESS: Final = 9  # a time to live is 256 to 512 times as long as its buckets; as a power of two
 _FINEST: Final = -10  # about a millisecond; likewise
 
@@ -96,20 +97,22 @@ class Deadlines:
     """Entries by when they expire, in buckets; a bucket ends up to a 256th of their time to live after they do.
 
     A heap of a million costs twenty look-ups all over the memory for each entry that is taken out; a bucket one, next
-    to the last. There are some 500 buckets for entries that live about as long.
+    to the last. There are some 500 buckets for entries that live about as long; those that are over stand in a line of
+    their own. Where there is no call, CPython lets nothing come in between: so a bucket changes its place.
     """
 
-    __slots__ = ("_apart", "_buckets", "queued")
+    __slots__ = ("_buckets", "_most", "_over", "queued")
 
     def __init__(self, entries: Iterable[Any] = (), now: float = 0.0) -> None:
-        self._buckets: dict[float, deque[Any]] = {}  # by when they end
-        self._apart: deque[Any] = deque()  # of a bucket that is taken apart
+        self._buckets: dict[float, list[Any]] = {}  # by when they end
+        self._over: deque[list[Any]] = deque()  # those that are taken apart
+        self._most = BUCKETS
         self.queued = 0  # entries; not exact where a step was interrupted
         for entry in entries:
             self.add(entry, now)
 
     def __len__(self) -> int:
-        return len(self._apart) + sum(map(len, list(self._buckets.values())))
+        return sum(map(len, [*self._over.copy(), *list(self._buckets.values())]))
 
     def add(self, entry: Any, now: float) -> None:
         """Queue ``entry`` by its deadline; that it is queued already does no harm."""
@@ -121,7 +124,9 @@ class Deadlines:
             end = deadline
         bucket = self._buckets.get(end)
         if bucket is None:
-            bucket = self._buckets.setdefault(end, deque())
+            if len(self._buckets) >= self._most:  # nobody takes what is over
+                self._set_aside(now)
+            bucket = self._buckets.setdefault(end, [])
         bucket.append(entry)
         self.queued += 1
         if self._buckets.get(end) is not bucket:  # what interrupted us took it apart
@@ -130,34 +135,49 @@ class Deadlines:
     def take(self, now: float) -> Any:
         """Take an entry out that had expired by ``now``, or would have but for a later deadline; else ``None``."""
         while True:
-            try:
-                entry = self._apart.popleft()
-            except IndexError:
-                end = min(self._buckets, default=inf)
-                if end > now:
-                    self.queued = len(self)
-                    return None
-                self._take_apart(end)
-                continue
-            self.queued -= 1
-            return entry
+            entry = self._next()
+            if entry is not None:
+                self.queued -= 1
+                return entry
+            if not self._set_aside(now):
+                self.queued = len(self)
+                return None
 
     def tidy(self, now: float) -> None:
         """Look at a few: those that are there are queued with the deadlines that they have now."""
         for _ in range(STEPS):
-            try:
-                entry = self._apart.popleft()
-            except IndexError:
-                for end in list(self._buckets)[:1]:  # what is queued meanwhile goes into new ones, behind the others
-                    self._take_apart(end)
-                return
+            entry = self._next()
+            if entry is None:
+                for end in self._buckets:  # what is queued meanwhile goes into new ones, behind the others
+                    bucket = self._buckets[end]
+                    del self._buckets[end]
+                    self._over.append(bucket)
+                    break
+                entry = self._next()
+                if entry is None:
+                    return
             self.queued -= 1
             if entry.value is not GONE:
                 self.add(entry, now)
 
-    def _take_apart(self, end: float) -> None:
-        bucket = self._buckets.get(end)
-        if bucket is not None and not self._apart:  # where there is no call, nothing comes in between
-            self._apart = bucket
-            if self._buckets.get(end) is bucket:
-                self._buckets.pop(end, None)
+    def _next(self) -> Any:
+        """An entry of the buckets that are taken apart, if there is one."""
+        while self._over:
+            bucket = self._over[0]
+            try:
+                return bucket.pop()
+            except IndexError:
+                if self._over and self._over[0] is bucket:
+                    del self._over[0]
+        return None
+
+    def _set_aside(self, now: float) -> bool:
+        """Line up the buckets that are over, the first one first; whether there is one. Some 50 µs for a thousand."""
+        ends = sorted([end for end in list(self._buckets) if end <= now])
+        for end in ends:
+            if end in self._buckets:
+                bucket = self._buckets[end]
+                del self._buckets[end]
+                self._over.append(bucket)
+        self._most = 2 * len(self._buckets) + BUCKETS
+        return bool(ends)

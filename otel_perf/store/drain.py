@@ -86,7 +86,7 @@ class Drain:
         self._running = False
         self._poked = False
         self._leave_by: float | None = None  # by the monotonic clock: send what can be sent until then
-        self._pace = Pace(lambda: self._leave_by is not None)
+        self._pace = Pace(lambda: self._stopped or self._leave_by is not None)
         self._left: list[Any] = []  # locks of those who wait for that
         self._counted = self._adopted = 0.0  # when that was done last, by the monotonic clock
         self._idle = False  # the thread waits for something to send, not for a receiver
@@ -243,7 +243,11 @@ class Drain:
             return False
         with self._lock:  # which a fork waits for: a child cannot go on with its parent's import
             route.connect()
-        answer = route.send(batches, self._budget(), self._pace.rest)
+        self._pace.begin()  # what was imported is no reason to rest
+        payload = route.pack(batches, self._pace.rest)
+        if self._is_over() or self._stopped:
+            return False
+        answer = route.send(payload, self._budget())
         if answer.verdict == "accepted":
             guilty = route.accepted(batches)
             self._took(route, batches, answer)

@@ -42,14 +42,18 @@ class GrpcSender:
         self._channel: Any = None
         self._call: Any = None
 
-    def send(self, body: bytes, timeout: float, rest: Callable[[], None] = no_rest) -> Answer:
-        """Call with ``body``, which grpcio compresses in one go."""
+    def pack(self, body: bytes, rest: Callable[[], None] = no_rest) -> bytes:
+        """As it is: grpcio compresses it, in one go."""
+        return body
+
+    def send(self, payload: bytes, timeout: float) -> Answer:
+        """Call with ``payload``."""
         try:
             if self._call is None:
                 self._channel = self._open()
                 # No serializers: what is stored is what goes out.
                 self._call = self._channel.unary_unary(METHODS[self._destination.signal])
-            answer = self._call(body, timeout=timeout, metadata=self._metadata)
+            answer = self._call(payload, timeout=timeout, metadata=self._metadata)
         except self._grpc.RpcError as error:
             return _judge(error)
         except (OSError, ValueError) as error:

@@ -45,10 +45,13 @@ class HttpSender:
         self._headers = headers(destination)
         self._pool: Any = None
 
-    def send(self, body: bytes, timeout: float, rest: Callable[[], None] = no_rest) -> Answer:
-        """Post ``body``."""
+    def pack(self, body: bytes, rest: Callable[[], None] = no_rest) -> bytes:
+        """Compressed."""
+        return compressed(body, self._destination.compression, rest)
+
+    def send(self, payload: bytes, timeout: float) -> Answer:
+        """Post ``payload``."""
         urllib3 = self._urllib3
-        payload = compressed(body, self._destination.compression, rest)
         deadline = time.monotonic() + timeout
         try:
             if self._pool is None:
@@ -100,7 +103,7 @@ def basic_auth(name: str, password: str, header: str = "authorization") -> dict[
     return {header: f"Basic {credentials}"}
 
 
-def compressed(body: bytes, compression: str, rest: Callable[[], None] = no_rest) -> bytes:
+def compressed(body: bytes, compression: str, rest: Callable[[], None]) -> bytes:
     """``body`` as the destination wants it."""
     if compression not in _WINDOWS:
         return body

@@ -60,7 +60,7 @@ def _answers(destination: Destination) -> bool:
     """Whether an empty request is taken: what listens there may be something else."""
     sender = connect(destination)
     try:
-        return sender.send(b"", TIMEOUT).verdict == "accepted"
+        return sender.send(sender.pack(b""), TIMEOUT).verdict == "accepted"
     finally:
         sender.close()
 

@@ -9,14 +9,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DUTY: Final = 0.1  # share of its time that the thread uses a CPU, whether it holds the interpreter or not
-SHORTEST: Final = 0.002  # seconds of a rest
+SHORTEST, LONGEST = 0.002, 1.0  # seconds of a rest
+LOOK: Final = 0.02  # seconds between looks whether somebody waits
 
 
 class Pace:
     """Used by one thread. Work of a millisecond and a rest of nine is felt less than a tenth of both at once."""
 
     def __init__(self, hurries: Callable[[], bool]) -> None:
-        self._hurries = hurries  # somebody waits: no rests
+        self._hurries = hurries  # whether somebody waits: no rests
         self._since = time.thread_time()
 
     def begin(self) -> None:
@@ -25,6 +26,8 @@ class Pace:
 
     def rest(self) -> None:
         """Rest for what was done since the last rest."""
-        if not self._hurries():
-            time.sleep(max(SHORTEST, (time.thread_time() - self._since) * (1 / DUTY - 1)))
+        rest = (time.thread_time() - self._since) * (1 / DUTY - 1)
+        until = time.monotonic() + min(max(SHORTEST, rest), LONGEST)
+        while not self._hurries() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK))
         self.begin()

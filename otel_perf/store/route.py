@@ -65,12 +65,16 @@ class Route:
         if self._sender is None:
             self._sender = connect(self.destination)
 
-    def send(self, batches: Sequence[Batch], timeout: float, rest: Callable[[], None]) -> Answer:
-        """Post ``batches`` as one request; ``rest`` is called when a little was done for it."""
+    def pack(self, batches: Sequence[Batch], rest: Callable[[], None]) -> bytes:
+        """``batches`` as one request; ``rest`` is called each time that a little was done for it."""
         assert self._sender is not None
         # A serialized message that follows another is merged into it by whoever reads both.
-        body = b"".join(batch.body for batch in batches)
-        return self._sender.send(body, min(timeout, self.destination.timeout), rest)
+        return self._sender.pack(b"".join(batch.body for batch in batches), rest)
+
+    def send(self, payload: bytes, timeout: float) -> Answer:
+        """Post a request."""
+        assert self._sender is not None
+        return self._sender.send(payload, min(timeout, self.destination.timeout))
 
     def accepted(self, batches: Sequence[Batch]) -> list[tuple[Batch, str]]:
         """Note what was taken; returns the batches that were refused before and are at fault, with reasons."""

@@ -38,11 +38,12 @@ def no_rest() -> None:
 class Sender(Protocol):
     """A kept connection to one destination. Used by one thread; never after a fork."""
 
-    def send(self, body: bytes, timeout: float, rest: Callable[[], None] = no_rest) -> Answer:
-        """Post ``body``, waiting at most about ``timeout`` seconds for the receiver. Never raises.
+    def pack(self, body: bytes, rest: Callable[[], None] = no_rest) -> bytes:
+        """``body`` as it is posted; ``rest`` is called each time that it was computed for about a millisecond."""
+        ...
 
-        ``rest`` is called each time that something was computed for about a millisecond.
-        """
+    def send(self, payload: bytes, timeout: float) -> Answer:
+        """Post what :meth:`pack` gave, waiting at most about ``timeout`` seconds. Never raises."""
         ...
 
     def close(self) -> None:

@@ -25,15 +25,19 @@ class SessionSender:
         self._headers = headers(destination)
         self._session: Any = None
 
-    def send(self, body: bytes, timeout: float, rest: Callable[[], None] = no_rest) -> Answer:
-        """Post ``body``."""
+    def pack(self, body: bytes, rest: Callable[[], None] = no_rest) -> bytes:
+        """Compressed."""
+        return compressed(body, self._destination.compression, rest)
+
+    def send(self, payload: bytes, timeout: float) -> Answer:
+        """Post ``payload``."""
         destination = self._destination
         try:
             if self._session is None:
                 self._session = self._make()
             response = self._session.post(
                 destination.url,
-                data=compressed(body, destination.compression, rest),
+                data=payload,
                 headers=self._headers,
                 timeout=timeout,
                 allow_redirects=False,

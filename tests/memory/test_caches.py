@@ -179,6 +179,20 @@ def test_expiring_takes_one_step_after_the_other():
     assert (len(cache), cache.cache_info().bytes, len(cache._store._deadlines)) == (0, 0, 0)
 
 
+def test_what_was_stored_anew_is_gone_through_in_steps_as_well():
+    clock = Clock()
+    cache = TTLCache("t", ttl=100, max_entries=1_000, clock=clock)
+    cache.update(dict.fromkeys(range(1_000)))
+    clock.now += 60
+    cache.update(dict.fromkeys(range(1_000)))
+    clock.now += 60
+    assert len(list(cache._store.expire())) >= 1_000 / limited.STEP
+    assert len(cache) == len(cache._store._deadlines) == 1_000
+    clock.now += 60
+    assert sum(1 for _ in cache._store.expire()) >= 1_000 / limited.STEP
+    assert len(cache) == len(cache._store._deadlines) == 0
+
+
 def test_what_is_stored_and_taken_again_and_again_is_not_kept_for_its_deadline():
     cache = TTLCache("t", ttl=3600, max_entries=100)
     for number in range(10_000):

@@ -1,45 +1,68 @@
 """The thread that sends keeps to its share of the time, unless somebody waits for it."""
 
-import time
-
 import pytest
 
 from otel_perf.store import pace
-from otel_perf.store.pace import DUTY, SHORTEST, Pace
+from otel_perf.store.pace import DUTY, LONGEST, LOOK, SHORTEST, Pace
+
+
+class Time:
+    """A clock that only sleeping and working move."""
+
+    def __init__(self):
+        self.now = self.worked = 0.0
+        self.sleeps = []
+
+    def monotonic(self):
+        return self.now
+
+    def thread_time(self):
+        return self.worked
+
+    def sleep(self, seconds):
+        self.now += seconds
+        self.sleeps.append(seconds)
+
+    def work(self, seconds):
+        self.now += seconds
+        self.worked += seconds
 
 
 @pytest.fixture
-def slept(monkeypatch):
-    found = []
-    monkeypatch.setattr(pace.time, "sleep", found.append)
-    return found
+def clock(monkeypatch):
+    clock = Time()
+    monkeypatch.setattr(pace, "time", clock)
+    return clock
 
 
-def work(seconds):
-    until = time.thread_time() + seconds
-    while time.thread_time() < until:
-        pass
-
-
-def test_rests_are_as_long_as_the_work_before_them_asks(slept):
+@pytest.mark.parametrize(
+    ("worked", "rest"), [(0.0, SHORTEST), (0.01, 0.01 * (1 / DUTY - 1)), (0.05, 0.05 * (1 / DUTY - 1)), (60.0, LONGEST)]
+)
+def test_rests_are_as_long_as_the_work_before_them_asks(clock, worked, rest):
     paced = Pace(lambda: False)
-    work(0.02)
+    clock.work(worked)
     paced.rest()
+    assert sum(clock.sleeps) == pytest.approx(rest)
+    assert max(clock.sleeps) <= LOOK
+    clock.sleeps.clear()
     paced.rest()
-    assert slept[0] >= 0.02 * (1 / DUTY - 1)
-    assert slept[1] == SHORTEST
+    assert sum(clock.sleeps) == pytest.approx(SHORTEST)
 
 
-def test_what_was_done_before_is_not_counted(slept):
+def test_what_was_done_before_is_not_counted(clock):
     paced = Pace(lambda: False)
-    work(0.02)
+    clock.work(1.0)
     paced.begin()
     paced.rest()
-    assert slept == [SHORTEST]
+    assert sum(clock.sleeps) == pytest.approx(SHORTEST)
 
 
-def test_nobody_who_waits_waits_for_a_rest(slept):
-    paced = Pace(lambda: True)
-    work(0.01)
+def test_nobody_who_waits_waits_for_a_rest(clock):
+    paced = Pace(lambda: clock.now >= 0.13)
+    clock.work(0.1)
     paced.rest()
-    assert slept == []
+    assert clock.now == pytest.approx(0.13, abs=LOOK)
+    clock.work(0.1)
+    clock.sleeps.clear()
+    paced.rest()
+    assert clock.sleeps == []

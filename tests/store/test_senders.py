@@ -29,7 +29,7 @@ def receiver():
 def send(url, timeout=5.0, body=b"abc", **options):
     sender = connect(Destination("traces", options.pop("protocol", "http/protobuf"), url, **options))
     try:
-        return sender.send(body, timeout)
+        return sender.send(sender.pack(body), timeout)
     finally:
         sender.close()
         sender.close()
@@ -51,11 +51,11 @@ def test_headers_and_compression(compression, decompress, receiver):
 def test_what_is_large_is_compressed_bit_by_bit(compression, decompress, receiver):
     body, rests = random.Random(1).randbytes(100_000) + bytes(900_000), []
     sender = HttpSender(Destination("traces", "http/protobuf", receiver.url, compression=compression))
-    assert sender.send(body, 5.0, lambda: rests.append(len(receiver.requests))).verdict == "accepted"
+    packed = sender.pack(body, lambda: rests.append(1))
+    assert sender.send(packed, 5.0).verdict == "accepted"
     sender.close()
     assert decompress(receiver.requests[0][2]) == body
     assert len(rests) > 50
-    assert set(rests) == {0}
 
 
 @pytest.mark.parametrize(
