@@ -26,6 +26,8 @@ class Tally:
         self._seen: dict[int, tuple[Watched, int, int]] = {}  # by id() of what is watched
         self._counted: dict[str, tuple[int, int]] = {}
         self._gates: dict[int, Any] = {}  # by process: a child of fork has one of its own
+        self._read()
+        self._counted.clear()  # that was before
 
     def __call__(self) -> Iterable[tuple[str, int, int]]:
         """Name, hits and misses of each."""

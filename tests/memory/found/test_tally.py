@@ -51,7 +51,9 @@ def test_who_comes_while_another_reads_gets_what_was_there_and_counts_nothing_tw
             return Numbers(hits=5, misses=3)
 
     slow = Slow()
-    tally = Tally(lambda: [slow])
+    known = []
+    tally = Tally(lambda: known)
+    known.append(slow)
     reader = threading.Thread(target=tally)
     reader.start()
     assert inside.wait(10)
@@ -74,7 +76,10 @@ def test_names_without_end_are_counted_together():
         def numbers(self):
             return Numbers(hits=1)
 
-    caches = [Known(f"c{number}") for number in range(500)]
-    found = list(Tally(lambda: caches)())
+    caches = [Known("old")]
+    tally = Tally(lambda: caches)
+    caches += [Known(f"c{number}") for number in range(500)]
+    found = list(tally())
     assert len(found) == 201
+    assert ("old", 0, 0) in found
     assert sum(hits for _, hits, _ in found) == 500
