@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +31,7 @@ from otel_perf.features import discover
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from opentelemetry._logs import LogRecord
     from opentelemetry.context import Context
     from opentelemetry.sdk.resources import Resource
 
@@ -75,6 +76,7 @@ class Pipeline:
         self._identity = ""
         self._undo = ExitStack()
         self._logger: Any = None
+        self._early: list[LogRecord] | None = []  # events of the start
         self._ending = False
         self._lock = threading.RLock()
         self._stop_polling = threading.Event()
@@ -92,31 +94,26 @@ class Pipeline:
         return self.guards.setdefault(feature, Guard(feature, lambda: self._turn_off(feature, "internal errors")))
 
     def event(
-        self,
-        event: Event,
-        attributes: Mapping[str, Any],
-        *,
-        body: str | None = None,
-        severity: str = "INFO",
-        context: Context | None = None,
-    ) -> None:
-        """Emit a log event."""
+        self, event: Event, attributes: Mapping[str, Any], *,
+        body: str | None = None, severity: str = "INFO", context: Context | None = None,
+    ) -> None:  # fmt: skip
+        """Emit a log event; one of the start is held until all that may take it is there."""
         if self._logger is None:
             return
         from opentelemetry._logs import LogRecord, SeverityNumber
 
         try:
-            self._logger.emit(
-                LogRecord(
-                    timestamp=_now(),
-                    context=context,
-                    severity_text=severity,
-                    severity_number=SeverityNumber[severity],
-                    body=body,
-                    attributes=dict(attributes),
-                    event_name=event.name,
-                )
+            record = LogRecord(
+                timestamp=_now(),
+                context=context,
+                severity_text=severity,
+                severity_number=SeverityNumber[severity],
+                body=body,
+                attributes=dict(attributes),
+                event_name=event.name,
             )
+            emit = self._logger.emit if self._early is None else self._early.append
+            emit(record)
         except Exception:
             _log.debug("otel-perf: event %s failed", event.name, exc_info=True)
 
@@ -158,6 +155,10 @@ class Pipeline:
         children.install(self._undo)
         for state in self.features.values():
             self._apply(state)
+        early, self._early = self._early or [], None
+        for record in early:
+            with suppress(Exception):
+                self._logger.emit(record)
         self._report_problems()  # of settings that features take from flags
         if self.rollout.path is not None:
             self._watch_flags()

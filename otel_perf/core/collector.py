@@ -56,10 +56,12 @@ def _find(kinds: tuple[type, ...], most: int) -> list[Any]:
     enabled = gc.isenabled()
     gc.disable()
     try:
-        # Each is one call into C, in which no other thread runs, and after which no list of all objects is left:
-        # somebody else's half-made tuple must not be seen to be shared. The young ones come last, since they change.
-        fits = list(map(wanted, map(id, map(type, chain.from_iterable(map(gc.get_objects, _GENERATIONS))))))
-        found = list(compress(chain.from_iterable(map(gc.get_objects, _GENERATIONS)), fits))
+        # Both passes are within one call into C, in which no other thread runs, and after which no list of all objects
+        # is left: somebody else's half-made tuple must not be seen to be shared. What the first pass makes itself
+        # comes last, among the young ones.
+        fits = map(wanted, map(id, map(type, chain.from_iterable(map(gc.get_objects, _GENERATIONS)))))
+        at_once = chain.from_iterable(map(list, (fits,)))
+        found = list(compress(chain.from_iterable(map(gc.get_objects, _GENERATIONS)), at_once))
     finally:
         if enabled:
             gc.enable()

@@ -9,7 +9,6 @@ from tests.e2e import programs
 from tests.e2e.support import wait_for
 from tests.stored import points, spans
 
-ROUNDS = 300
 UNMEASURED = {"COVERAGE_PROCESS_CONFIG": ""}  # coverage would take as long again as the program
 
 PROGRAM = """
@@ -57,22 +56,23 @@ print(hung, sum(made))
 """
 
 
-def test_rounds_of_fork_under_load(home):
+@pytest.mark.parametrize("rounds", [100, pytest.param(300, marks=pytest.mark.soak)])
+def test_rounds_of_fork_under_load(home, rounds):
     # The program has threads of its own, of which Python 3.12 warns.
     done = programs.run(
-        PROGRAM, home, str(ROUNDS), timeout=300, PYTHONWARNINGS="ignore::DeprecationWarning", **UNMEASURED
+        PROGRAM, home, str(rounds), timeout=300, PYTHONWARNINGS="ignore::DeprecationWarning", **UNMEASURED
     )
     assert done.err == ""
     hung, made = map(int, done.out.split())
     assert hung == 0
     found = spans(home)
     names = [span.name for span in found]
-    assert names.count("child") == 3 * ROUNDS
-    assert names.count("around") == ROUNDS
+    assert names.count("child") == 3 * rounds
+    assert names.count("around") == rounds
     assert names.count("thread") == made
     assert len({(span.trace_id, span.span_id) for span in found}) == len(found)
     children = {span.resource["service.instance.id"] for span in found if span.name == "child"}
-    assert len(children) == ROUNDS
+    assert len(children) == rounds
     reported = {point.resource["service.instance.id"] for point in points(home) if point.name == "process.memory.usage"}
     assert children <= reported
 
