@@ -176,9 +176,13 @@ class Store:
 
     def clear(self) -> None:
         """Drop all entries; the callback is not called."""
+        nested = self.lock._is_owned()
         with self.lock:
             dropped = self.policy.clear()
-            self.weight = sum(entry.weight for entry in list(self.entries.values()))  # an interrupt may have cost one
+            if nested:  # what we are in the midst of counts its own entry
+                self.weight -= sum([entry.weight for entry in dropped])
+            else:
+                self.weight = sum(entry.weight for entry in list(self.entries.values()))  # an interrupt may cost one
             left = [entry for entry in list(self.entries.values()) if entry.deadline != inf]
             self._deadlines = Deadlines(left, self.clock() if left else 0.0)
         del dropped
