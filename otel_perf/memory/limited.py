@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SWEEP: Final = 64  # entries dropped in one go under pressure
-STEP: Final = 8  # and of those that have expired: some 0.05 ms
+STEP: Final = 8  # and of those that have expired: some 0.03 ms
 _guard = Guard("memory.caches")
 
 

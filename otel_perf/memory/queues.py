@@ -172,7 +172,7 @@ class Deadlines:
         return None
 
     def _set_aside(self, now: float) -> bool:
-        """Line up the buckets that are over, the first one first; whether there is one. Some 50 µs for a thousand."""
+        """Line up the buckets that are over, the first one first; whether there is one. 0.2 ms for a thousand."""
         ends = sorted([end for end in list(self._buckets) if end <= now])
         for end in ends:
             if end in self._buckets:
