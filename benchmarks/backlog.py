@@ -1,23 +1,25 @@
-"""Request latency of a FastAPI service while it sends a backlog of 700 MB, and while there is none to send.
+"""Request latency of a FastAPI service while it sends a backlog, and while the receiver takes nothing.
 
-Every round starts a fresh uvicorn for each variant, over the same endpoint, and asks it at a steady rate over loopback
-from this process; latencies count from when a request was due. The receiver is a process that throws everything away.
-Both variants store and send what the requests themselves make. A round ends when its time is up; that the backlog was
-still being sent then is checked, else the rounds are too long for it. A round in which the machine's host took
-more than 2 % of its CPUs away is done again.
+Every round starts a fresh uvicorn with a backlog to send and asks it at a steady rate over loopback from this process;
+latencies count from when a request was due. The receiver is a process that throws everything away, and closes for
+every other slice of the time (429, with Retry-After): each pair of slices is of one process, seconds apart, and what
+the machine's other guests do falls on both. That there was something left to send in the end is checked. The first
+second of a slice does not count: the sender takes as long to notice.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
+import itertools
+import os
+import random
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,21 +27,27 @@ import common
 from service import Variant, ask, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from common import Sink
 
-WITHOUT: Final = "no backlog"
-WITH: Final = "backlog"
+CLOSED: Final = "nothing is sent"
+SENDING: Final = "backlog"
 CONNECTIONS: Final = 4
-WARM_UP: Final = 2.0  # seconds, in which sending begins
+WARM_UP: Final = 5.0  # seconds
+NOT_COUNTED: Final = 1.0  # seconds at the beginning of a slice
 LIMIT: Final = {"OTEL_PERF_STORE_LIMIT": "2GB"}
+RESAMPLES: Final = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One round of one variant."""
+@dataclass(slots=True)
+class Slice:
+    """What was measured in it."""
 
-    latencies: list[float]  # seconds
-    sent: int  # bytes of the backlog that were taken
+    latencies: list[float] = field(default_factory=list)  # seconds
+    sent: int = 0  # bytes of the backlog that were taken
+
+    def percentile(self, share: float) -> float:
+        """The latency below which ``share`` percent lie."""
+        return percentile(self.latencies, share)
 
 
 async def load(port: int, rate: float, seconds: float) -> list[float]:
@@ -61,63 +69,88 @@ async def load(port: int, rate: float, seconds: float) -> list[float]:
     return latencies
 
 
-def measure(variant: Variant, backlog: Path | None, work: Path, rate: float, seconds: float) -> Result:
-    """One fresh service under load."""
-    with tempfile.TemporaryDirectory(dir=work) as folder:
-        home = Path(folder) / "home"
-        if backlog is not None:
-            shutil.copytree(backlog, home)
-        with serving(variant, Path(folder)) as (_, port):
-            asyncio.run(load(port, rate, WARM_UP))
-            before = waiting(variant, home)
-            latencies = asyncio.run(load(port, rate, seconds))
-            after = waiting(variant, home)
-    if backlog is not None and after == 0:
-        raise RuntimeError("all was sent before the round was over: --seconds is too long for --megabytes")
-    return Result(latencies, before - after)
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """How it is measured."""
 
+    variant: Variant
+    backlog: Path
+    sink: Sink
+    rate: float
+    seconds: float  # of a slice
+    pairs: int
 
-def waiting(variant: Variant, home: Path) -> int:
-    """Bytes that wait in the store."""
-    code = (
-        "import sqlite3, sys; connection = sqlite3.connect(f'file:{sys.argv[1]}/telemetry.db?mode=ro', uri=True);"
-        "print(connection.execute('SELECT coalesce(sum(length(body)), 0) FROM batch').fetchone()[0])"
-    )
-    return int(subprocess.check_output([str(variant.folder / "bin" / "python"), "-c", code, str(home)], text=True))
+    def round(self, work: Path, first: str) -> list[dict[str, Slice]]:
+        """The pairs of slices of one fresh service."""
+        with tempfile.TemporaryDirectory(dir=work) as folder:
+            home = Path(folder) / "home"
+            shutil.copytree(self.backlog, home)
+            os.sync()  # else the copy is written out meanwhile
+            with serving(self.variant, Path(folder)) as (_, port):
+                asyncio.run(load(port, self.rate, WARM_UP))
+                order = [CLOSED, SENDING] if first == CLOSED else [SENDING, CLOSED]
+                pairs = [{what: self._slice(what, port, home) for what in order} for _ in range(self.pairs)]
+            if self._waiting(home) == 0:
+                raise RuntimeError("all was sent before the round was over: more --megabytes, or fewer --pairs")
+        return pairs
+
+    def _slice(self, what: str, port: int, home: Path) -> Slice:
+        before = self._waiting(home)
+        self.sink.close(self.seconds + NOT_COUNTED if what == CLOSED else 0.0)
+        asyncio.run(load(port, self.rate, NOT_COUNTED))
+        latencies = asyncio.run(load(port, self.rate, self.seconds))
+        return Slice(latencies, before - self._waiting(home))
+
+    def _waiting(self, home: Path) -> int:
+        """Bytes that wait in the store."""
+        code = (
+            "import sqlite3, sys; connection = sqlite3.connect(f'file:{sys.argv[1]}/telemetry.db?mode=ro', uri=True);"
+            "print(connection.execute('SELECT coalesce(sum(length(body)), 0) FROM batch').fetchone()[0])"
+        )
+        program = [str(self.variant.folder / "bin" / "python"), "-c", code, str(home)]
+        return int(subprocess.check_output(program, text=True))
 
 
 def main() -> int:
     """Run, print and judge."""
-    parser = common.arguments(__doc__, rounds=16)
-    parser.add_argument("--megabytes", type=int, default=700, help="of backlog (default 700)")
-    parser.add_argument("--rate", type=float, default=300.0, help="requests a second (default 300)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each round (default 8)")
+    parser = common.arguments(__doc__, rounds=8)
+    parser.add_argument("--pairs", type=int, default=6, help="of slices in each round (default 6)")
+    parser.add_argument("--megabytes", type=int, default=1200, help="of backlog (default 1200)")
+    parser.add_argument("--rate", type=float, default=100.0, help="requests a second (default 100)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each slice (default 4)")
     options = parser.parse_args()
     folder = common.ensure("bench-web-perf")
     with tempfile.TemporaryDirectory(prefix="otel-perf-bench-") as name, common.sink(folder, "--discard") as sink:
         work, variables = Path(name), common.otlp(sink.url) | LIMIT
         program = [str(folder / "bin" / "python"), str(common.PROGRAMS / "backlog.py"), str(work / "backlog")]
         subprocess.run([*program, str(options.megabytes)], check=True, env=common.environ(folder, variables))
-        calls: dict[str, Callable[[], Result]] = {
-            variant: functools.partial(
-                common.undisturbed,
-                functools.partial(measure, Variant(folder, variables), backlog, work, options.rate, options.seconds),
-            )
-            for variant, backlog in ((WITHOUT, None), (WITH, work / "backlog"))
-        }
-        results = common.interleaved(calls, options.rounds, warm_up=True)
+        variant = Variant(folder, variables)
+        bench = Bench(variant, work / "backlog", sink, options.rate, options.seconds, options.pairs)
+        pairs: list[dict[str, Slice]] = []
+        with common.awake():
+            for _, first in zip(range(options.rounds), itertools.cycle((CLOSED, SENDING)), strict=False):
+                pairs += bench.round(work, first)
 
-    columns = ("requests", "p50 ms", "p99 ms", "p99.9 ms", f"p99 × {WITHOUT}", "backlog MB/s")
-    title = f"{options.rate:g} requests/s to FastAPI while {options.megabytes} MB are sent"
+    columns = ("receiver", "p50 ms", "p99 ms", "p99.9 ms of all", "backlog MB/s")
+    title = f"{options.rate:g} requests/s to FastAPI, {len(pairs)} pairs of slices of {options.seconds:g} s (medians)"
     table = common.Table(title, columns)
-    p99 = {variant: [percentile(result.latencies, 99) for result in found] for variant, found in results.items()}
-    for variant, found in results.items():
-        everything = [latency for result in found for latency in result.latencies]
-        shown = [1000 * percentile(everything, share) for share in (50, 99, 99.9)]
-        sent = statistics.median(result.sent for result in found) / options.seconds / 1e6
-        table.rows.append([variant, *shown, common.ratio(p99[variant], p99[WITHOUT]), sent if variant == WITH else ""])
-    bound = common.Bound(f"p99 × {WITHOUT}, median of the rounds", common.ratio(p99[WITH], p99[WITHOUT]), 1.05)
-    return common.Report([table], [bound]).finish(as_json=options.json)
+    for what in (CLOSED, SENDING):
+        found = [pair[what] for pair in pairs]
+        shown = [1000 * statistics.median(one.percentile(share) for one in found) for share in (50, 99)]
+        everything = percentile([latency for one in found for latency in one.latencies], 99.9)
+        sent = statistics.median(one.sent for one in found) / (options.seconds + NOT_COUNTED) / 1e6
+        table.rows.append([what, *shown, 1000 * everything, sent if what == SENDING else ""])
+    ratios = [pair[SENDING].percentile(99) / pair[CLOSED].percentile(99) for pair in pairs]
+    low, high = spread(ratios)
+    name = f"p99 while a backlog is sent × while nothing is, median of the pairs (90 % of resamples: {low:.2f}–{high:.2f})"
+    return common.Report([table], [common.Bound(name, statistics.median(ratios), 1.05)]).finish(as_json=options.json)
+
+
+def spread(values: list[float]) -> tuple[float, float]:
+    """Between which medians 90 % of resamples of ``values`` lie (Efron's bootstrap)."""
+    chance = random.Random(7)
+    medians = [statistics.median(chance.choices(values, k=len(values))) for _ in range(RESAMPLES)]
+    return percentile(medians, 5), percentile(medians, 95)
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -89,6 +89,7 @@ class Drain:
         self._pace = Pace(lambda: self._stopped or self._leave_by is not None)
         self._left: list[Any] = []  # locks of those who wait for that
         self._counted = self._adopted = 0.0  # when that was done last, by the monotonic clock
+        self._total = 0  # items that waited when they were counted last
         self._idle = False  # the thread waits for something to send, not for a receiver
         self._noted: dict[str, str] = {}  # by signal, what the store's file says about how sending goes
 
@@ -225,9 +226,9 @@ class Drain:
         while not self._stopped:
             now = time.monotonic()
             sent = [self._advance(route) for route in self._routes if route.until <= now]
+            self._count()
             if not any(sent) or self._is_over():
                 break
-        self._count()
         now = time.monotonic()
         blocked = [route.until - now for route in self._routes if route.until > now]
         self._idle = len(blocked) < len(self._routes)
@@ -241,6 +242,7 @@ class Drain:
             self._failed(route, Answer("refused", route.error))
         if not batches or self._is_over() or self._stopped:
             return False
+        self._pace.rest()
         with self._lock:  # which a fork waits for: a child cannot go on with its parent's import
             route.connect()
         self._pace.begin()  # what was imported is no reason to rest
@@ -355,6 +357,7 @@ class Drain:
             self._counted = now
             waiting = self._with_outbox(lambda outbox: outbox.waiting(self._owner.destination))
             self.waiting = Counter({signal: found.items for signal, found in waiting.items()})
+            self._pace.easy, self._total = self.waiting.total() <= self._total, self.waiting.total()
 
     def _budget(self) -> float:
         return float("inf") if self._leave_by is None else max(0.01, self._leave_by - time.monotonic())

@@ -9,12 +9,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DUTY: Final = 0.1  # share of its time that the thread uses a CPU, whether it holds the interpreter or not
+EASY: Final = 0.02  # the same while what waits becomes less anyway
 SHORTEST, LONGEST = 0.002, 1.0  # seconds of a rest
 LOOK: Final = 0.02  # seconds between looks whether somebody waits
 
 
 class Pace:
     """Used by one thread. Work of a millisecond and a rest of nine is felt less than a tenth of both at once."""
+
+    easy = False  # what waits becomes less
 
     def __init__(self, hurries: Callable[[], bool]) -> None:
         self._hurries = hurries  # whether somebody waits: no rests
@@ -26,8 +29,9 @@ class Pace:
 
     def rest(self) -> None:
         """Rest for what was done since the last rest."""
-        rest = (time.thread_time() - self._since) * (1 / DUTY - 1)
-        until = time.monotonic() + min(max(SHORTEST, rest), LONGEST)
+        spent = time.thread_time() - self._since
+        rest = min(max(SHORTEST, spent / (EASY if self.easy else DUTY) - spent), LONGEST)
+        until = time.monotonic() + rest
         while not self._hurries() and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, LOOK))
         self.begin()

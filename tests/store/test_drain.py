@@ -368,6 +368,26 @@ def test_what_waits_is_counted(make, home, monkeypatch):
     wait_for(lambda: drain.waiting == Counter(traces=25))
 
 
+def test_it_takes_its_time_while_what_waits_becomes_less(make, receiver, home, monkeypatch):
+    """Also in the midst of a backlog: what waits is counted between requests."""
+    monkeypatch.setattr(module, "COUNT_EVERY", 0.0)
+    monkeypatch.setattr(route_module, "GROUP_BYTES", 1)
+    closed = [True]
+    receiver.answer = lambda *_: (503, {"retry-after": "0"}, b"") if closed else (200, {}, b"")
+    writer, drain = make()
+    offer(writer, range(50))
+    offer(writer, range(50, 100))
+    wait_for(lambda: drain.waiting == Counter(traces=100))
+    seen = []
+    monkeypatch.setattr(drain._pace, "rest", lambda: seen.append((drain.waiting.total(), drain._pace.easy)))
+    closed.clear()
+    wait_for(empty(home), what="all is sent")
+    assert any(easy for waiting, easy in seen if waiting > 20)
+    closed.append(True)
+    offer(writer, range(100))
+    wait_for(lambda: not drain._pace.easy, what="it hurries")
+
+
 def test_a_deleted_store_is_found_again(make, receiver, home):
     writer, drain = make()
     offer(writer, [1])

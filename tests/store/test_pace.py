@@ -3,7 +3,7 @@
 import pytest
 
 from otel_perf.store import pace
-from otel_perf.store.pace import DUTY, LONGEST, LOOK, SHORTEST, Pace
+from otel_perf.store.pace import DUTY, EASY, LONGEST, LOOK, SHORTEST, Pace
 
 
 class Time:
@@ -47,6 +47,14 @@ def test_rests_are_as_long_as_the_work_before_them_asks(clock, worked, rest):
     clock.sleeps.clear()
     paced.rest()
     assert sum(clock.sleeps) == pytest.approx(SHORTEST)
+
+
+def test_rests_are_longer_while_what_waits_becomes_less(clock):
+    paced = Pace(lambda: False)
+    paced.easy = True
+    clock.work(0.01)
+    paced.rest()
+    assert sum(clock.sleeps) == pytest.approx(0.01 * (1 / EASY - 1))
 
 
 def test_what_was_done_before_is_not_counted(clock):
