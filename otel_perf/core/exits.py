@@ -15,6 +15,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_perf.core.forks import hold_back
 from otel_perf.core.patches import on_import, put
 from otel_perf.core.threads import allocate_lock, start_new_thread
 
@@ -136,8 +137,13 @@ def _watch_signals(flush: Callable[[], object], undo: ExitStack) -> None:
                     return
                 undo.callback(restore, number)
 
+    def watched() -> list[int]:
+        numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+        return [number for number in numbers if signal.getsignal(number) is on_signal]
+
     watch()
     _watch_again(watch, undo)
+    undo.callback(hold_back(watched))
 
 
 def _watch_again(watch: Callable[[], None], undo: ExitStack) -> None:

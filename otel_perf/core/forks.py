@@ -9,16 +9,20 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import sys
 import threading
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from otel_perf.core.threads import get_ident
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _log = logging.getLogger("otel_perf")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +33,8 @@ class _Subscriber:
 
 
 _subscribers: list[_Subscriber] = []
+_held_back: list[Callable[[], Iterable[int]]] = []
+_masks: dict[int, set[signal.Signals]] = {}  # by the thread that forks: which signals it had blocked
 _registered = False
 
 
@@ -42,18 +48,42 @@ def on_fork(
 
     None of them may block without a bound: the fork waits for them.
     """
+    return _subscribe(_subscribers, _Subscriber(before, parent, child))
+
+
+def hold_back(signals: Callable[[], Iterable[int]]) -> Callable[[], None]:
+    """Let these signals come to a forked child, and to who forks, when all else is done around the fork.
+
+    A signal that has a handler of Python's is lost when it comes to a child too early: CPython forgets there what it
+    has not handled (``_PySignal_AfterFork``). ``Pool.terminate`` sends SIGTERM to workers that may just have been
+    forked, once, and waits for them for ever. The handlers must not raise: what a hook of a fork raises is dropped.
+    """
+    return _subscribe(_held_back, signals)
+
+
+def _subscribe(subscribers: list[T], subscriber: T) -> Callable[[], None]:
     global _registered
     if not _registered and hasattr(os, "register_at_fork"):
         _registered = True
         os.register_at_fork(before=_before, after_in_parent=_parent, after_in_child=_child)
-    subscriber = _Subscriber(before, parent, child)
-    _subscribers.append(subscriber)
+    subscribers.append(subscriber)
 
     def remove() -> None:
-        if subscriber in _subscribers:
-            _subscribers.remove(subscriber)
+        if subscriber in subscribers:
+            subscribers.remove(subscriber)
 
     return remove
+
+
+def _block() -> None:
+    if numbers := [number for tell in _held_back for number in tell()]:
+        _masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+
+def _unblock() -> None:
+    mask = _masks.pop(get_ident(), None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # handlers of what came meanwhile run here
 
 
 def _run(callback: Callable[[], None] | None) -> None:
@@ -66,6 +96,7 @@ def _run(callback: Callable[[], None] | None) -> None:
 
 
 def _before() -> None:
+    _run(_block)
     for subscriber in reversed(_subscribers):
         _run(subscriber.before)
     _run(_silence)
@@ -76,12 +107,15 @@ def _parent() -> None:
         _run(_speak)
     for subscriber in tuple(_subscribers):
         _run(subscriber.parent)
+    _run(_unblock)
 
 
 def _child() -> None:
     _run(_speak)
     for subscriber in tuple(_subscribers):
         _run(subscriber.child)
+    _run(_unblock)
+    _masks.clear()  # of the parent's other threads
 
 
 # Since 3.12 Python warns of a fork in a process with threads. Where the only threads are ours and the SDK's, which

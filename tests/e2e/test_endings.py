@@ -181,3 +181,33 @@ def test_multiprocessing_children_keep_their_spans(home, tmp_path, method):
     assert outputs[0] == outputs[1]
     names = sorted(span.name for span in spans(home))
     assert names == sorted([f"child {n}" for n in range(4)] + [f"child {n}" for n in range(10, 20)])
+
+
+FORKS = """
+import os, signal, sys, time
+lost = 0
+for _ in range(200):
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+        os._exit(0)
+    os.kill(child, signal.SIGTERM)
+    deadline = time.monotonic() + 10
+    while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < deadline:
+        time.sleep(0.0002)
+    if ended[0] != child:
+        lost += 1
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    elif ended[1] != signal.SIGTERM:
+        print("ended with", ended[1])
+    if lost == 2:
+        break
+print("lost", lost)
+"""
+
+
+def test_sigterm_reaches_a_child_that_was_just_forked(home):
+    """As ``Pool.terminate`` sends it, once, to workers that may not have run yet."""
+    done = programs.run(FORKS, home, timeout=120)
+    assert done.out.splitlines() == ["lost 0"]
