@@ -142,7 +142,7 @@ def main() -> int:
         table.rows.append([what, *shown, 1000 * everything, sent if what == SENDING else ""])
     ratios = [pair[SENDING].percentile(99) / pair[CLOSED].percentile(99) for pair in pairs]
     low, high = spread(ratios)
-    name = f"p99 while a backlog is sent × while nothing is, median of the pairs (90 % of resamples: {low:.2f}–{high:.2f})"
+    name = f"p99 while it is sent × while nothing is, median of the pairs (90 % of resamples: {low:.2f}–{high:.2f})"
     return common.Report([table], [common.Bound(name, statistics.median(ratios), 1.05)]).finish(as_json=options.json)
 
 

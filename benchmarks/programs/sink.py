@@ -1,8 +1,8 @@
 """Takes OTLP over HTTP and answers 200; ``GET /counts`` says what came since the last time it was asked.
 
 Prints its port, a free one or ``--port=``. Bodies are decoded only when they are counted, so that a request costs as
-little as possible; with ``--discard`` they are thrown away. After ``GET /close?SECONDS`` it answers 429 for so long, and
-says when to come again.
+little as possible; with ``--discard`` they are thrown away. After ``GET /close?SECONDS`` it answers 429 for so long,
+and says when to come again.
 """
 
 from __future__ import annotations

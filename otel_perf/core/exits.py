@@ -137,13 +137,15 @@ def _watch_signals(flush: Callable[[], object], undo: ExitStack) -> None:
                     return
                 undo.callback(restore, number)
 
-    def watched() -> list[int]:
-        numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-        return [number for number in numbers if signal.getsignal(number) is on_signal]
-
     watch()
     _watch_again(watch, undo)
-    undo.callback(hold_back(watched))
+    undo.callback(hold_back(lambda: _handled_by(on_signal)))
+
+
+def _handled_by(handler: Callable[..., None]) -> list[int]:
+    """Those of :data:`SIGNALS` that ``handler`` gets."""
+    numbers = (getattr(signal, name) for name in SIGNALS if hasattr(signal, name))
+    return [number for number in numbers if signal.getsignal(number) is handler]
 
 
 def _watch_again(watch: Callable[[], None], undo: ExitStack) -> None:
