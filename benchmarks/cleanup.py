@@ -54,7 +54,8 @@ def main() -> int:
         name: functools.partial(measure, python, environ, how, options.entries, options.rate, options.seconds)
         for name, how in HOW.items()
     }
-    results = common.interleaved(calls, options.rounds, warm_up=False)
+    with common.awake():
+        results = common.interleaved(calls, options.rounds, warm_up=False)
 
     def each(name: str, share: float) -> list[float]:
         return [percentile(found["latencies"], share) for found in results[name]]

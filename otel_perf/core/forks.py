@@ -34,7 +34,7 @@ class _Subscriber:
 
 _subscribers: list[_Subscriber] = []
 _held_back: list[Callable[[], Iterable[int]]] = []
-_masks: dict[int, set[signal.Signals]] = {}  # by the thread that forks: which signals it had blocked
+_masks: dict[int, set[int | signal.Signals]] = {}  # by the thread that forks: which signals it had blocked
 _registered = False
 
 
