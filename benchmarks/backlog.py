@@ -3,7 +3,7 @@
 Every round starts a fresh uvicorn with a backlog to send and asks it at a steady rate over loopback from this process;
 latencies count from when a request was due. The receiver is a process that throws everything away, and closes for
 every other slice of the time (429, with Retry-After): each pair of slices is of one process, seconds apart, and what
-the machine's other guests do falls on both. That there was something left to send in the end is checked. The first
+the machine's other guests do falls on both. That some of the backlog is left in the end is checked. The first
 second of a slice does not count: the sender takes as long to notice.
 """
 
@@ -35,6 +35,7 @@ CONNECTIONS: Final = 4
 WARM_UP: Final = 5.0  # seconds
 NOT_COUNTED: Final = 1.0  # seconds at the beginning of a slice
 LIMIT: Final = {"OTEL_PERF_STORE_LIMIT": "2GB"}
+LITTLE: Final = 10_000_000  # bytes: the service's own may wait as well
 RESAMPLES: Final = 2000
 
 
@@ -90,7 +91,7 @@ class Bench:
                 asyncio.run(load(port, self.rate, WARM_UP))
                 order = [CLOSED, SENDING] if first == CLOSED else [SENDING, CLOSED]
                 pairs = [{what: self._slice(what, port, home) for what in order} for _ in range(self.pairs)]
-            if self._waiting(home) == 0:
+            if self._waiting(home) < LITTLE:
                 raise RuntimeError("all was sent before the round was over: more --megabytes, or fewer --pairs")
         return pairs
 

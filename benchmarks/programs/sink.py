@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 import sys
 import time
@@ -31,7 +32,7 @@ class Handler(BaseHTTPRequestHandler):
         """Keep what was sent."""
         sent = self.received()
         if (left := self.opens - time.monotonic()) > 0:
-            self.answer(b"", PROTOBUF, 429, (("Retry-After", str(max(1, round(left)))),))
+            self.answer(b"", PROTOBUF, 429, (("Retry-After", str(math.ceil(left))),))
             return
         if not self.discard:
             bodies.append(sent)

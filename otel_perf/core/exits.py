@@ -15,7 +15,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_perf.core.forks import hold_back
+from otel_perf.core.forks import hold_back, is_new_child
 from otel_perf.core.patches import on_import, put
 from otel_perf.core.threads import allocate_lock, start_new_thread
 
@@ -114,7 +114,8 @@ def _watch_signals(flush: Callable[[], object], undo: ExitStack) -> None:
         return  # Python sets handlers in the main thread only
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        bounded(flush, BUDGET)
+        if not is_new_child():
+            bounded(flush, BUDGET)
         if signal.getsignal(number) is not on_signal:
             return  # the app's own handler, which called the one it found: it decides what comes next
         signal.signal(number, signal.SIG_DFL)

@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from otel_perf.core.threads import get_ident
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _log = logging.getLogger("otel_perf")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +33,9 @@ class _Subscriber:
 
 _subscribers: list[_Subscriber] = []
 _held_back: list[Callable[[], Iterable[int]]] = []
-_masks: dict[int, set[int | signal.Signals]] = {}  # by the thread that forks: which signals it had blocked
+_blocked: dict[int, set[int]] = {}  # by the thread that forks: signals that are blocked for it
+_holding = False  # the hooks that block them are registered
+_new = False  # this process was just forked, and its hooks are not through
 _registered = False
 
 
@@ -48,42 +49,74 @@ def on_fork(
 
     None of them may block without a bound: the fork waits for them.
     """
-    return _subscribe(_subscribers, _Subscriber(before, parent, child))
+    _register()
+    subscriber = _Subscriber(before, parent, child)
+    _subscribers.append(subscriber)
+
+    def remove() -> None:
+        if subscriber in _subscribers:
+            _subscribers.remove(subscriber)
+
+    return remove
+
+
+def _register() -> None:
+    global _registered
+    if not _registered and hasattr(os, "register_at_fork"):
+        _registered = True
+        os.register_at_fork(before=_before, after_in_parent=_parent, after_in_child=_child)
 
 
 def hold_back(signals: Callable[[], Iterable[int]]) -> Callable[[], None]:
-    """Let these signals come to a forked child, and to who forks, when all else is done around the fork.
+    """Block these signals around a fork; the returned function ends it.
 
     A signal that has a handler of Python's is lost when it comes to a child too early: CPython forgets there what it
     has not handled (``_PySignal_AfterFork``). ``Pool.terminate`` sends SIGTERM to workers that may just have been
     forked, once, and waits for them for ever. The handlers must not raise: what a hook of a fork raises is dropped.
     """
-    return _subscribe(_held_back, signals)
-
-
-def _subscribe(subscribers: list[T], subscriber: T) -> Callable[[], None]:
-    global _registered
-    if not _registered and hasattr(os, "register_at_fork"):
-        _registered = True
-        os.register_at_fork(before=_before, after_in_parent=_parent, after_in_child=_child)
-    subscribers.append(subscriber)
+    global _holding
+    _register()  # first: in the child, its hook is the one that lets them through
+    if not _holding and hasattr(os, "register_at_fork"):
+        # Hooks of their own, which run whatever the others raise: a signal that stays blocked is worse than a lost one.
+        _holding = True
+        os.register_at_fork(before=_block, after_in_parent=_let_through, after_in_child=_child_is_ready)
+    _held_back.append(signals)
 
     def remove() -> None:
-        if subscriber in subscribers:
-            subscribers.remove(subscriber)
+        if signals in _held_back:
+            _held_back.remove(signals)
 
     return remove
 
 
+def is_new_child() -> bool:
+    """Whether this process was just forked, so that hooks of the fork are still to run: it has done nothing yet."""
+    return _new
+
+
 def _block() -> None:
-    if numbers := [number for tell in _held_back for number in tell()]:
-        _masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    wanted = {number for tell in _held_back for number in tell()}
+    ours = wanted.difference(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    if ours:
+        thread = get_ident()
+        _blocked[thread] = _blocked.get(thread, set()) | ours  # first: a handler may raise in the midst
+        signal.pthread_sigmask(signal.SIG_BLOCK, ours)
 
 
-def _unblock() -> None:
-    mask = _masks.pop(get_ident(), None)
-    if mask is not None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # handlers of what came meanwhile run here
+def _let_through() -> None:
+    thread = get_ident()
+    try:
+        if thread in _blocked:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _blocked[thread])  # what came meanwhile is handled here
+    finally:
+        _blocked.pop(thread, None)
+
+
+def _child_is_ready() -> None:
+    global _new
+    _new = False
+    _let_through()
+    _blocked.clear()  # of the parent's other threads
 
 
 def _run(callback: Callable[[], None] | None) -> None:
@@ -96,7 +129,6 @@ def _run(callback: Callable[[], None] | None) -> None:
 
 
 def _before() -> None:
-    _run(_block)
     for subscriber in reversed(_subscribers):
         _run(subscriber.before)
     _run(_silence)
@@ -107,15 +139,15 @@ def _parent() -> None:
         _run(_speak)
     for subscriber in tuple(_subscribers):
         _run(subscriber.parent)
-    _run(_unblock)
 
 
 def _child() -> None:
+    global _new
+    _new = _holding
+    _run(_let_through)  # before threads are started, which would inherit the mask, as what they execute would
     _run(_speak)
     for subscriber in tuple(_subscribers):
         _run(subscriber.child)
-    _run(_unblock)
-    _masks.clear()  # of the parent's other threads
 
 
 # Since 3.12 Python warns of a fork in a process with threads. Where the only threads are ours and the SDK's, which

@@ -89,7 +89,6 @@ class Drain:
         self._pace = Pace(lambda: self._stopped or self._leave_by is not None)
         self._left: list[Any] = []  # locks of those who wait for that
         self._counted = self._adopted = 0.0  # when that was done last, by the monotonic clock
-        self._total = 0  # items that waited when they were counted last
         self._idle = False  # the thread waits for something to send, not for a receiver
         self._noted: dict[str, str] = {}  # by signal, what the store's file says about how sending goes
 
@@ -357,7 +356,8 @@ class Drain:
             self._counted = now
             waiting = self._with_outbox(lambda outbox: outbox.waiting(self._owner.destination))
             self.waiting = Counter({signal: found.items for signal, found in waiting.items()})
-            self._pace.easy, self._total = self.waiting.total() <= self._total, self.waiting.total()
+            dropped = sum(lane.dropped for lane in self._writer.lanes)
+            self._pace.look(self.waiting.total(), self.delivered.total(), dropped)
 
     def _budget(self) -> float:
         return float("inf") if self._leave_by is None else max(0.01, self._leave_by - time.monotonic())

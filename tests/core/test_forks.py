@@ -1,7 +1,11 @@
 """Hooks around fork run in order, can be removed, and never break the fork."""
 
 import os
+import signal
+import sys
 import threading
+
+import pytest
 
 from otel_perf.core import forks
 
@@ -39,6 +43,130 @@ def test_a_failing_hook_leaves_the_fork_alone(caplog):
     finally:
         remove()
     assert "a fork handler failed" in caplog.text
+
+
+def mask():
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def forked(look=lambda: True):
+    """Whether what ``look`` says in a child of fork is true, and who forks and the child have the mask of before."""
+    known = mask()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if mask() == known and look() else 1)
+    status = os.waitpid(pid, 0)[1]
+    return status == 0 and mask() == known
+
+
+@pytest.fixture
+def held():
+    end = forks.hold_back(lambda: [signal.SIGUSR1])
+    yield
+    end()
+    end()
+
+
+@pytest.fixture
+def usr1():
+    """Every SIGUSR1 that is handled, with whether the process was new then."""
+    seen = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(forks.is_new_child()))
+    yield seen
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_signals_are_held_back_while_a_process_forks(held, usr1):
+    masks = []
+
+    def before():
+        masks.append(mask())
+        os.kill(os.getpid(), signal.SIGUSR1)
+        masks.append(list(usr1))
+
+    end = forks.on_fork(before=before)
+    try:
+        assert forked(lambda: usr1 == [])  # it is the parent's
+    finally:
+        end()
+    assert signal.SIGUSR1 in masks[0]
+    assert masks[1] == []
+    assert usr1 == [False]
+
+
+def test_one_that_comes_to_a_new_child_is_handled_there_before_its_hooks_run(held, usr1, monkeypatch):
+    seen = []
+    end = forks.on_fork(child=lambda: seen.append((list(usr1), forks.is_new_child(), mask())))
+    early = []
+    let_through = forks._let_through
+
+    def comes_too_early():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        early.append(list(usr1))
+        let_through()
+
+    monkeypatch.setattr(forks, "_let_through", comes_too_early)  # in the child; the parent's hook is the real one
+    known = mask()
+    try:
+        assert forked(lambda: early[0] == [] and seen == [([True], True, known)] and not forks.is_new_child())
+    finally:
+        end()
+
+
+@pytest.mark.parametrize("where", ["before", "parent", "child"])
+def test_no_signal_stays_blocked_when_a_hook_is_interrupted(held, where, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    end = forks.on_fork(**{where: interrupted})
+    try:
+        assert forked()
+    finally:
+        end()
+
+
+def test_no_signal_stays_blocked_when_a_hook_forks(held):
+    def fork():
+        end()
+        assert forked()
+
+    for where in ("before", "parent", "child"):
+        end = forks.on_fork(**{where: fork})
+        assert forked()
+
+
+def test_what_the_app_blocks_stays_blocked_and_what_its_hooks_block_too(held):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        assert forked()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+    end = forks.on_fork(child=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2]))
+    try:
+        assert not forked()  # the child's mask is what its hook made of it
+    finally:
+        end()
+
+
+def test_a_thread_that_forks_has_its_mask_again(held):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(forked()))
+    thread.start()
+    thread.join()
+    assert found == [True]
+
+
+def test_a_thread_that_a_child_starts_blocks_nothing(held):
+    masks = []
+    thread = threading.Thread(target=lambda: masks.append(mask()))
+    known = mask()
+    end = forks.on_fork(child=lambda: (thread.start(), thread.join()))
+    try:
+        assert forked(lambda: masks == [known])
+    finally:
+        end()
 
 
 class Storage:

@@ -49,7 +49,28 @@ def test_rests_are_as_long_as_the_work_before_them_asks(clock, worked, rest):
     assert sum(clock.sleeps) == pytest.approx(SHORTEST)
 
 
-def test_rests_are_longer_while_what_waits_becomes_less(clock):
+def test_it_is_easy_while_that_sends_more_than_comes_in():
+    """Looks at a backlog of 100,000 items that 1,000 are added to between two looks, at first while nothing is taken."""
+    paced = Pace(lambda: False)
+    seen = []
+    #                      sent at a tenth, then at a fiftieth, then 30,000 come, then few again; at last one is dropped
+    for waiting, sent, dropped in [
+        (100_000, 0, 0), (101_000, 0, 0), (52_000, 50_000, 0), (43_000, 60_000, 0), (44_000, 60_000, 0),
+        (64_000, 70_000, 0), (44_000, 120_000, 0), (15_000, 150_000, 0), (14_500, 160_000, 0), (10_000, 165_000, 9),
+    ]:  # fmt: skip
+        paced.look(waiting, sent, dropped)
+        seen.append(paced.easy)
+    assert seen == [False, False, True, True, True, False, False, True, True, False]
+
+
+def test_it_is_not_easy_while_all_is_sent_that_comes():
+    paced = Pace(lambda: False)
+    for sent in range(0, 1000, 100):
+        paced.look(0, sent, 0)
+        assert not paced.easy
+
+
+def test_rests_are_longer_while_it_is_easy(clock):
     paced = Pace(lambda: False)
     paced.easy = True
     clock.work(0.01)
