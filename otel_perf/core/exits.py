@@ -129,22 +129,20 @@ def _watch_signals(flush: Callable[[], object], undo: ExitStack) -> None:
             signal.signal(number, signal.SIG_DFL)
 
     def watch() -> None:
-        for name in SIGNALS:
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                try:
-                    signal.signal(number, on_signal)
-                except ValueError:  # a sub-interpreter
-                    return
-                undo.callback(restore, number)
+        for number in _handled_by(signal.SIG_DFL):
+            try:
+                signal.signal(number, on_signal)
+            except ValueError:  # a sub-interpreter
+                return
+            undo.callback(restore, number)
 
     watch()
     _watch_again(watch, undo)
     undo.callback(hold_back(lambda: _handled_by(on_signal)))
 
 
-def _handled_by(handler: Callable[..., None]) -> list[int]:
-    """Those of :data:`SIGNALS` that ``handler`` gets."""
+def _handled_by(handler: object) -> list[int]:
+    """Those of :data:`SIGNALS` that have this handler, or disposition."""
     numbers = (getattr(signal, name) for name in SIGNALS if hasattr(signal, name))
     return [number for number in numbers if signal.getsignal(number) is handler]
 

@@ -127,16 +127,6 @@ def test_no_signal_stays_blocked_when_a_hook_is_interrupted(held, where, monkeyp
         end()
 
 
-def test_no_signal_stays_blocked_when_a_hook_forks(held):
-    def fork():
-        end()
-        assert forked()
-
-    for where in ("before", "parent", "child"):
-        end = forks.on_fork(**{where: fork})
-        assert forked()
-
-
 def test_what_the_app_blocks_stays_blocked_and_what_its_hooks_block_too(held):
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     try:
