@@ -312,12 +312,9 @@ class Drain:
         if not self._lease.take():
             return False
         if not had or time.monotonic() - self._adopted > ADOPT_EVERY:
-            self._adopt(folder)
+            self._adopted = time.monotonic()
+            take_over(folder, self._owner, self._with_outbox)
         return True
-
-    def _adopt(self, folder: Path) -> None:
-        self._adopted = time.monotonic()
-        take_over(folder, self._owner, self._with_outbox)
 
     def _make_routes(self) -> bool:
         if self._find is not None and not self._find():
@@ -356,8 +353,7 @@ class Drain:
             self._counted = now
             waiting = self._with_outbox(lambda outbox: outbox.waiting(self._owner.destination))
             self.waiting = Counter({signal: found.items for signal, found in waiting.items()})
-            dropped = sum(lane.dropped for lane in self._writer.lanes)
-            self._pace.look(self.waiting.total(), self.delivered.total(), dropped)
+            self._pace.look(self.waiting.total(), self.delivered.total(), self._writer.dropped)
 
     def _budget(self) -> float:
         return float("inf") if self._leave_by is None else max(0.01, self._leave_by - time.monotonic())

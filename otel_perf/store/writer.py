@@ -155,6 +155,11 @@ class Writer:
                 lane.dropped += items
 
     @property
+    def dropped(self) -> int:
+        """Items of all signals that were lost so far."""
+        return sum(lane.dropped for lane in self.lanes)
+
+    @property
     def used(self) -> bool:
         """Whether this process ever offered anything."""
         return self._thread is not None or self._signalled

@@ -167,6 +167,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.alone  # as in test_third_party.py
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_multiprocessing_children_keep_their_spans(home, tmp_path, method):
     path = tmp_path / "program.py"
