@@ -15,6 +15,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_perf.core import wakeups
 from otel_perf.core.forks import hold_back, is_new_child
 from otel_perf.core.patches import on_import, put
 from otel_perf.core.threads import allocate_lock, start_new_thread
@@ -113,6 +114,7 @@ def _watch_signals(flush: Callable[[], object], undo: ExitStack) -> None:
     if threading.current_thread() is not threading.main_thread():
         return  # Python sets handlers in the main thread only
 
+    @wakeups.noted
     def on_signal(number: int, _frame: FrameType | None) -> None:
         if not is_new_child():
             bounded(flush, BUDGET)
@@ -139,6 +141,7 @@ def _watch_signals(flush: Callable[[], object], undo: ExitStack) -> None:
     watch()
     _watch_again(watch, undo)
     undo.callback(hold_back(lambda: _handled_by(on_signal)))
+    wakeups.install(lambda: _handled_by(on_signal), undo)
 
 
 def _handled_by(handler: object) -> list[int]:

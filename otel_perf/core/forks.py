@@ -16,6 +16,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from otel_perf.core import wakeups
 from otel_perf.core.threads import get_ident
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ def _parent() -> None:
 def _child() -> None:
     global _new
     _new = _holding
+    _run(wakeups.forget)  # before a signal can come
     _run(_let_through)  # before threads are started, which would inherit the mask, as what they execute would
     _run(_speak)
     for subscriber in tuple(_subscribers):

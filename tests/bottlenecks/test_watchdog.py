@@ -83,6 +83,7 @@ def test_a_loop_that_stood_still_between_two_runs_was_not_blocked(app):
     assert "loop_block" not in app.kinds()
 
 
+@pytest.mark.alone
 def test_a_loop_that_ends_with_its_block_was_blocked(app):
     """GIVEN asyncio.run for each request, whose last act is to block WHEN the loop stops at once THEN it was seen."""
     app = app()

@@ -96,7 +96,10 @@ class Running:
         if process is None:
             return
         try:
-            if self.poll() is None:
+            if self.poll() is None and error is not None:
+                os.killpg(process.pid, signal.SIGABRT)  # faulthandler prints where each thread stands
+                self._await(5.0)
+            elif self.poll() is None:
                 self.send(signal.SIGTERM)
                 self._await(5.0)
         finally:
@@ -175,6 +178,7 @@ def environment(env_folder: Path, home: Path, variables: Mapping[str, str] | Non
     }
     path = f"{env_folder / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     ours = {"OTEL_PERF_HOME": str(home), "OTEL_PERF_STORE_PROBE": "off", "PYTHONUNBUFFERED": "1"}
+    ours["PYTHONFAULTHANDLER"] = "1"  # for a test that fails
     return kept | {"PATH": path} | ours | dict(variables or {})
 
 

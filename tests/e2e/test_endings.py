@@ -167,7 +167,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.alone  # as in test_third_party.py
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_multiprocessing_children_keep_their_spans(home, tmp_path, method):
     path = tmp_path / "program.py"
@@ -182,6 +181,96 @@ def test_multiprocessing_children_keep_their_spans(home, tmp_path, method):
     assert outputs[0] == outputs[1]
     names = sorted(span.name for span in spans(home))
     assert names == sorted([f"child {n}" for n in range(4)] + [f"child {n}" for n in range(10, 20)])
+
+
+LATE = """
+import multiprocessing, signal, sys, threading, time
+
+def send():
+    # To a thread that is not the main one: as a signal that came before the main thread's system call, it is noted and
+    # interrupts nothing.
+    time.sleep(0.3)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+def wait(lock, prepare):
+    if prepare:
+        exec(prepare)
+    lock.acquire()
+    threading.Thread(target=send).start()
+    lock.acquire()
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    prepare = sys.argv[2] if len(sys.argv) > 2 else ""
+    lock = context.Lock()
+    process = context.Process(target=wait, args=(lock, prepare))
+    process.start()
+    process.join(3 if prepare else 20)
+    print("exit code", process.exitcode)
+    process.kill()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_sigterm_ends_a_child_that_has_just_begun_to_wait_in_c(home, tmp_path, method):
+    """GIVEN a signal that Python has noted WHEN the main thread waits in C and was not interrupted THEN it ends."""
+    done = late(home, tmp_path, method)
+    assert (done.stdout, done.stderr) == ("exit code -15\n", "")
+
+
+OWN_HANDLER = "signal.signal(signal.SIGTERM, lambda *_: print('handled', flush=True))"
+OWN_DESCRIPTOR = """
+import os
+assert signal.set_wakeup_fd(-1) != -1  # else this test shows nothing
+reader, writer = os.pipe()
+os.set_blocking(writer, False)
+signal.set_wakeup_fd(writer)
+"""
+
+
+@pytest.mark.parametrize("prepare", [OWN_HANDLER, OWN_DESCRIPTOR], ids=["handler", "descriptor"])
+def test_signals_that_are_the_apps_own_are_not_sent_again(home, tmp_path, prepare):
+    """GIVEN a child with a handler or a descriptor of its own THEN a late signal is as late as without us."""
+    done = late(home, tmp_path, "fork", prepare)
+    assert (done.stdout, done.stderr) == ("exit code None\n", "")
+
+
+GRANDCHILD = """
+import multiprocessing, os, signal, time
+
+def work():
+    child = os.fork()
+    if not child:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(0.3)
+    os.kill(child, signal.SIGTERM)
+    print("grandchild", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    time.sleep(0.5)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    print("child", process.exitcode)
+"""
+
+
+def test_a_grandchilds_signal_is_not_its_parents(home):
+    """GIVEN a child that watches its signals WHEN one that it forked gets SIGTERM THEN the child goes on."""
+    done = programs.run(GRANDCHILD, home)
+    assert (done.out, done.err) == ("grandchild -15\nchild 0\n", "")
+
+
+def late(home, tmp_path, *arguments):
+    """The program LATE, run with us."""
+    path = tmp_path / "program.py"
+    path.write_text(LATE)
+    return subprocess.run(
+        [str(programs.BIN / "opentelemetry-instrument"), sys.executable, str(path), *arguments],
+        env=programs.environment(home), capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
 
 
 FORKS = """

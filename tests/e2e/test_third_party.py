@@ -369,7 +369,6 @@ def test_celery_prefork_worker(env: Path, home: Path, tmp_path: Path) -> None:
 # --- multiprocessing ---------------------------------------------------------------------------------
 
 
-@pytest.mark.alone  # a known defect: "A signal may come as the main thread…" in docs/decisions.md
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_multiprocessing(env: Path, home: Path, method: str) -> None:
     """Each span of each child is stored once, as the child's own, however children start and end."""

@@ -218,7 +218,6 @@ if __name__ == "__main__":
 KEPT_UPSTREAM = {"fork": [], "forkserver": [], "spawn": ["child 1"]}
 
 
-@pytest.mark.alone  # as in test_third_party.py
 @pytest.mark.parametrize("method", KEPT_UPSTREAM)
 def test_multiprocessing_children_lose_no_span(method, ours, upstream, run):
     """Children that were forked end with ``os._exit``, past ``atexit``. One that was spawned ends as any program does
