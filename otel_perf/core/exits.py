@@ -114,7 +114,6 @@ def _watch_signals(flush: Callable[[], object], undo: ExitStack) -> None:
     if threading.current_thread() is not threading.main_thread():
         return  # Python sets handlers in the main thread only
 
-    @wakeups.noted
     def on_signal(number: int, _frame: FrameType | None) -> None:
         if not is_new_child():
             bounded(flush, BUDGET)

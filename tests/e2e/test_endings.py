@@ -184,7 +184,7 @@ def test_multiprocessing_children_keep_their_spans(home, tmp_path, method):
 
 
 LATE = """
-import multiprocessing, signal, sys, threading, time
+import multiprocessing, os, signal, sys, threading, time
 
 def send():
     # To a thread that is not the main one: as a signal that came before the main thread's system call, it is noted and
@@ -194,7 +194,7 @@ def send():
 
 def wait(lock, prepare):
     if prepare:
-        exec(prepare)
+        exec(prepare, globals())
     lock.acquire()
     threading.Thread(target=send).start()
     lock.acquire()
@@ -219,8 +219,25 @@ def test_sigterm_ends_a_child_that_has_just_begun_to_wait_in_c(home, tmp_path, m
 
 
 OWN_HANDLER = "signal.signal(signal.SIGTERM, lambda *_: print('handled', flush=True))"
+ONCE = """
+before = signal.getsignal(signal.SIGTERM)
+def once(number, frame):
+    signal.signal(signal.SIGTERM, before)
+    print("handled", flush=True)
+signal.signal(signal.SIGTERM, once)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(1)
+os._exit(3)
+"""
+CLOSED = """
+os.closerange(3, 1000)
+signal.signal(signal.SIGUSR1, lambda *_: None)
+files = [open(os.path.expanduser(f"{os.environ['OTEL_PERF_HOME']}.{n}"), "w+b", buffering=0) for n in range(10)]
+os.kill(os.getpid(), signal.SIGUSR1)
+print([file.read() for file in files if not file.seek(0)] == [b""] * 10, flush=True)
+os._exit(3)
+"""
 OWN_DESCRIPTOR = """
-import os
 assert signal.set_wakeup_fd(-1) != -1  # else this test shows nothing
 reader, writer = os.pipe()
 os.set_blocking(writer, False)
@@ -261,6 +278,18 @@ def test_a_grandchilds_signal_is_not_its_parents(home):
     """GIVEN a child that watches its signals WHEN one that it forked gets SIGTERM THEN the child goes on."""
     done = programs.run(GRANDCHILD, home)
     assert (done.out, done.err) == ("grandchild -15\nchild 0\n", "")
+
+
+def test_a_signal_that_the_app_has_handled_is_not_handled_again(home, tmp_path):
+    """GIVEN a handler that serves once and puts ours back WHEN it has THEN the child goes on."""
+    done = late(home, tmp_path, "fork", ONCE)
+    assert (done.stdout, done.stderr) == ("handled\nexit code 3\n", "")
+
+
+def test_a_child_that_closes_all_descriptors_finds_nothing_in_its_own(home, tmp_path):
+    """GIVEN a daemon, which closes what it has inherited WHEN a signal comes THEN none of its files has our byte."""
+    done = late(home, tmp_path, "fork", CLOSED)
+    assert done.stdout == "True\nexit code 3\n"
 
 
 def late(home, tmp_path, *arguments):
