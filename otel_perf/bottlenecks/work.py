@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 import time
-from functools import partial
+from concurrent.futures.thread import _WorkItem
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
@@ -17,6 +18,7 @@ from otel_perf.bottlenecks.place import here
 from otel_perf.bottlenecks.root import Work
 from otel_perf.bottlenecks.run_queue import account
 from otel_perf.core import executors
+from otel_perf.core.patches import put
 from otel_perf.core.threads import get_ident
 
 if TYPE_CHECKING:
@@ -34,12 +36,14 @@ class Workshop:
 
     def __init__(self, processor: BottleneckProcessor, guard: Callable[[], Guard]) -> None:
         self.running: dict[int, Work] = {}  # by thread
+        self._busy: set[int] = set()  # threads of a ThreadPoolExecutor that run something
         self._processor = processor
         self._guard = guard
         self._complete = False
 
     def install(self, undo: ExitStack) -> None:
         """Look at every ``submit`` to a ThreadPoolExecutor; at AnyIO's threads when they are first used."""
+        self._watch_items(undo)
         executors.watch(self._submitted, undo)
         self._undo = undo
 
@@ -70,14 +74,34 @@ class Workshop:
         self._undo.callback(restore)
 
     def _submitted(self, executor: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-        threads = getattr(executor, "_max_workers", 0)
-        idle = getattr(getattr(executor, "_idle_semaphore", None), "_value", 1)
-        busy = not idle and len(getattr(executor, "_threads", ())) >= threads
         try:
-            return self._wrapped(function, f"a ThreadPoolExecutor of {threads}", full=busy)
+            threads = executor._max_workers
+            return self._wrapped(function, f"a ThreadPoolExecutor of {threads}", full=self._full(executor, threads))
         except Exception as error:
             self._guard().handle(error)
             return function
+
+    def _full(self, executor: Any, most: int) -> bool:
+        """Whether what is submitted now has to wait for a thread."""
+        threads = tuple(executor._threads)
+        if len(threads) < most:
+            return False
+        return sum(thread.ident in self._busy for thread in threads) + executor._work_queue.qsize() >= most
+
+    def _watch_items(self, undo: ExitStack) -> None:
+        """The executor's own count of idle threads is too high in CPython 3.11 as soon as work has waited once."""
+        original, busy = vars(_WorkItem)["run"], self._busy
+
+        @wraps(original)
+        def run(*args: Any, **kwargs: Any) -> None:
+            thread = get_ident()
+            busy.add(thread)
+            try:
+                original(*args, **kwargs)
+            finally:
+                busy.discard(thread)
+
+        put(_WorkItem, "run", run, undo)
 
     def _wrapped(self, function: Callable[..., Any], pool: str, *, full: bool) -> Callable[..., Any]:
         span: Any = trace.get_current_span()

@@ -207,6 +207,21 @@ def test_waiting_for_a_thread_of_a_pool_is_found(check):
     is_at(finding, page, "pool.submit(int)")
 
 
+def test_waiting_is_found_again_where_work_has_waited_before(check):
+    """CPython 3.11 takes a thread for idle that has gone from one piece of work to the next."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def page(app):
+            for _ in range(4):
+                pool.submit(time.sleep, 0.02)
+            pool.submit(int).result()
+            app.free = pool.submit(time.sleep, 0.3)
+            pool.submit(int).result()
+
+        finding = check(page, "pool_wait", found=True)
+    assert finding["perf.bottleneck.cost"] > 0.3
+
+
 def test_a_pool_with_a_thread_left_is_healthy(check):
     def page(app):
         with ThreadPoolExecutor(2) as pool:
@@ -224,6 +239,18 @@ def test_work_that_nobody_waits_for_is_no_waiting(check):
             app.busy = pool.submit(time.sleep, 0.4)
             app.later = pool.submit(int)
             app.call("stock", 0.3)
+
+        check(page, "pool_wait", found=False)
+
+
+def test_a_pool_whose_threads_are_all_free_again_is_healthy(check):
+    """GIVEN work that has waited, and been done WHEN threads are late for another reason THEN the pool is not full."""
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(time.sleep, [0.01] * 8))
+
+        def page(app):
+            app.one = pool.submit(time.sleep, 0.3)
+            pool.submit(time.sleep, 0.2).result()
 
         check(page, "pool_wait", found=False)
 
