@@ -86,7 +86,8 @@ class Workshop:
         threads = tuple(executor._threads)
         if len(threads) < most:
             return False
-        return sum(thread.ident in self._busy for thread in threads) + executor._work_queue.qsize() >= most
+        waiting: int = executor._work_queue.qsize()
+        return sum(thread.ident in self._busy for thread in threads) + waiting >= most
 
     def _watch_items(self, undo: ExitStack) -> None:
         """The executor's own count of idle threads is too high in CPython 3.11 as soon as work has waited once."""
