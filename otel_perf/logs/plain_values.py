@@ -16,10 +16,11 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_perf.logs.secret_keys import VALUES
 from otel_perf.logs.secret_texts import MARK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     from otel_perf.logs.redaction import Redactor
 
@@ -98,8 +99,10 @@ class PlainValues:
         self.left = left
         self.cut = False
 
-    def mapping(self, items: Iterable[tuple[object, object]], depth: int = DEPTH) -> dict[str, Any]:
-        """Keys as texts, values as plain ones, until the budget is spent."""
+    def mapping(
+        self, items: Iterable[tuple[object, object]], depth: int = DEPTH, hidden: Container[str] = ()
+    ) -> dict[str, Any]:
+        """Keys as texts, values as plain ones, until the budget is spent; those of ``hidden`` keys are secrets."""
         made: dict[str, Any] = {}
         for key, value in items:
             if self.left <= 0:
@@ -110,7 +113,7 @@ class PlainValues:
                 shown = fit(name, _NAME, self._scrub)
                 self.cut = self.cut or len(name) > _NAME
             self.left -= len(shown) + 6
-            made[shown] = self._field(name, value, depth)
+            made[shown] = MARK if name in hidden else self._field(name, value, depth)
         return made
 
     def _field(self, name: str, value: object, depth: int) -> Any:
@@ -168,10 +171,11 @@ class PlainValues:
 
     def _container(self, value: Any, kind: type, depth: int) -> Any:
         most = max(self.left, 0) // 2 + 1  # no item takes less
-        if issubclass(kind, dict):
-            return self._counted(self.mapping(list(islice(dict.items(value), most)), depth - 1), dict.__len__(value))
         if issubclass(kind, Mapping):
-            return self.mapping(list(islice(value.items(), most)), depth - 1)
+            pairs = list(islice(dict.items(value) if issubclass(kind, dict) else value.items(), most))
+            hidden = VALUES if self._redactor is not None and self._redactor.labels(pairs) else ()
+            made = self.mapping(pairs, depth - 1, hidden)
+            return self._counted(made, dict.__len__(value)) if issubclass(kind, dict) else made
         base = next(base for base in (list, tuple, set, frozenset) if issubclass(kind, base))
         items: list[Any] = []
         before: Any = None

@@ -109,10 +109,16 @@ class Redactor:
         if hasattr(value, "items"):
             if depth <= 0:
                 return MARK
-            return {self._key(key): self.field(key, item, depth - 1) for key, item in value.items()}
+            items = list(value.items())
+            hidden = secret_keys.VALUES if self.labels(items) else ()
+            return {self._key(key): MARK if key in hidden else self.field(key, item, depth - 1) for key, item in items}
         if isinstance(value, list | tuple):
             return MARK if depth <= 0 else self._items(value, depth - 1)
         return value
+
+    def labels(self, items: Iterable[tuple[Any, Any]]) -> bool:
+        """Whether these items of a mapping name their value's secret, as ``{"name": "API_KEY", "value": …}`` does."""
+        return any(type(key) is str and key in secret_keys.LABELS and self.is_secret(value) for key, value in items)
 
     def argument(self, flag: object, item: object) -> str | None:
         """What is shown of ``item`` behind ``flag`` in a list as programs are given; ``None`` for what is no secret."""

@@ -54,6 +54,10 @@ _ABOUT: Final = words_of(
 )
 _ASKED: Final = words_of("no has is are num max min total needs requires require use uses show forgot can should allow")
 
+# Of mappings that say what they hold: variables of a container, headers of a recorded request, settings.
+LABELS: Final = frozenset({"name", "Name", "key", "Key"})
+VALUES: Final = frozenset({"value", "Value"})
+
 
 @cache
 def _words() -> re.Pattern[str]:

@@ -40,6 +40,8 @@ KEYS = [
     ("request", {"headers": {"authorization": f"Bearer {WORD}"}, "path": "/"}),
     ("header_list", [("host", "shop"), ("cookie", f"a={WORD}")]),
     ("asgi_headers", [(b"authorization", f"Bearer {WORD}".encode())]),
+    ("environment", [{"name": "DB_PASSWORD", "value": WORD}, {"name": "PORT", "value": "80"}]),
+    ("tags", {"Key": "ApiKey", "Value": WORD}),
     ("pin", 73519000427),
     ("argv", ["mysql", "--user", "bob", "--password", WORD, "shop"]),
     ("argv", ["curl", "-u", f"bob:{WORD}", "https://shop.example"]),
@@ -152,6 +154,7 @@ KeyError: 'DB_PASSWORD'
 """
 ALIKE_KEYS = [
     ("author", "bob"),
+    ("settings", [{"name": "token_count", "value": 3}, {"key": "author", "value": "bob"}, {"name": "token"}]),
     ("authority", "shop.example"),
     ("authenticated", "yes"),
     ("auth_method", "oidc"),

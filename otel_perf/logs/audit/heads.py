@@ -24,6 +24,8 @@ CHECKPOINTS_FILE: Final = "audit.checkpoints"
 HEAD_BYTES: Final = 512  # one sector: written as a whole
 CHECKPOINT_EVERY: Final = 60.0  # seconds
 LONGEST_LINE: Final = 4096
+PATIENCE: Final = 5.0  # seconds: a head is locked for 15 µs, but a process can be stopped in the midst
+PAUSE: Final = 0.0005  # seconds between two tries
 # What is in the place of the file is none. Other errors (no descriptor left, no rights) say nothing of it.
 _NO_FILE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EMLINK, errno.ESPIPE})
 
@@ -131,7 +133,15 @@ def _locked(handle: int) -> Iterator[None]:
     except ImportError:  # Windows: two processes may leave the older of two heads, until the next commit
         yield
         return
-    fcntl.flock(handle, fcntl.LOCK_EX)
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(errno.ETIMEDOUT, f"another process has locked it for {PATIENCE:g} s") from error
+            time.sleep(PAUSE)
     try:
         yield
     finally:

@@ -4,6 +4,8 @@ import contextlib
 import subprocess
 import sys
 
+import pytest
+
 from otel_perf.logs.audit import heads
 from otel_perf.logs.audit.chain import Checkpoint
 from otel_perf.logs.audit.heads import Heads
@@ -51,4 +53,19 @@ def test_a_head_never_goes_back_unless_it_must(tmp_path):
     head.begin(Checkpoint("u", 0, "", "", ""))
     assert head.read().seq == 4, "what was there before is not hidden by a new trail"
     assert (tmp_path / heads.HEAD_FILE).stat().st_size == heads.HEAD_BYTES
+    head.close()
+
+
+def test_a_process_that_is_stopped_as_it_writes_the_head_does_not_hang_others(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(heads, "PATIENCE", 0.1)
+    head = Heads(tmp_path, tmp_path / "none")
+    head.begin(Checkpoint("t", 0, "", "", ""))
+    with (tmp_path / heads.HEAD_FILE).open("rb") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        for action in (head.read, lambda: head.write(Checkpoint("t", 1, "aa", "", ""))):
+            with pytest.raises(TimeoutError, match=r"another process has locked it for 0.1 s"):
+                action()
+    head.write(Checkpoint("t", 1, "aa", "", ""))
+    assert head.read().seq == 1
     head.close()
