@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from otel_perf.core import wakeups
 from otel_perf.core.threads import get_ident
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _log = logging.getLogger("otel_perf")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,12 +52,15 @@ def on_fork(
     None of them may block without a bound: the fork waits for them.
     """
     _register()
-    subscriber = _Subscriber(before, parent, child)
-    _subscribers.append(subscriber)
+    return _added(_subscribers, _Subscriber(before, parent, child))
+
+
+def _added(items: list[T], item: T) -> Callable[[], None]:
+    items.append(item)
 
     def remove() -> None:
-        if subscriber in _subscribers:
-            _subscribers.remove(subscriber)
+        if item in items:
+            items.remove(item)
 
     return remove
 
@@ -81,13 +85,7 @@ def hold_back(signals: Callable[[], Iterable[int]]) -> Callable[[], None]:
         # Hooks of their own, which run whatever the others raise: a signal that stays blocked is worse than a lost one.
         _holding = True
         os.register_at_fork(before=_block, after_in_parent=_let_through, after_in_child=_child_is_ready)
-    _held_back.append(signals)
-
-    def remove() -> None:
-        if signals in _held_back:
-            _held_back.remove(signals)
-
-    return remove
+    return _added(_held_back, signals)
 
 
 def is_new_child() -> bool:
