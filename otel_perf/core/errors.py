@@ -7,7 +7,10 @@
     ├── EventError (ValueError)        a business event does not fit what was registered; raised in tests only
     ├── MissingExtraError (ImportError)  a part needs an extra that is not installed
     ├── StoreError (OSError)           the embedded store cannot be opened or read
-    └── AuditError (OSError)           an audit record is not stored, or the audit trail cannot be read
+    ├── AuditError (OSError)           an audit record is not stored, or the audit trail cannot be read
+    └── SignalError (OSError)          the signal board cannot be used
+        ├── SignalFailedError          a signal that was waited for says failed
+        └── SignalTimeoutError (TimeoutError)  what was waited for did not come in time
 
 Nothing of this tree is ever raised into an instrumented application: there, errors are counted
 and logged by :mod:`otel_perf.core.guard`. The exception is what the app asked for by a call: ``audit_event``
@@ -15,6 +18,11 @@ raises when its record is not stored.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class OtelPerfError(Exception):
@@ -43,3 +51,28 @@ class StoreError(OtelPerfError, OSError):
 
 class AuditError(OtelPerfError, OSError):
     """An audit record is not stored, or the audit trail cannot be read; the message names the remedy."""
+
+
+class SignalError(OtelPerfError, OSError):
+    """The signal board cannot be used; the message names it and the remedy."""
+
+
+class SignalFailedError(SignalError):
+    """A signal that was waited for says failed; ``signals`` are those, each with its reason."""
+
+    def __init__(self, signals: Sequence[Any]) -> None:
+        said = "; ".join(f"{s.name} failed: {s.reason or 'no reason was given'} ({s.producer})" for s in signals)
+        super().__init__(said)
+        self.signals = tuple(signals)
+
+
+class SignalTimeoutError(SignalError, TimeoutError):
+    """What was waited for did not come in time: names what is missing, and who was last heard of."""
+
+    def __init__(
+        self, text: str, missing: tuple[str, ...], found: tuple[Any, ...] = (), cycle: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(text)
+        self.missing = missing
+        self.found = found
+        self.cycle = cycle

@@ -1,0 +1,112 @@
+"""A board in the memory of one process: the tables of the other one, and a condition to wait for."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from otel_perf.signals.board import KEPT
+from otel_perf.signals.tables import LEFT, LOST, SCHEMA, Tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from otel_perf.signals.board import Heard, Wait
+    from otel_perf.signals.signal import Producer, Signal
+
+T = TypeVar("T")
+
+
+class MemoryBoard:
+    """See :class:`otel_perf.signals.board.Board`. About 30 µs an operation; its clock is the monotonic one."""
+
+    place = "the memory of this process"
+
+    def __init__(self, clock: Callable[[], int] = time.monotonic_ns, kept: int = KEPT) -> None:
+        self._connection = sqlite3.Connection(":memory:", isolation_level=None, check_same_thread=False)
+        for statement in SCHEMA:
+            self._connection.execute(statement)
+        self._tables = Tables(self._connection, lambda: ("", clock()), kept)
+        self._condition = threading.Condition()
+        self._mark = 0
+        self._interrupted = False
+
+    def join(self, producer: Producer) -> Producer:
+        """See the contract. Nobody in one process is killed alone: see :meth:`lose`."""
+        return self._change(lambda: self._tables.join(producer, _claim, _is_alive))
+
+    def leave(self, producer: Producer) -> None:
+        """See the contract."""
+        self._change(lambda: self._tables.end(producer, LEFT))
+
+    def lose(self, producer: Producer) -> None:
+        """It ended without leaving."""
+        self._change(lambda: self._tables.end(producer, LOST))
+
+    def put(self, signal: Signal) -> Signal:
+        """See the contract."""
+        return self._change(lambda: self._tables.put(signal, _claim, _is_alive))
+
+    def current(self, scope: str, names: Collection[str]) -> Sequence[Signal]:
+        """See the contract."""
+        with self._condition:
+            return self._tables.current(scope, names)
+
+    def since(self, seq: int, limit: int = 1000) -> Sequence[Signal]:
+        """See the contract."""
+        with self._condition:
+            return self._tables.since(seq, limit)
+
+    def producers(self) -> Sequence[Heard]:
+        """See the contract."""
+        with self._condition:
+            return self._tables.producers()
+
+    def note(self, wait: Wait) -> None:
+        """See the contract."""
+        self._change(lambda: self._tables.note(wait))
+
+    def forget(self, wait: Wait) -> None:
+        """See the contract."""
+        with self._condition:
+            self._tables.forget(wait)
+
+    def waits(self) -> Sequence[Wait]:
+        """See the contract."""
+        with self._condition:
+            return self._tables.waits(_is_alive)
+
+    def changed(self, mark: object, timeout: float) -> object:
+        """See the contract."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._mark != mark or self._interrupted, timeout)
+            self._interrupted = False
+            return self._mark
+
+    def interrupt(self) -> None:
+        """See the contract."""
+        with self._condition:
+            self._interrupted = True
+            self._condition.notify_all()
+
+    def close(self) -> None:
+        """See the contract."""
+        with self._condition:
+            self._connection.close()
+
+    def _change(self, action: Callable[[], T]) -> T:
+        with self._condition:
+            made = action()
+            self._mark += 1
+            self._condition.notify_all()
+            return made
+
+
+def _claim(_number: int) -> None:
+    """Whoever is in this process lives as long as the board."""
+
+
+def _is_alive(_number: int) -> bool:
+    return True
