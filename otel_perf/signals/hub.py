@@ -8,7 +8,7 @@ import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from otel_perf.core.errors import SignalError, SignalFailedError
 from otel_perf.signals.board import Wait

@@ -1,0 +1,31 @@
+"""Where the board is, and as whom this process signs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class SignalsSettings:
+    """The board, its scope, and who we are on it."""
+
+    url: str = field(
+        default="",
+        metadata={
+            "doc": "The board: empty for `signals.db` in the home folder (all processes that share it), `memory:` for"
+            " this process alone."
+        },
+    )
+    scope: str = field(
+        default="",
+        metadata={"doc": "Signals of other scopes are not seen: tells deployments apart that share a board."},
+    )
+    key: str = field(
+        default="",
+        metadata={"doc": "A secret: signals are marked with it (HMAC-SHA256), and those without its mark are refused."},
+    )
+    agent: str = field(
+        default="",
+        metadata={"doc": "Who emits, `gen_ai.agent.name`; stays the same when the process is restarted."},
+    )
+    agent_id: str = field(default="", metadata={"doc": "The agent's id, `gen_ai.agent.id`."})
