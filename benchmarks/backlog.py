@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import random
 import shutil
 import statistics
 import subprocess
@@ -36,7 +35,6 @@ WARM_UP: Final = 5.0  # seconds
 NOT_COUNTED: Final = 1.0  # seconds at the beginning of a slice
 LIMIT: Final = {"OTEL_PERF_STORE_LIMIT": "2GB"}
 LITTLE: Final = 10_000_000  # bytes: the service's own may wait as well
-RESAMPLES: Final = 2000
 
 
 @dataclass(slots=True)
@@ -48,7 +46,7 @@ class Slice:
 
     def percentile(self, share: float) -> float:
         """The latency below which ``share`` percent lie."""
-        return percentile(self.latencies, share)
+        return common.percentile(self.latencies, share)
 
 
 async def load(port: int, rate: float, seconds: float) -> list[float]:
@@ -138,25 +136,13 @@ def main() -> int:
     for what in (CLOSED, SENDING):
         found = [pair[what] for pair in pairs]
         shown = [1000 * statistics.median(one.percentile(share) for one in found) for share in (50, 99)]
-        everything = percentile([latency for one in found for latency in one.latencies], 99.9)
+        everything = common.percentile([latency for one in found for latency in one.latencies], 99.9)
         sent = statistics.median(one.sent for one in found) / (options.seconds + NOT_COUNTED) / 1e6
         table.rows.append([what, *shown, 1000 * everything, sent if what == SENDING else ""])
     ratios = [pair[SENDING].percentile(99) / pair[CLOSED].percentile(99) for pair in pairs]
-    low, high = spread(ratios)
+    low, high = common.spread(ratios)
     name = f"p99 while it is sent × while nothing is, median of the pairs (90 % of resamples: {low:.2f}–{high:.2f})"
     return common.Report([table], [common.Bound(name, statistics.median(ratios), 1.05)]).finish(as_json=options.json)
-
-
-def spread(values: list[float]) -> tuple[float, float]:
-    """Between which medians 90 % of resamples of ``values`` lie (Efron's bootstrap)."""
-    chance = random.Random(7)
-    medians = [statistics.median(chance.choices(values, k=len(values))) for _ in range(RESAMPLES)]
-    return percentile(medians, 5), percentile(medians, 95)
-
-
-def percentile(values: list[float], share: float) -> float:
-    """The value below which ``share`` percent of ``values`` lie."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * share / 100))]
 
 
 if __name__ == "__main__":

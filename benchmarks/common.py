@@ -31,6 +31,7 @@ PROGRAMS: Final = Path(__file__).resolve().parent / "programs"
 EXPORTERS_NONE: Final = {f"OTEL_{kind}_EXPORTER": "none" for kind in ("TRACES", "METRICS", "LOGS")}
 NO_DISTRO: Final = {"OTEL_PYTHON_DISTRO": "none-such", "OTEL_PYTHON_CONFIGURATOR": "none-such"}
 CHILD_TIMEOUT: Final = 60.0  # seconds after which a child is killed and the benchmark fails, unless it may take longer
+RESAMPLES: Final = 2000
 T = TypeVar("T")
 
 
@@ -162,6 +163,18 @@ class Sink:
         """Refuse everything for so long from now on."""
         with urllib.request.urlopen(f"{self.url}/close?{seconds}", timeout=30) as answer:
             answer.read()
+
+
+def spread(values: list[float]) -> tuple[float, float]:
+    """Between which medians 90 % of resamples of ``values`` lie (Efron's bootstrap)."""
+    chance = random.Random(7)
+    medians = [statistics.median(chance.choices(values, k=len(values))) for _ in range(RESAMPLES)]
+    return percentile(medians, 5), percentile(medians, 95)
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which ``share`` percent of ``values`` lie."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * share / 100))]
 
 
 @contextlib.contextmanager

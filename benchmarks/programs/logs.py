@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from time import process_time, thread_time
+from time import process_time, thread_time, time_ns
 from typing import Any, Final
 
 SLICE: Final = 0.02  # seconds that one should take
@@ -247,6 +247,38 @@ def business() -> Subject:
     )
 
 
+def sdk_event() -> Subject:
+    """The same with the SDK's own calls: a log record with a name, and an event of the span; exported nowhere."""
+    from opentelemetry import _logs, trace
+    from opentelemetry.sdk._logs import LoggerProvider
+    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, InMemoryLogRecordExporter
+    from opentelemetry.sdk.trace import TracerProvider
+
+    class Nowhere(InMemoryLogRecordExporter):
+        def export(self, batch: Any) -> Any:
+            made = super().export(batch)
+            self.clear()
+            return made
+
+    provider = LoggerProvider()
+    provider.add_log_record_processor(BatchLogRecordProcessor(Nowhere()))
+    _logs.set_logger_provider(provider)
+    trace.set_tracer_provider(TracerProvider())
+    logger = provider.get_logger("bench")
+
+    def event(number: int) -> None:
+        attributes = {"order_id": number, "amount": 99.5}
+        logger.emit(
+            _logs.LogRecord(
+                timestamp=time_ns(), severity_number=_logs.SeverityNumber.INFO, severity_text="INFO",
+                attributes=attributes, event_name="order.placed",
+            )
+        )  # fmt: skip
+        trace.get_current_span().add_event("order.placed", attributes)
+
+    return Subject("opentelemetry-sdk", {"event": event}, around=in_a_span, written=False)
+
+
 SUBJECTS: Final[dict[str, Callable[[], Subject]]] = {
     "floor": floor,
     "bare-floor": bare_floor,
@@ -267,6 +299,7 @@ SUBJECTS: Final[dict[str, Callable[[], Subject]]] = {
     "logger-rule": lambda: dropped("levels", "shop.*=ERROR"),
     "template-rule": lambda: dropped("rate", "1/h"),
     "business": business,
+    "sdk-event": sdk_event,
 }
 
 

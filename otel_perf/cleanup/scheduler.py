@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from otel_perf.core.cleaning import Task
 
 SLICE: Final = 0.0001  # seconds
-DUTY: Final = 0.03  # share of the time
+DUTY: Final = 0.02  # share of the time
 JITTER: Final = 0.2  # of a rest and of a period
 IDLE: Final = 0.05  # seconds between looks for a moment without active work
 TRIES: Final = 5  # failures in a row, after which a task is parked

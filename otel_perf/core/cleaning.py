@@ -54,7 +54,7 @@ def cleanup_task(
 ) -> Callable[[F], F]:
     """Have a function clean up in the background, in slices that active work does not feel.
 
-    A generator function is advanced for 0.1 ms at a time, 3 % of the time: it yields after each small step. It may
+    A generator function is advanced for 0.1 ms at a time, 2 % of the time: it yields after each small step. It may
     yield a number, which is summed up in the event ``perf.cleanup.run``. A coroutine function runs in a loop of its own
     and is sliced where it awaits ``asyncio.sleep(0)``; a plain function runs in one go. A run that takes longer than
     ``deadline`` is ended. One that fails is tried again, later and later, and given up after five times; that is said
