@@ -125,10 +125,11 @@ class Hub:
         woken.acquire()
         waiter = self._begin(wanted, woken.release)
         try:
-            done = waiter.found is not None or woken.acquire(timeout=-1 if timeout is None else timeout)
+            if waiter.found is None:
+                woken.acquire(timeout=-1 if timeout is None else timeout)
+            return self._result(waiter, timeout)
         finally:
             self._end(waiter)
-        return self._result(waiter, timeout if not done else None)
 
     async def wait(self, wanted: Request, timeout: float | None) -> dict[str, Signal]:  # noqa: ASYNC109
         """Wait in this task, which may be cancelled."""
@@ -141,16 +142,14 @@ class Hub:
                 loop.call_soon_threadsafe(woken.set)
 
         waiter = self._begin(wanted, wake)
-        done = waiter.found is not None
         try:
-            if not done:
+            if waiter.found is None:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(timeout):
                         await woken.wait()
-                        done = True
+            return self._result(waiter, timeout)
         finally:
             self._end(waiter)
-        return self._result(waiter, timeout if not done else None)
 
     def on(self, name: str, call: Callable[[Signal], object], *, key: str | None, scope: str) -> Callable[[], None]:
         """Call ``call`` with each signal of ``name``, from the thread that looks; what is there already at once."""

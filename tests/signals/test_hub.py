@@ -132,14 +132,15 @@ def test_a_cycle_is_named(hubs):
     one, two, three = hubs("one"), hubs("two"), hubs("three")
     errors = []
 
-    def wait(hub, name, then):
+    def wait(hub, name, then, timeout=3.0):
         try:
-            hub.wait_sync(wanted(name, then=[then]), 3)
+            hub.wait_sync(wanted(name, then=[then]), timeout)
         except SignalTimeoutError as error:
             errors.append(error)
 
     threads = [
-        threading.Thread(target=wait, args=args) for args in ((one, "B", "A"), (two, "C", "B"), (three, "A", "C"))
+        threading.Thread(target=wait, args=args)
+        for args in ((one, "B", "A"), (two, "C", "B", 3.5), (three, "A", "C", 4))
     ]
     for thread in threads:
         thread.start()
