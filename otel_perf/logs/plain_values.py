@@ -173,8 +173,8 @@ class PlainValues:
         most = max(self.left, 0) // 2 + 1  # no item takes less
         if issubclass(kind, Mapping):
             pairs = list(islice(dict.items(value) if issubclass(kind, dict) else value.items(), most))
-            hidden = VALUES if self._redactor is not None and self._redactor.labels(pairs) else ()
-            made = self.mapping(pairs, depth - 1, hidden)
+            labelled = self._redactor is not None and self._redactor.labels(pairs)
+            made = self.mapping(pairs, depth - 1, VALUES if labelled else ())
             return self._counted(made, dict.__len__(value)) if issubclass(kind, dict) else made
         base = next(base for base in (list, tuple, set, frozenset) if issubclass(kind, base))
         items: list[Any] = []
