@@ -27,6 +27,8 @@ def measure(python: str, environ: dict[str, str], how: str, entries: int, rate: 
     found = json.loads(subprocess.check_output(program, env=environ, text=True))
     if found["errors"] or found["swept"] != entries:
         raise RuntimeError(f"{how}: {found['swept']} of {entries} entries were dropped: {found['errors']}")
+    if how == "slices" and not found["pairs"]:
+        raise RuntimeError(f"all {entries} entries were dropped within the first pair of slices: more --entries")
     return found
 
 

@@ -96,6 +96,9 @@ class Workshop:
         @wraps(original)
         def run(*args: Any, **kwargs: Any) -> None:
             thread = get_ident()
+            if thread in busy:  # work that runs other work itself
+                original(*args, **kwargs)
+                return
             busy.add(thread)
             try:
                 original(*args, **kwargs)

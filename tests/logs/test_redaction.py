@@ -331,3 +331,34 @@ def test_lines_of_encoders_by_hand_have_no_secrets_either():
         )  # fmt: skip
         assert "hunter2Zq" not in line
         assert line.count(MARK) >= 4
+
+
+@pytest.mark.parametrize("label", ["name", "Key"])
+def test_a_line_that_names_its_values_secret_hides_it(start, home, tmp_path, monkeypatch, label):
+    """GIVEN extras of which one says what the other is THEN neither a line nor an exported record has it."""
+    monkeypatch.setenv("OTEL_PERF_LOGS_FORMAT", "json")
+    log = logging.getLogger("shop.settings")
+    log.setLevel(logging.INFO)
+    handler = logging.FileHandler(tmp_path / "app.log")
+    log.addHandler(handler)
+    try:
+        pipeline = start(OTEL_PERF_LOGS_FORMAT="json")
+        value = "Value" if label == "Key" else "value"
+        for _ in range(3):
+            log.info("set", extra={f"x.{label}": 1, label if label != "name" else "key": "API_KEY", value: corpus.WORD})
+            log.info("set", extra={"key": "port", "value": "kept"})
+        pipeline.shutdown()
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+    lines = (tmp_path / "app.log").read_text()
+    assert corpus.leaks(lines) == []
+    assert lines.count("kept") == 3
+    assert corpus.leaks(str([record.attributes for record in logs(home)])) == []
+
+
+def test_names_of_values_are_not_remembered():
+    redactor = Redactor()
+    redactor.fields({"name": corpus.WORD, "value": 1})
+    assert corpus.WORD not in str(redactor._known)
+    assert redactor.fields({"name": "API_KEY", "value": None}) == {"name": "API_KEY", "value": None}
