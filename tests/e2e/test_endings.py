@@ -278,7 +278,7 @@ signal.set_wakeup_fd(writer)
 
 
 @pytest.mark.parametrize("prepare", [OWN_HANDLER, OWN_DESCRIPTOR], ids=["handler", "descriptor"])
-def test_signals_that_are_the_apps_own_are_not_sent_again(home, tmp_path, prepare):
+def test_signals_that_are_the_apps_own_come_as_they_do_without_us(home, tmp_path, prepare):
     """GIVEN a child with a handler or a descriptor of its own THEN a late signal is as late as without us."""
     done = late(home, tmp_path, "fork", prepare)
     assert (done.stdout, done.stderr) == ("exit code None\n", "")

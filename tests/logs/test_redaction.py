@@ -333,28 +333,26 @@ def test_lines_of_encoders_by_hand_have_no_secrets_either():
         assert line.count(MARK) >= 4
 
 
-@pytest.mark.parametrize("label", ["name", "Key"])
-def test_a_line_that_names_its_values_secret_hides_it(start, home, tmp_path, monkeypatch, label):
+@pytest.mark.parametrize(("label", "value"), [("key", "value"), ("Key", "Value")])
+def test_a_line_that_names_its_values_secret_hides_it(start, home, tmp_path, label, value):
     """GIVEN extras of which one says what the other is THEN neither a line nor an exported record has it."""
-    monkeypatch.setenv("OTEL_PERF_LOGS_FORMAT", "json")
     log = logging.getLogger("shop.settings")
     log.setLevel(logging.INFO)
     handler = logging.FileHandler(tmp_path / "app.log")
     log.addHandler(handler)
     try:
         pipeline = start(OTEL_PERF_LOGS_FORMAT="json")
-        value = "Value" if label == "Key" else "value"
-        for _ in range(3):
-            log.info("set", extra={f"x.{label}": 1, label if label != "name" else "key": "API_KEY", value: corpus.WORD})
-            log.info("set", extra={"key": "port", "value": "kept"})
+        for _ in range(3):  # the first line of a place is made in another way than the next ones
+            log.info("set", extra={label: "API_KEY", value: corpus.WORD})
+            log.info("set", extra={label: "port", value: "kept"})
         pipeline.shutdown()
     finally:
         log.removeHandler(handler)
         handler.close()
-    lines = (tmp_path / "app.log").read_text()
-    assert corpus.leaks(lines) == []
-    assert lines.count("kept") == 3
-    assert corpus.leaks(str([record.attributes for record in logs(home)])) == []
+    exported = str([dict(record.attributes) for record in logs(home)])
+    for text in ((tmp_path / "app.log").read_text(), exported):
+        assert corpus.leaks(text) == []
+        assert text.count("kept") == 3
 
 
 def test_names_of_values_are_not_remembered():
