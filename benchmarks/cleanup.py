@@ -2,9 +2,9 @@
 
 The main thread of a process does requests at a steady rate, on the cache that is swept; latencies count from when a
 request was due. Pairs of ``--seconds`` of one process, without and with what the feature ``cleanup`` does, in turn,
-until all is dropped: between processes, medians differ by more than what is looked for. "in one go" is a process of its
-own, with a thread that does the same work without a rest. The million objects are frozen, as the feature ``gc_tuning``
-does it: the collector's pauses, of 0.4 s here, are not what is asked.
+until all is dropped: between processes, medians differ by more than what is looked for. "in one go" is a process of
+its own, with a thread that does the same work without a rest. A collection of Python's, 0.4 s where nothing is frozen,
+counts in the pair in which it comes.
 """
 
 from __future__ import annotations
