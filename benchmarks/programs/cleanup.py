@@ -7,7 +7,6 @@ up holds up those after it, and theirs count, too. ``slices``: pairs of SECONDS 
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 import threading
@@ -110,8 +109,6 @@ def main(how: str, entries: int, rate: float, seconds: float) -> None:
         cache.put(number, str(number), 1.0 + number / entries)
     for number in range(HOT):
         cache["hot", number] = number
-    gc.collect()
-    gc.freeze()  # as the feature gc_tuning does after the first long pause: else those are most of what is measured
     load(cache, rate, WARM_UP)
     now = 10.0
     found = in_turn(cache, entries, rate, seconds) if how == "slices" else in_one_go(cache, rate)

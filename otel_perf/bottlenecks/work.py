@@ -83,10 +83,10 @@ class Workshop:
 
     def _full(self, executor: Any, most: int) -> bool:
         """Whether what is submitted now has to wait for a thread."""
-        threads = tuple(executor._threads)
-        if len(threads) < most:
-            return False
         waiting: int = executor._work_queue.qsize()
+        threads = tuple(executor._threads)
+        if len(threads) < most or len(self._busy) + waiting < most:  # those of all pools are no fewer than its own
+            return False
         return sum(thread.ident in self._busy for thread in threads) + waiting >= most
 
     def _watch_items(self, undo: ExitStack) -> None:
@@ -96,6 +96,9 @@ class Workshop:
         @wraps(original)
         def run(*args: Any, **kwargs: Any) -> None:
             thread = get_ident()
+            if thread in busy:  # work that runs other work itself
+                original(*args, **kwargs)
+                return
             busy.add(thread)
             try:
                 original(*args, **kwargs)

@@ -125,8 +125,8 @@ class Scheduler:
         return wait
 
     def _run(self, task: Task, state: State) -> None:
-        began = self._clock()
-        slices = _Slices(task, self._clock, lambda: self._bell is None)
+        began, bell = self._clock(), self._bell  # after an end and a start, another thread has another one
+        slices = _Slices(task, self._clock, lambda: bell is None or self._bell is not bell)
         error: BaseException | None = None
         try:
             slices.run()

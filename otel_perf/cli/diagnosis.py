@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from otel_perf.cli import text
 
-_ITEMS: Final = {"traces": "spans", "metrics": "collections of metrics", "logs": "log records"}
+_ITEMS: Final = {"traces": "span", "metrics": "metric collection", "logs": "log record"}
 
 
 class Finding(BaseModel):
@@ -80,7 +80,7 @@ def render(diagnosis: Diagnosis) -> str:
 def _store_line(store: dict[str, Any]) -> str:
     if store["state"] != "ready":
         return str(store["state"])
-    pending = ", ".join(f"{items:,} {_ITEMS[signal]}" for signal, items in store["pending"].items())
+    pending = ", ".join(text.counted(items, _ITEMS[signal]) for signal, items in store["pending"].items())
     return f"{text.size(store['size'])}, {f'{pending} to send' if pending else 'empty'}"
 
 

@@ -48,6 +48,7 @@ class _Pipe(NamedTuple):
 
 _pipe: _Pipe | None = None
 _looked = False
+_forked = False  # so that a descriptor that is found is the parent's
 
 
 def install(ours: Callable[[], Iterable[int]], undo: ExitStack) -> None:
@@ -73,6 +74,8 @@ def install(ours: Callable[[], Iterable[int]], undo: ExitStack) -> None:
 
 def forget() -> None:
     """In a forked child: the descriptor is its parent's, whose thread would take the child's signals for its own."""
+    global _forked
+    _forked = True
     pipe = _give_back()
     if pipe is not None:
         pipe.close(pipe.reader)
@@ -123,7 +126,7 @@ def _watch(ours: Callable[[], Iterable[int]]) -> None:
     if _pipe is not None or signal.getsignal(signal.SIGURG) is not signal.SIG_DFL:
         return
     current = signal.set_wakeup_fd(-1)
-    if current != -1:
+    if current != -1 and not _forked:
         signal.set_wakeup_fd(current)
         return
     pipe = _make()
@@ -163,6 +166,7 @@ def _look(_number: int, _frame: FrameType | None) -> None:
 
 def _interrupt(pipe: _Pipe, main: int, ours: Callable[[], Iterable[int]]) -> None:
     global _looked
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # what the main thread holds back is held back
     with suppress(OSError):  # the app has closed it, or the thread is no more
         while numbers := os.read(pipe.reader, 64):
             if not set(numbers).intersection(ours()):
@@ -174,3 +178,17 @@ def _interrupt(pipe: _Pipe, main: int, ours: Callable[[], Iterable[int]]) -> Non
                 sleep(rest)
                 rest = min(2 * rest, MOST)
     pipe.close(pipe.reader)
+    if _pipe is pipe:
+        _plug(pipe.writer)
+
+
+def _plug(writer: int) -> None:
+    """The app has closed all descriptors, and CPython goes on to write to this one: nothing is to come of it."""
+    import fcntl
+
+    with suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        found = fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, writer)
+        os.close(null)
+        if found != writer:
+            os.close(found)

@@ -212,7 +212,7 @@ class Filters:
 
     # --- one line -----------------------------------------------------------------------------------
 
-    def decide(self, rules: Rules, pattern: Pattern, line: logging.LogRecord | Line) -> bool:
+    def decide(self, rules: Rules, pattern: Pattern, line: logging.LogRecord | Line) -> bool:  # noqa: PLR0911  one return a rule
         """Whether a line is kept."""
         level = line.levelno
         try:
@@ -230,8 +230,14 @@ class Filters:
             return False
         if rules.fold:
             return self._fold(rules, pattern, line)
-        if rules.rate is not None and not self._take(rules.rate, pattern, line, self._monotonic()):
-            return False
+        rate = rules.rate
+        if rate is not None:
+            now = self._monotonic()
+            if pattern.texts is None and pattern.full_at - now > rate.ahead:  # as _take says, without a call
+                pattern.lost[RATE] += 1
+                return False
+            if not self._take(rate, pattern, line, now):
+                return False
         self.accounts.kept += 1
         return True
 

@@ -20,6 +20,7 @@ from otel_perf.logs.correlation import CORRELATION_ID, SAMPLED, SERVICE_NAME, SP
 from otel_perf.logs.json_parts import HOISTED, Assembler, one_line
 from otel_perf.logs.line_parts import FIRST, HANDED, NOISE, OWN, error_of, of_line, of_record
 from otel_perf.logs.plain_values import LARGEST, SUSPECT
+from otel_perf.logs.secret_keys import LABELS, VALUES
 from otel_perf.logs.secret_texts import MARK
 
 if TYPE_CHECKING:
@@ -268,6 +269,8 @@ class Encoder:
             found = set(verdicts.values())
             if _UNUSUAL in found or (_OWN in found and known is self._given):
                 return None
+            if self._redactor is not None and not LABELS.isdisjoint(names) and not VALUES.isdisjoint(names):
+                return None  # one may say that the other is a secret
             shape = (
                 tuple(name for name in names if verdicts[name] is not _OWN),
                 tuple(name for name in names if verdicts[name] is _HIDDEN),

@@ -20,7 +20,7 @@ from otel_perf.logs.secret_keys import VALUES
 from otel_perf.logs.secret_texts import MARK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable
+    from collections.abc import Callable, Iterable
 
     from otel_perf.logs.redaction import Redactor
 
@@ -99,12 +99,12 @@ class PlainValues:
         self.left = left
         self.cut = False
 
-    def mapping(
-        self, items: Iterable[tuple[object, object]], depth: int = DEPTH, hidden: Container[str] = ()
-    ) -> dict[str, Any]:
-        """Keys as texts, values as plain ones, until the budget is spent; those of ``hidden`` keys are secrets."""
+    def mapping(self, items: Iterable[tuple[object, object]], depth: int = DEPTH) -> dict[str, Any]:
+        """Keys as texts, values as plain ones, until the budget is spent."""
         made: dict[str, Any] = {}
-        for key, value in items:
+        pairs = list(items)
+        labelled = self._redactor is not None and self._redactor.labels(pairs)
+        for key, value in pairs:
             if self.left <= 0:
                 self.cut = True
                 break
@@ -113,12 +113,13 @@ class PlainValues:
                 shown = fit(name, _NAME, self._scrub)
                 self.cut = self.cut or len(name) > _NAME
             self.left -= len(shown) + 6
-            made[shown] = MARK if name in hidden else self._field(name, value, depth)
+            made[shown] = self._field(name, value, depth, labelled=labelled)
         return made
 
-    def _field(self, name: str, value: object, depth: int) -> Any:
+    def _field(self, name: str, value: object, depth: int, *, labelled: bool = False) -> Any:
         redactor = self._redactor
-        if redactor is not None and value is not None and type(value) is not bool and redactor.is_secret(name):
+        hides = redactor is not None and value is not None and type(value) is not bool
+        if hides and (redactor.is_secret(name) or (labelled and name in VALUES)):  # type: ignore[union-attr]
             return MARK
         return self.value(value, depth)
 
@@ -173,8 +174,7 @@ class PlainValues:
         most = max(self.left, 0) // 2 + 1  # no item takes less
         if issubclass(kind, Mapping):
             pairs = list(islice(dict.items(value) if issubclass(kind, dict) else value.items(), most))
-            hidden = VALUES if self._redactor is not None and self._redactor.labels(pairs) else ()
-            made = self.mapping(pairs, depth - 1, hidden)
+            made = self.mapping(pairs, depth - 1)
             return self._counted(made, dict.__len__(value)) if issubclass(kind, dict) else made
         base = next(base for base in (list, tuple, set, frozenset) if issubclass(kind, base))
         items: list[Any] = []

@@ -49,13 +49,28 @@ class Redactor:
             key = str.__str__(key) if isinstance(key, str) else key.decode("utf-8", "replace")
         known = self._known.get(key)
         if known is None:
-            words = secret_keys.split(key)
-            known = secret_keys.is_secret(words) or any(secret_keys.holds(words, more) for more in self._more)
+            known = self._judge(key)
             if len(key) <= secret_keys.LONGEST:
                 if len(self._known) >= _KNOWN:
                     self._known.clear()
                 self._known[key] = known
         return known
+
+    def _judge(self, key: str) -> bool:
+        words = secret_keys.split(key)
+        return secret_keys.is_secret(words) or any(secret_keys.holds(words, more) for more in self._more)
+
+    def labels(self, items: Iterable[tuple[Any, Any]]) -> bool:
+        """Whether these items of a mapping name the secret that is its value, as ``{"name": "API_KEY", "value": …}``.
+
+        Nothing of it is remembered: a name may be anybody's.
+        """
+        named = valued = False
+        for key, value in items:
+            if type(key) is str:
+                valued = valued or key in secret_keys.VALUES
+                named = named or (key in secret_keys.LABELS and type(value) is str and self._judge(value))
+        return named and valued
 
     def suspects(self, text: str) -> bool:
         """Whether :meth:`text` has to look at ``text``; ``False`` for nearly every text, after about 1 µs."""
@@ -81,13 +96,23 @@ class Redactor:
 
     def fields(self, fields: Mapping[Any, Any]) -> dict[Any, Any]:
         """A copy of ``fields`` without secrets, however deep they lie in mappings and sequences."""
-        return {self._key(key): self.field(key, value) for key, value in fields.items()}
+        return self._mapping(fields, DEPTH + 1)
 
-    def field(self, key: object, value: Any, depth: int = DEPTH) -> Any:
-        """``value`` as the value of ``key``: itself if there is no secret in it."""
+    def _mapping(self, fields: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
+        items = list(fields.items())
+        labelled = self.labels(items)
+        return {self._key(key): self.field(key, item, depth - 1, labelled=labelled) for key, item in items}
+
+    def field(self, key: object, value: Any, depth: int = DEPTH, *, labelled: bool = False) -> Any:
+        """``value`` as the value of ``key``: itself if there is no secret in it.
+
+        ``labelled``: it stands in a mapping whose value is a secret, see :meth:`labels`.
+        """
         if value is None or type(value) is bool:  # these hide nothing
             return value
-        return MARK if self.is_secret(key) else self.value(value, depth)
+        if self.is_secret(key) or (labelled and key in secret_keys.VALUES):
+            return MARK
+        return self.value(value, depth)
 
     def value(self, value: Any, depth: int = DEPTH) -> Any:  # noqa: PLR0911  one return a kind
         """``value`` without secrets: itself if there is none."""
@@ -109,16 +134,10 @@ class Redactor:
         if hasattr(value, "items"):
             if depth <= 0:
                 return MARK
-            items = list(value.items())
-            hidden = secret_keys.VALUES if self.labels(items) else ()
-            return {self._key(key): MARK if key in hidden else self.field(key, item, depth - 1) for key, item in items}
+            return self._mapping(value, depth)
         if isinstance(value, list | tuple):
             return MARK if depth <= 0 else self._items(value, depth - 1)
         return value
-
-    def labels(self, items: Iterable[tuple[Any, Any]]) -> bool:
-        """Whether these items of a mapping name their value's secret, as ``{"name": "API_KEY", "value": …}`` does."""
-        return any(type(key) is str and key in secret_keys.LABELS and self.is_secret(value) for key, value in items)
 
     def argument(self, flag: object, item: object) -> str | None:
         """What is shown of ``item`` behind ``flag`` in a list as programs are given; ``None`` for what is no secret."""
@@ -176,8 +195,10 @@ class RedactionProcessor:
             return
         hidden = {}
         # The SDK's mapping takes a lock for each item, 1 µs of three: the record is nobody else's yet.
-        for key, value in getattr(attributes, "_dict", attributes).items():
-            clean = redactor.field(key, value)
+        values = getattr(attributes, "_dict", attributes)
+        labelled = not secret_keys.VALUES.isdisjoint(values) and redactor.labels(values.items())
+        for key, value in values.items():
+            clean = redactor.field(key, value, labelled=labelled)
             if clean is not value and clean != value:
                 hidden[key] = clean
         for key, clean in hidden.items():

@@ -266,3 +266,32 @@ def test_totals(scheduler, clock, told):
     ((seconds, labels),) = totals.time()
     assert labels == {"task": "a"}
     assert seconds == pytest.approx(statistics.fsum(run.busy for run in told))
+
+
+def test_begun_anew_while_it_rests_there_is_one_thread(told):
+    """GIVEN a thread that rests between two slices WHEN the feature is turned off and on THEN it does not go on."""
+    threads = set()
+
+    def sweep():
+        while True:
+            threads.add(threading.get_ident())
+            end = time.perf_counter() + 0.0002
+            while time.perf_counter() < end:
+                pass
+            yield 1
+
+    register("sweep", sweep, 0.001)
+    real = Scheduler(told.append)
+    real.start()
+    try:
+        deadline = time.monotonic() + 10
+        while not threads and time.monotonic() < deadline:
+            time.sleep(0.001)
+        real.end()
+        real.start()
+        time.sleep(0.3)
+        threads.clear()
+        time.sleep(0.3)
+        assert len(threads) == 1
+    finally:
+        real.end()

@@ -331,3 +331,32 @@ def test_lines_of_encoders_by_hand_have_no_secrets_either():
         )  # fmt: skip
         assert "hunter2Zq" not in line
         assert line.count(MARK) >= 4
+
+
+@pytest.mark.parametrize(("label", "value"), [("key", "value"), ("Key", "Value")])
+def test_a_line_that_names_its_values_secret_hides_it(start, home, tmp_path, label, value):
+    """GIVEN extras of which one says what the other is THEN neither a line nor an exported record has it."""
+    log = logging.getLogger("shop.settings")
+    log.setLevel(logging.INFO)
+    handler = logging.FileHandler(tmp_path / "app.log")
+    log.addHandler(handler)
+    try:
+        pipeline = start(OTEL_PERF_LOGS_FORMAT="json")
+        for _ in range(3):  # the first line of a place is made in another way than the next ones
+            log.info("set", extra={label: "API_KEY", value: corpus.WORD})
+            log.info("set", extra={label: "port", value: "kept"})
+        pipeline.shutdown()
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+    exported = str([dict(record.attributes) for record in logs(home)])
+    for text in ((tmp_path / "app.log").read_text(), exported):
+        assert corpus.leaks(text) == []
+        assert text.count("kept") == 3
+
+
+def test_names_of_values_are_not_remembered():
+    redactor = Redactor()
+    redactor.fields({"name": corpus.WORD, "value": 1})
+    assert corpus.WORD not in str(redactor._known)
+    assert redactor.fields({"name": "API_KEY", "value": None}) == {"name": "API_KEY", "value": None}

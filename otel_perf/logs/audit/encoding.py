@@ -11,9 +11,12 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.errors import SettingError
+from otel_perf.logs.secret_keys import VALUES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+    Items = Iterable[tuple[Any, Any]]
 
 LONGEST: Final = 1_000_000  # bytes of a body
 LONGEST_NAME: Final = 1_000  # characters of a name, an actor, a target, an outcome
@@ -48,20 +51,26 @@ class Fields:
     exactly what it was given.
     """
 
-    __slots__ = ("_event", "_is_secret", "_left", "_mark")
+    __slots__ = ("_event", "_is_secret", "_labels", "_left", "_mark")
 
-    def __init__(self, event: str, is_secret: Callable[[str], bool], mark: str) -> None:
+    def __init__(
+        self, event: str, is_secret: Callable[[str], bool], labels: Callable[[Items], bool], mark: str
+    ) -> None:
+        """``labels`` tells of the items of a mapping whether they name the secret that is its value."""
         self._event = event
         self._is_secret = is_secret
+        self._labels = labels
         self._mark = mark
         self._left = LONGEST
 
     def copy(self, fields: Mapping[str, object]) -> dict[str, Any]:
         """The fields as they are stored. Raises ``SettingError`` for what cannot be."""
-        return {key: self._value(f"field {key!r}", key, value, DEPTH) for key, value in fields.items()}
+        labelled = self._labels(fields.items())
+        return {key: self._value(f"field {key!r}", key, value, DEPTH, labelled) for key, value in fields.items()}
 
-    def _value(self, path: str, key: str, value: object, depth: int) -> Any:
-        return self._mark if key and self._is_secret(key) else self._plain(path, value, depth)
+    def _value(self, path: str, key: str, value: object, depth: int, labelled: bool) -> Any:
+        hidden = key and (self._is_secret(key) or (labelled and key in VALUES))
+        return self._mark if hidden else self._plain(path, value, depth)
 
     def _plain(self, path: str, value: object, depth: int) -> Any:
         self._left -= 1 + (len(value) if isinstance(value, str) else 0)
@@ -85,11 +94,13 @@ class Fields:
 
     def _dict(self, path: str, value: dict[Any, Any], depth: int) -> dict[str, Any]:
         made = {}
-        for key, item in list(dict.items(value)):  # a copy in one step: another thread may change it
+        items = list(dict.items(value))  # a copy in one step: another thread may change it
+        labelled = self._labels(items)
+        for key, item in items:
             if not isinstance(key, str):
                 raise self._refused(path, f"has a key of type {type(key).__name__}; keys must be text")
             self._left -= len(key)
-            made[key] = self._value(f"{path}[{key[:100]!r}]", key, item, depth - 1)
+            made[key] = self._value(f"{path}[{key[:100]!r}]", key, item, depth - 1, labelled)
         return made
 
     def _list(self, path: str, value: list[Any] | tuple[Any, ...], depth: int) -> list[Any]:

@@ -28,7 +28,7 @@ from otel_perf.logs.redaction import MARK, Redactor
 from otel_perf.logs.settings import LogsSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 _log = logging.getLogger("otel_perf")
 _writer: Writer | None = None
@@ -132,14 +132,15 @@ def _content(
         **_ids(),
     }
     if fields:
-        content["fields"] = Fields(event, _judge(writer.settings.redact_keys), MARK).copy(fields)
+        redactor = _redactor(writer.settings.redact_keys)
+        content["fields"] = Fields(event, redactor.is_secret, redactor.labels, MARK).copy(fields)
     return content
 
 
 @cache
-def _judge(more: str) -> Callable[[str], bool]:
+def _redactor(more: str) -> Redactor:
     """What tells whether a field's name is that of a secret; ``more`` names, as the user set them."""
-    return Redactor(more.split(",")).is_secret
+    return Redactor(more.split(","))
 
 
 def _encoded(content: dict[str, Any]) -> bytes:

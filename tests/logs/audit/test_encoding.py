@@ -24,7 +24,17 @@ VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dic
 
 
 def copy(secret=(), **fields):
-    return Fields("'t'", lambda key: key in secret, "[gone]").copy(fields)
+    def labels(items):
+        return any(key == "name" and value in secret for key, value in items)
+
+    return Fields("'t'", lambda key: key in secret, labels, "[gone]").copy(fields)
+
+
+def test_a_value_whose_name_stands_beside_it_is_hidden():
+    assert copy(["pin"], a=[{"name": "pin", "value": 7}, {"name": "port", "value": 80}]) == {
+        "a": [{"name": "pin", "value": "[gone]"}, {"name": "port", "value": 80}]
+    }
+    assert copy(["pin"], name="pin", value=7) == {"name": "pin", "value": "[gone]"}
 
 
 @given(VALUES)
