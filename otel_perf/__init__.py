@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from otel_perf import signals as signals
     from otel_perf.calls.decorators import monitored as monitored
     from otel_perf.core.cleaning import cleanup_task as cleanup_task
     from otel_perf.core.correlation import correlation as correlation
@@ -76,11 +77,19 @@ __all__ = [
     "on_memory_pressure",
     "setup",
     "shutdown",
+    "signals",
     "singletons",
 ]
 
 
+_MODULES = frozenset({"signals"})  # packages of ours that are part of the public API as they are
+
+
 def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        from importlib import import_module
+
+        return import_module(f"otel_perf.{name}")
     module = _HOME_OF.get(name)
     if module is None:
         raise AttributeError(f"module 'otel_perf' has no attribute {name!r}")

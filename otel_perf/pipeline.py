@@ -25,11 +25,13 @@ from otel_perf.core.forks import on_fork, reset_locks
 from otel_perf.core.guard import Guard
 from otel_perf.core.home import Home
 from otel_perf.core.rollout import Decision, Rollout
-from otel_perf.core.settings import load
+from otel_perf.core.sequence import OFF, Sequence
+from otel_perf.core.settings import load, variable
 from otel_perf.features import discover
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Sequence as Names
 
     from opentelemetry._logs import LogRecord
     from opentelemetry.context import Context
@@ -57,6 +59,9 @@ class Installed:
     reason: str = ""
     provided: bool = False
     failed: bool = False  # could not be prepared or installed: not tried again
+    settled: bool = False  # its signals have come, and it was turned on or left off
+    unproven: str = ""  # why its first use failed
+    place: int = 0  # in the order of installation
     undo: ExitStack = field(default_factory=ExitStack)
 
 
@@ -69,6 +74,7 @@ class Pipeline:
         self.census = Census()
         self.rollout = Rollout(environ)
         self._adjustments = Adjustments(self.rollout, environ, self._tell_flag)
+        self.sequence = Sequence()
         self.features: dict[str, Installed] = {}
         self.guards: dict[str, Guard] = {}
         self.providers: Providers | None = None
@@ -78,6 +84,7 @@ class Pipeline:
         self._logger: Any = None
         self._early: list[LogRecord] | None = []  # events of the start
         self._ending = False
+        self._installations = 0
         self._lock = threading.RLock()
         self._stop_polling = threading.Event()
 
@@ -127,7 +134,7 @@ class Pipeline:
         return self.features[feature].decision.share
 
     def adjust(
-        self, feature: str, settings: Any, names: Sequence[str], apply: Callable[[Any], None]
+        self, feature: str, settings: Any, names: Names[str], apply: Callable[[Any], None]
     ) -> Callable[[], None]:
         """Have flags change settings while the program runs."""
         return self._adjustments.add(feature, settings, names, apply)
@@ -144,6 +151,7 @@ class Pipeline:
                 self.problem(f"otel-perf: {problem}")
             self.features[feature.name] = Installed(feature, settings, self.rollout.decide(feature.name))
         self._report_problems()
+        self._expect_signals()
         parts = Parts()
         for state in self.features.values():
             if self._is_wanted(state) or (state.feature.shapes and self.rollout.path is not None):
@@ -153,8 +161,7 @@ class Pipeline:
         exits.install(self.flush, self.shutdown, self._undo)
         executors.install(self._undo)
         children.install(self._undo)
-        for state in self.features.values():
-            self._apply(state)
+        self._arm()
         early, self._early = self._early or [], None
         for record in early:
             with suppress(Exception):
@@ -185,7 +192,7 @@ class Pipeline:
             self._ending = True
             self._last_words()
             providers.shutdown()
-            for state in reversed(list(self.features.values())):
+            for state in sorted(self.features.values(), key=lambda state: -state.place):
                 self._undo_feature(state, "shut down")
             self._undo.close()
             self.providers = self._logger = None
@@ -251,9 +258,38 @@ class Pipeline:
             state.failed, state.reason = True, f"could not be prepared: {error!r}"
             self.guard(state.feature.name).handle(error)
 
+    def _expect_signals(self) -> None:
+        signals = self.features.get("signals")
+        if signals is not None and signals.settings.external:
+            if self._is_wanted(signals):
+                self.sequence.leave_to_others(signals.settings.external)
+            else:
+                self.problem(
+                    f"otel-perf: {variable('signals', 'external')} needs signals, which are off: it is ignored"
+                )
+        for state in self.features.values():
+            self.sequence.expect(state.feature.emits, state.feature.name)
+        self.sequence.listeners.append(lambda _answer: self._arm())
+
+    def _arm(self) -> None:
+        """Turn on what waits for no signal any more."""
+        with self._lock:
+            for state in self.features.values():
+                if not (self._ending or state.on or state.settled):
+                    self._apply(state)
+                    if state.on and self._early is None:
+                        self._tell_change(state, "installed")
+
     def _apply(self, state: Installed) -> None:
         """Turn ``state`` on or off, as its decision says."""
         name, wanted = state.feature.name, self._is_wanted(state)
+        missing = self.sequence.missing(state.feature.awaits)
+        if wanted and missing and not state.on:
+            state.reason = f"waits for {', '.join(missing)}"
+            with self.guard(name):
+                state.feature.holds_off()
+            return
+        state.settled = True
         if not wanted:
             self._undo_feature(state, _why_off(state.decision))
         elif not (state.on or state.failed or self.guard(name).tripped):
@@ -263,6 +299,14 @@ class Pipeline:
                 self._add_late(parts)
             if state.provided:
                 self._install(state)
+        self._answer(state)
+
+    def _answer(self, state: Installed) -> None:
+        """Let those who wait know how it fares."""
+        name, reason = state.feature.name, state.unproven if state.on else state.reason
+        if not state.on and not (state.failed or self.guard(name).tripped or reason.startswith(OFF)):
+            reason = f"{OFF}: {reason}"
+        self.sequence.answer(state.feature.emits, name, reason)
 
     def _is_wanted(self, state: Installed) -> bool:
         if state.feature.by_trace:
@@ -278,7 +322,13 @@ class Pipeline:
             state.failed, state.reason = True, f"could not be installed: {error!r}"
             self.guard(state.feature.name).handle(error)
             return
-        state.undo, state.on, state.reason = undo, True, state.decision.source
+        self._installations += 1
+        state.undo, state.on, state.reason, state.place = undo, True, state.decision.source, self._installations
+        try:
+            state.feature.prove()
+            state.unproven = ""
+        except Exception as error:
+            state.unproven = f"{type(error).__name__}: {error}"
 
     def _add_late(self, parts: Parts) -> None:
         """Processors of a feature that was off when the providers were built."""
@@ -303,6 +353,7 @@ class Pipeline:
             if state is not None and state.on:
                 self._undo_feature(state, reason)
                 self.event(FEATURE_CHANGED, {"perf.feature": feature, "perf.feature.state": "off"}, body=reason)
+                self._answer(state)
 
     def _internal_errors(self) -> Iterable[Reading]:
         return [(guard.errors, {"perf.feature": name}) for name, guard in self.guards.items()]
@@ -331,12 +382,12 @@ class Pipeline:
             self._undo_feature(state, "its share changes")
         self._apply(state)
         if state.on != was:
-            word = "installed" if state.on else "off"
-            self.event(
-                FEATURE_CHANGED,
-                {"perf.feature": name, "perf.feature.state": word},
-                body=f"{name} {word}: {state.reason}",
-            )
+            self._tell_change(state, "installed" if state.on else "off")
+
+    def _tell_change(self, state: Installed, word: str) -> None:
+        name = state.feature.name
+        attributes = {"perf.feature": name, "perf.feature.state": word}
+        self.event(FEATURE_CHANGED, attributes, body=f"{name} {word}: {state.reason}")
 
     def _tell_flag(self, key: str, value: str, source: str) -> None:
         result = {"feature_flag.result.value": value, "feature_flag.result.reason": source}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_perf.core import sequence
 from otel_perf.core.feature import Feature, Host, Parts
 from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
 
@@ -34,6 +35,8 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
 
     name = "bottlenecks"
     summary = "what is slow, why, where in the code, and what mending it would save"
+    emits = sequence.PERFORMANCE_OPTIMIZATION
+    awaits = (sequence.HEALTH_MONITORING,)
     settings_type = BottleneckSettings
     by_trace = True
     shapes = True

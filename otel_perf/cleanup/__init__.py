@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from otel_perf.core import sequence
 from otel_perf.core.feature import Feature, Host, NoSettings
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ class CleanupFeature(Feature[NoSettings]):
 
     name = "cleanup"
     summary = "cleanup tasks in the background, in slices that active work does not feel"
+    emits = sequence.PERFORMANCE_OPTIMIZATION
+    awaits = (sequence.HEALTH_MONITORING,)
 
     def install(self, settings: NoSettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
+    from collections.abc import Sequence as Names
     from contextlib import ExitStack
 
     from opentelemetry.context import Context
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from otel_perf.core.events import Event
     from otel_perf.core.guard import Guard
     from otel_perf.core.home import Home
+    from otel_perf.core.sequence import Sequence
 
 SettingsT = TypeVar("SettingsT")
 
@@ -48,6 +50,7 @@ class Host(Protocol):
     environ: Mapping[str, str]
     home: Home
     census: Census
+    sequence: Sequence
     service_name: str
 
     def exports(self, signal: str) -> bool:
@@ -79,7 +82,7 @@ class Host(Protocol):
         ...
 
     def adjust(
-        self, feature: str, settings: Any, names: Sequence[str], apply: Callable[[Any], None]
+        self, feature: str, settings: Any, names: Names[str], apply: Callable[[Any], None]
     ) -> Callable[[], None]:
         """Call ``apply`` with the settings, and again when a flag ``perf.<feature>.<name>`` changes one of ``names``.
 
@@ -98,6 +101,10 @@ class Feature(ABC, Generic[SettingsT]):
     name: ClassVar[str]
     summary: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
+    emits: ClassVar[str] = ""
+    """The signal of :mod:`otel_perf.core.sequence` that says how it fares; one that several emit is theirs together."""
+    awaits: ClassVar[tuple[str, ...]] = ()
+    """Signals without which it is not installed: ready or failed, all must have been answered."""
     by_trace: ClassVar[bool] = False
     """A percentage chooses traces, which the feature does itself, and not instances."""
     shapes: ClassVar[bool] = False
@@ -111,6 +118,12 @@ class Feature(ABC, Generic[SettingsT]):
     @abstractmethod
     def install(self, settings: SettingsT, host: Host, undo: ExitStack) -> None:
         """Turn the feature on; every patch registers its undo."""
+
+    def holds_off(self) -> None:
+        """It is on, but waits for signals: do what must not wait."""
+
+    def prove(self) -> None:
+        """Do once what it is for, just after ``install``: what it raises is why its signal says failed."""
 
     def last_words(self) -> None:
         """The program ends, or may end at any moment: say what sums up, before the providers are flushed. Quickly."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from otel_perf.core import sequence
 from otel_perf.core.feature import Feature, Host, NoSettings, Parts
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ class ErrorsFeature(Feature[NoSettings]):
 
     name = "errors"
     summary = "uncaught errors as events, with their trace"
+    emits = sequence.ERROR_HANDLING
 
     def provide(self, settings: NoSettings, host: Host, parts: Parts) -> None:
         """Add the processors."""
@@ -31,6 +33,13 @@ class ErrorsFeature(Feature[NoSettings]):
         from otel_perf.errors.hooks import install
 
         install(host, host.guard(self.name), undo)
+
+    def prove(self) -> None:
+        """See that it is asked first."""
+        import sys
+
+        if sys.excepthook is sys.__excepthook__:
+            raise RuntimeError("sys.excepthook is not ours")
 
 
 FEATURE = ErrorsFeature()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from otel_perf.core import sequence
 from otel_perf.core.feature import Feature, Host, Parts
 from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
 
@@ -32,6 +33,8 @@ class GcTuningFeature(Feature[GcTuningSettings]):
 
     name = "gc_tuning"
     summary = "pauses of the garbage collector measured, and shortened once one is long; forked children share memory"
+    emits = sequence.PERFORMANCE_OPTIMIZATION
+    awaits = (sequence.HEALTH_MONITORING,)
     settings_type = GcTuningSettings
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from otel_perf.core import sequence
 from otel_perf.core.feature import Feature, Host, Parts
 from otel_perf.logs.settings import LogsSettings
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from otel_perf.core.guard import Guard
     from otel_perf.core.served import RecordProcessor, RequestProcessor
     from otel_perf.logs.assembly import Assembly
+    from otel_perf.logs.output import LineEncoder
     from otel_perf.logs.redaction import RedactionProcessor, Redactor
 
 
@@ -26,6 +28,8 @@ class LogsFeature(Feature[LogsSettings]):
 
     name = "logs"
     summary = "trace ids on every log record, records exported without secrets; events, a record a request, a summary"
+    emits = sequence.ENHANCED_LOGGING
+    awaits = (sequence.ERROR_HANDLING,)
     needs = ("errors",)
     shapes = True
     settings_type = LogsSettings
@@ -35,6 +39,7 @@ class LogsFeature(Feature[LogsSettings]):
         self._assembly: Assembly | None = None
         self._redactor: Redactor | None = None
         self._redaction: RedactionProcessor | None = None
+        self._encoder: LineEncoder | None = None
 
     def provide(self, settings: LogsSettings, host: Host, parts: Parts) -> None:
         """Add the processors: first what hides secrets, so that nothing after it sees one."""
@@ -64,7 +69,7 @@ class LogsFeature(Feature[LogsSettings]):
             undo.callback(self._end_redaction, guard)
         if self._assembly is not None:
             self._assembly.install(host, guard, undo)
-        encoder = output.encoder_for(settings, host, self._redactor)
+        self._encoder = encoder = output.encoder_for(settings, host, self._redactor)
         compose = None if encoder is None else encoder.compose
         correlation.install(host, guard, undo, compose=compose, keep_line=filters.keep_line)
         filters.install(settings, host, guard, undo, str if self._redactor is None else self._redactor.text)
@@ -91,6 +96,24 @@ class LogsFeature(Feature[LogsSettings]):
         generator = getattr(trace.get_tracer_provider(), "id_generator", None)
         with suppress(AttributeError):  # one that cannot be changed: lines before the span have no id
             undo.callback(draw_with(generator))
+
+    def holds_off(self) -> None:
+        """Hide secrets: events are exported from the start."""
+        if self._redaction is not None:
+            self._redaction.on = True
+
+    def prove(self) -> None:
+        """Make a line."""
+        import logging
+
+        from otel_perf.logs import correlation
+
+        record = logging.makeLogRecord({"name": "otel_perf", "msg": "ready"})
+        correlation.stamp(record, "")
+        if logging.Logger.callHandlers.__module__ != correlation.__name__:
+            raise RuntimeError("logging.Logger.callHandlers is not ours: lines have no ids")
+        if self._encoder is not None:
+            self._encoder.line(record)
 
     def last_words(self) -> None:
         """Say what was dropped and folded since it was last said."""

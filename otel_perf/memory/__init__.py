@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_perf.core import sequence
 from otel_perf.core.feature import Feature, Host
 from otel_perf.core.settings import Size, Url  # noqa: TC001 - read at run time
 
@@ -47,7 +48,18 @@ class MemoryFeature(Feature[MemorySettings]):
 
     name = "memory"
     summary = "memory, CPU, threads, descriptors, GC and caches as metrics; caches give back when memory is short"
+    emits = sequence.MEMORY_MANAGEMENT
+    awaits = (sequence.ERROR_HANDLING,)
     settings_type = MemorySettings
+
+    def __init__(self) -> None:
+        self._read: Callable[[], Usage] | None = None
+
+    def prove(self) -> None:
+        """Read it."""
+        if self._read is None:
+            raise RuntimeError("the memory of this process cannot be read here")
+        self._read()
 
     def install(self, settings: MemorySettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""
@@ -90,7 +102,7 @@ class MemoryFeature(Feature[MemorySettings]):
         def health_at(level: str) -> int:
             return {"high": health.DEGRADED, "critical": health.UNHEALTHY}.get(level, health.HEALTHY)
 
-        read = pressure.reader(settings.limit)
+        self._read = read = pressure.reader(settings.limit)
         if read is None:
             return
 

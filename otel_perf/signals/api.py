@@ -10,23 +10,37 @@ import atexit
 import logging
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Final
 
-from otel_perf.core.errors import SettingError, SignalError
+from otel_perf.core.errors import SignalError
 from otel_perf.core.forks import on_fork
 from otel_perf.core.home import Home
 from otel_perf.core.settings import load
+from otel_perf.signals import boards
 from otel_perf.signals.hub import Hub
 from otel_perf.signals.identity import producer_of
 from otel_perf.signals.request import request
 from otel_perf.signals.settings import SignalsSettings
-from otel_perf.signals.signal import checked_key, checked_name, checked_payload, checked_ttl, shown_reason, uid_of
+from otel_perf.signals.signal import (
+    LONGEST_KEY,
+    checked_key,
+    checked_name,
+    checked_payload,
+    checked_ttl,
+    shown_reason,
+    uid_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from otel_perf.signals.board import Board
+    from otel_perf.signals.request import Request
     from otel_perf.signals.signal import Signal
+    from otel_perf.signals.telemetry import Telemetry
+
+SAID_AGAIN: Final = 60.0  # seconds until the same trouble is said again
 
 _log = logging.getLogger("otel_perf")
 
@@ -35,36 +49,43 @@ class Signals:
     """Readiness between agents, tasks, processes and services. Thread-safe; made anew in a forked child."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
+        self.telemetry: Telemetry | None = None
+        self.home: Home | None = None  # of the distribution, where it runs: found when the program started
         self._environ = environ
         self._lock = threading.Lock()
         self._hub: Hub | None = None
         self._settings = SignalsSettings()
+        self._trouble: tuple[str, float] = ("", 0.0)
+        self._unwatch: Callable[[], None] = _nothing
 
     def emit(
         self, name: str, *, payload: object = None, key: object = "", scope: str | None = None,
-        failed: str | None = None, ttl: float | None = None, idempotency: str | None = None,
+        failed: str | None = None, ttl: float | None = None, idempotency: str | None = None, agent: str = "",
     ) -> Signal:  # fmt: skip
         """Say that ``name`` is ready or, with a reason, that it has ``failed``. On the board when it returns.
 
         Whoever waits gets it, and whoever comes later, until the next signal of this name, ``key`` and ``scope``, for
         ``ttl`` seconds at most. ``payload``: what JSON can carry, up to 64 KB. With an ``idempotency`` key what is
-        emitted twice is one signal. About 150 µs on the file; waits up to 5 s for one that others keep locked, so that
-        a coroutine rather calls :meth:`emit_async`.
+        emitted twice is one signal. ``agent``: who says it, where one process has several. About 150 µs on the file;
+        waits up to 5 s for one that others keep locked, so that a coroutine rather calls :meth:`emit_async`.
 
         Raises ``SettingError`` for a value that cannot be used, ``SignalError`` when the board cannot be reached.
         """
+        checked_name(name)
         hub = self._opened()
+        producer = hub.join(checked_key(agent))
         draft = hub.draft(
-            checked_name(name),
+            producer,
+            name,
             key=checked_key(key),
             scope=self._scope(scope),
             reason=None if failed is None else shown_reason(failed),
             payload=checked_payload(payload),
-            uid=uid_of(hub.producer, idempotency),
+            uid=uid_of(producer, idempotency),
             ttl=checked_ttl(ttl),
-            traceparent="",
         )
-        return hub.put(draft)
+        telemetry = self.telemetry
+        return hub.put(draft) if telemetry is None else telemetry.emit(draft, hub.put)
 
     async def emit_async(self, name: str, **options: Any) -> Signal:
         """As :meth:`emit`, with the event loop free meanwhile."""
@@ -76,50 +97,127 @@ class Signals:
     ) -> dict[str, Signal]:  # fmt: skip
         """Wait until all of ``names`` are ready (or any, with ``any_of``); the signals by name.
 
-        ``timeout``: seconds; without one it waits for ever. ``then``: what the caller emits afterwards, by which a cycle
-        of waiters is found and named. A task that is cancelled leaves nothing behind.
+        ``timeout``: seconds; without one it waits for ever. ``then``: what the caller emits afterwards, by which a
+        cycle of waiters is found and named. A task that is cancelled leaves nothing behind.
 
         Raises ``SignalTimeoutError`` (a ``TimeoutError``), which names what is missing and who was last heard of;
         ``SignalFailedError`` when one says failed, unless ``accept_failed``; ``SignalError`` when the board cannot be
         reached; ``SettingError``.
         """
-        wanted = request(
-            names, any_of=any_of, key=key, scope=self._scope(scope), then=then, accept_failed=accept_failed
-        )
-        return await self._opened().wait(wanted, timeout)
+        hub = self._opened()
+        wanted = self._request(names, any_of=any_of, key=key, scope=scope, then=then, accept_failed=accept_failed)
+        with self._waiting(wanted) as received:
+            found = await hub.wait(wanted, timeout)
+            received(found)
+        return found
 
     def wait_sync(
         self, *names: str, timeout: float | None = None, any_of: bool = False, key: object = "",
         scope: str | None = None, then: Iterable[str] = (), accept_failed: bool = False,
     ) -> dict[str, Signal]:  # fmt: skip
         """As :meth:`wait`, in a thread that may block."""
-        wanted = request(
-            names, any_of=any_of, key=key, scope=self._scope(scope), then=then, accept_failed=accept_failed
-        )
-        return self._opened().wait_sync(wanted, timeout)
+        hub = self._opened()
+        wanted = self._request(names, any_of=any_of, key=key, scope=scope, then=then, accept_failed=accept_failed)
+        with self._waiting(wanted) as received:
+            found = hub.wait_sync(wanted, timeout)
+            received(found)
+        return found
 
     def on(
         self, name: str, handler: Callable[[Signal], object], *, key: str | None = None, scope: str | None = None
     ) -> Callable[[], None]:
         """Call ``handler`` with each signal of ``name`` (of one ``key``, or all), at once if there is one already.
 
-        In a thread of ours, one after the other; what it raises is logged. The returned function ends it.
+        In a thread of ours, one after the other; what it raises is logged. Of signals that follow each other within
+        milliseconds the last is certain to come. The returned function ends it.
         """
         hub = self._opened()
         wanted = None if key is None else checked_key(key)
-        return hub.on(checked_name(name), handler, key=wanted, scope=self._scope(scope))
+
+        def call(signal: Signal) -> None:
+            telemetry = self.telemetry
+            if telemetry is None:
+                handler(signal)
+            else:
+                telemetry.handle(signal, handler)
+
+        return hub.on(checked_name(name), call, key=wanted, scope=self._scope(scope))
+
+    def check(self, name: str, *, key: object = "", scope: str | None = None) -> Callable[[], None]:
+        """A function that raises unless ``name`` is ready: a check for ``perf.health``, from whoever emits it."""
+        wanted, kept = checked_name(name), checked_key(key)
+
+        def look() -> None:
+            hub = self._opened()
+            asked = self._request([wanted], any_of=False, key=kept, scope=scope, then=(), accept_failed=False)
+            if asked.answer(hub.current(asked.scope, asked.names)) is None:
+                raise SignalError(f"{wanted} is not ready: nobody has emitted it, or it has expired")
+
+        return look
 
     def close(self) -> None:
         """Say that this process ends in peace, and let go of the board; the next use opens it again."""
         with self._lock:
             hub, self._hub = self._hub, None
+            unwatch, self._unwatch = self._unwatch, _nothing
         if hub is not None:
             atexit.unregister(self.close)
+            unwatch()
             try:
                 hub.leave()
             except SignalError as error:
                 _log.warning("otel-perf: %s", error)
             hub.board.close()
+
+    # --- for the rest of the distribution -------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """How many waits go on here."""
+        hub = self._hub
+        return 0 if hub is None else hub.waiting
+
+    def say(self, name: str, reason: str, *, alone: bool) -> None:
+        """Put a signal of the distribution's own on the board, with who we are as its key.
+
+        Unless we are ``alone`` it is emitted to the team as well, without a key and with telemetry.
+        """
+        hub = self._opened()
+        failed = shown_reason(reason) if reason else None
+        who = hub.join()
+        hub.put(
+            hub.draft(
+                who, name, key=who.identity[:LONGEST_KEY], scope=self._settings.scope, reason=failed, payload="null",
+                uid=uid_of(who, None), ttl=0.0,
+            )
+        )  # fmt: skip
+        if not alone:
+            self.emit(name, failed=failed)
+
+    def refused(self, signal: Signal) -> None:
+        """It has not the right mark."""
+        if self.telemetry is not None:
+            self.telemetry.refused()
+        _log.warning(
+            "otel-perf: signal %s of %s has not the mark of OTEL_PERF_SIGNALS_KEY and is refused",
+            signal.name,
+            signal.producer,
+        )
+
+    def failed(self, error: Exception) -> None:
+        """The board cannot be reached, or a handler raised; said again after a minute."""
+        text, now = f"{type(error).__name__}: {error}", time.monotonic()
+        said, at = self._trouble
+        if text != said or now - at >= SAID_AGAIN:
+            self._trouble = (text, now)
+            _log.warning("otel-perf: signals: %s", error, exc_info=None if isinstance(error, SignalError) else error)
+
+    def _request(self, names: Iterable[object], *, scope: str | None, **options: Any) -> Request:
+        return request(tuple(names), scope=self._scope(scope), **options)
+
+    def _waiting(self, wanted: Request) -> Any:
+        telemetry = self.telemetry
+        return nullcontext(_nothing_of) if telemetry is None else telemetry.waiting(wanted)
 
     def _scope(self, scope: str | None) -> str:
         return self._settings.scope if scope is None else checked_key(scope)
@@ -139,59 +237,39 @@ class Signals:
         for problem in problems:
             _log.warning("otel-perf: %s", problem)
         hub = Hub(
-            self._board(),
-            producer_of(self._settings, self._environ),
+            boards.open_board(self._settings, self.home or Home(self._environ), _log.warning),
+            lambda agent: producer_of(self._settings, self._environ, agent),
             secret=self._settings.key.encode(),
-            refused=_refused,
-            failed=_failed,
+            refused=self.refused,
+            failed=self.failed,
         )
-        on_fork(
-            before=lambda: _call(hub.board, "before_fork"),
-            parent=lambda: _call(hub.board, "after_fork_in_parent"),
+        self._unwatch = on_fork(
+            before=lambda: _call(hub, "before_fork"),
+            parent=lambda: _call(hub, "after_fork_in_parent"),
             child=lambda: self._in_child(hub),
         )
         return hub
 
     def _in_child(self, hub: Hub) -> None:
         self._lock = threading.Lock()
-        _call(hub.board, "after_fork_in_child")
-        hub.after_fork_in_child(producer_of(self._settings, self._environ))
-
-    def _board(self) -> Board:
-        url = self._settings.url.strip()
-        if url == "memory:":
-            from otel_perf.signals.memory_board import MemoryBoard
-
-            return MemoryBoard()
-        if url:
-            raise SettingError(f"OTEL_PERF_SIGNALS_URL={url!r}: it must be empty (the home folder) or memory:")
-        from otel_perf.signals.sqlite_board import FILE, SqliteBoard
-
-        try:
-            folder = Home(self._environ).make()
-        except OSError as error:
-            raise SignalError(
-                f"the signal board cannot be made: {error}; OTEL_PERF_HOME names another folder"
-            ) from error
-        return SqliteBoard(folder / FILE, say=_log.warning)
+        _call(hub, "after_fork_in_child")
+        if self.telemetry is not None:
+            self.telemetry.after_fork_in_child()
+        hub.after_fork_in_child()
 
 
-def _call(board: Board, name: str) -> None:
-    action = getattr(board, name, None)
+def _call(hub: Hub, name: str) -> None:
+    action = getattr(hub.board, name, None)
     if action is not None:
         action()
 
 
-def _refused(signal: Signal) -> None:
-    _log.warning(
-        "otel-perf: signal %s of %s has not the mark of OTEL_PERF_SIGNALS_KEY and is refused",
-        signal.name,
-        signal.producer,
-    )
+def _nothing() -> None:
+    """Where there is nothing to end."""
 
 
-def _failed(error: BaseException) -> None:
-    _log.warning("otel-perf: signals: %s", error)
+def _nothing_of(_found: object) -> None:
+    """Where nobody is told."""
 
 
 signals = Signals(os.environ)

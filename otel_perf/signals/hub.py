@@ -1,94 +1,75 @@
-"""What one process says and waits for, on one board: thousands of waits on one thread that looks."""
+"""What one process says and waits for, on one board."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-import uuid
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from otel_perf.core.errors import SignalError, SignalFailedError
-from otel_perf.signals.board import Wait
-from otel_perf.signals.request import Request, checked_timeout, timed_out
-from otel_perf.signals.signal import FAILED, READY, Producer, Signal, is_genuine, sealed
+from otel_perf.core.errors import SignalError
+from otel_perf.signals.looker import Looker, Waiter
+from otel_perf.signals.request import checked_timeout
+from otel_perf.signals.responder import Handler, Responder
+from otel_perf.signals.signal import FAILED, READY, Signal, is_genuine, sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from otel_perf.signals.board import Board
+    from otel_perf.signals.request import Request
+    from otel_perf.signals.signal import Producer
 
-LOOK: Final = 1.0  # seconds after which is looked whatever the board says: signals expire
-NOTED: Final = 1.0  # seconds that a wait lasts before others are told of it
-HISTORY: Final = 10_000  # signals that are looked through for who was last heard of
 SAID: Final = 10_000  # signals of ours that are put again on a board that was made anew
 
 
-@dataclass(eq=False, slots=True)
-class Waiter:
-    """One wait; ``wake`` is called once, from any thread."""
-
-    request: Request
-    wake: Callable[[], None]
-    since_ns: int
-    found: dict[str, Signal] | None = None
-    error: BaseException | None = None
-    noted: Wait | None = None
-
-
-@dataclass(eq=False, slots=True)
-class Handler:
-    """Called for each signal of a name that comes, once each, in order."""
-
-    name: str
-    key: str | None
-    scope: str
-    call: Callable[[Signal], object]
-    done: set[str] = field(default_factory=set)  # uids of what is current
-
-
 class Hub:
-    """Thread-safe. Has a thread while somebody waits or responds, and none else."""
+    """Thread-safe. Has a thread while somebody waits, two while somebody responds, and none else."""
 
     def __init__(
-        self, board: Board, producer: Producer, *, secret: bytes = b"",
+        self, board: Board, producer_of: Callable[[str], Producer], *, secret: bytes = b"",
         refused: Callable[[Signal], None] = lambda _signal: None,
-        failed: Callable[[BaseException], None] = lambda _error: None,
+        failed: Callable[[Exception], None] = lambda _error: None,
     ) -> None:  # fmt: skip
-        """``refused`` is told of signals without the right mark, ``failed`` of a board that cannot be reached."""
+        """``producer_of``: a new life of an agent, of the process for ``""``.
+
+        ``refused`` is told of signals without the right mark, ``failed`` of a board that cannot be reached and of
+        handlers that raise.
+        """
         self.board = board
-        self.producer = producer
+        self._producer_of = producer_of
         self._secret = secret
         self._refused = refused
-        self._failed = failed
         self._lock = threading.Lock()
-        self._waiters: list[Waiter] = []
-        self._handlers: list[Handler] = []
+        self._joined: dict[str, Producer] = {}
         self._said: dict[tuple[str, str, str], Signal] = {}
         self._renewed = getattr(board, "renewed", 0)
         self._refusals: set[str] = set()
-        self._looking: object = None  # of the thread that looks
-        self._joined = False
+        self._responder = Responder(failed)
+        self._looker = Looker(board, self.current, self._begin, self._respond, failed)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._looker)
 
     # --- to say --------------------------------------------------------------------------------------
 
-    def join(self) -> Producer:
+    def join(self, agent: str = "") -> Producer:
         """Let the board know of this life, once: what an earlier one that was killed has said is trusted no more."""
         with self._lock:
-            if not self._joined:
-                self.producer = self.board.join(self.producer)
-                self._joined = True
-            return self.producer
+            if agent not in self._joined:
+                self._joined[agent] = self.board.join(self._producer_of(agent))
+            return self._joined[agent]
 
     def leave(self) -> None:
         """The process ends in peace."""
         with self._lock:
-            joined, self._joined, self._looking = self._joined, False, None
-        if joined:
-            self.board.leave(self.producer)
-        self.board.interrupt()
+            joined, self._joined = self._joined, {}
+        self._looker.end()
+        for producer in joined.values():
+            self.board.leave(producer)
 
     def put(self, signal: Signal) -> Signal:
         """Seal it, put it on the board, and remember it for a board that is made anew."""
@@ -102,15 +83,13 @@ class Hub:
                 del self._said[next(iter(self._said))]
         return put
 
+    @staticmethod
     def draft(
-        self, name: str, *, key: str, scope: str, reason: str | None, payload: str, uid: str, ttl: float,
-        traceparent: str,
-    ) -> Signal:  # fmt: skip
-        """A signal of this producer; with a ``reason`` it says failed."""
+        producer: Producer, name: str, *, key: str, scope: str, reason: str | None, payload: str, uid: str, ttl: float
+    ) -> Signal:
+        """A signal of ``producer``; with a ``reason`` it says failed."""
         state = READY if reason is None else FAILED
-        return Signal(
-            name, key, scope, state, reason or "", payload, self.join(), uid, time.time_ns(), ttl, traceparent
-        )
+        return Signal(name, key, scope, state, reason or "", payload, producer, uid, time.time_ns(), ttl)
 
     # --- to wait -------------------------------------------------------------------------------------
 
@@ -121,18 +100,23 @@ class Hub:
     def wait_sync(self, wanted: Request, timeout: float | None) -> dict[str, Signal]:
         """Wait in this thread. Raises ``SignalFailedError``, ``SignalTimeoutError``, ``SignalError``."""
         checked_timeout(timeout)
-        woken = threading.Lock()
-        woken.acquire()
-        waiter = self._begin(wanted, woken.release)
+        self.join()
+        found = wanted.answer(self.current(wanted.scope, wanted.names))
+        if found is not None:
+            return found
+        woken = threading.Event()
+        waiter = Waiter(wanted, woken.set, time.time_ns())
         try:
-            if waiter.found is None:
-                woken.acquire(timeout=-1 if timeout is None else timeout)
-            return self._result(waiter, timeout)
+            self._looker.add(waiter)
+            if not woken.wait(timeout):
+                self._looker.expire(waiter, timeout or 0.0)
+                woken.wait()
+            return _result(waiter)
         finally:
-            self._end(waiter)
+            self._looker.remove(waiter)
 
     async def wait(self, wanted: Request, timeout: float | None) -> dict[str, Signal]:  # noqa: ASYNC109
-        """Wait in this task, which may be cancelled."""
+        """Wait in this task, which may be cancelled. Its event loop never waits for the board."""
         checked_timeout(timeout)
         loop = asyncio.get_running_loop()
         woken = asyncio.Event()
@@ -141,97 +125,32 @@ class Hub:
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(woken.set)
 
-        waiter = self._begin(wanted, wake)
+        waiter = Waiter(wanted, wake, time.time_ns())
         try:
-            if waiter.found is None:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(timeout):
-                        await woken.wait()
-            return self._result(waiter, timeout)
+            self._looker.add(waiter)
+            try:
+                async with asyncio.timeout(timeout):
+                    await woken.wait()
+            except TimeoutError:
+                self._looker.expire(waiter, timeout or 0.0)
+                await woken.wait()
+            return _result(waiter)
         finally:
-            self._end(waiter)
+            self._looker.remove(waiter)
 
     def on(self, name: str, call: Callable[[Signal], object], *, key: str | None, scope: str) -> Callable[[], None]:
-        """Call ``call`` with each signal of ``name``, from the thread that looks; what is there already at once."""
+        """Call ``call`` with each signal of ``name``, what is there already at once, in a thread of ours."""
         handler = Handler(name, key, scope, call)
-        with self._lock:
-            self._handlers.append(handler)
-        self._look()
+        self._responder.add(handler)
+        self._looker.look(news=True)
 
         def remove() -> None:
-            with self._lock:
-                if handler in self._handlers:
-                    self._handlers.remove(handler)
+            self._responder.remove(handler)
 
         return remove
 
-    # --- the thread that looks -------------------------------------------------------------------------
-
-    def _begin(self, wanted: Request, wake: Callable[[], None]) -> Waiter:
-        waiter = Waiter(wanted, wake, time.time_ns())
-        self.join()
-        waiter.found = wanted.answer(self.current(wanted.scope, wanted.names))
-        if waiter.found is None:
-            with self._lock:
-                self._waiters.append(waiter)
-            self._look()
-        return waiter
-
-    def _end(self, waiter: Waiter) -> None:
-        with self._lock:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-            noted = waiter.noted
-        if noted is not None:
-            with suppress(SignalError):
-                self.board.forget(noted)
-
-    def _result(self, waiter: Waiter, timed: float | None) -> dict[str, Signal]:
-        if waiter.error is not None:
-            raise waiter.error
-        if waiter.found is not None:
-            return waiter.found
-        wanted = waiter.request
-        current = self.current(wanted.scope, wanted.names)
-        found = wanted.answer(current)  # it may have come just now
-        if found is not None:
-            return found
-        waits = [*self.board.waits()]
-        if waiter.noted is None:
-            waits.append(self._wait_of(waiter))
-        history = self.board.since(0, HISTORY)
-        raise timed_out(wanted, timed or 0.0, current, history, self.board.producers(), waits)
-
-    def _wait_of(self, waiter: Waiter) -> Wait:
-        wanted = waiter.request
-        return Wait(uuid.uuid4().hex, self.producer, wanted.scope, wanted.names, wanted.then, waiter.since_ns)
-
-    def _look(self) -> None:
-        """Have the thread look now; it is started if there is none."""
-        with self._lock:
-            if self._looking is None:
-                self._looking = token = object()
-                threading.Thread(target=self._run, args=(token,), name="otel-perf-signals", daemon=True).start()
-        self.board.interrupt()
-
-    def _run(self, token: object) -> None:
-        mark: object = None
-        while True:
-            with self._lock:
-                if self._looking is not token:
-                    return
-                if not self._waiters and not self._handlers:
-                    self._looking = None
-                    return
-            try:
-                self._say_again()
-                self._serve()
-                mark = self.board.changed(mark, LOOK)
-            except SignalError as error:
-                self._failed(error)
-                time.sleep(LOOK)
-
-    def _say_again(self) -> None:
+    def _begin(self) -> Producer:
+        """Before the thread looks: we are known, and a board that was made anew has what we have said."""
         renewed = getattr(self.board, "renewed", 0)
         if renewed != self._renewed:
             self._renewed = renewed
@@ -239,64 +158,41 @@ class Hub:
                 said = list(self._said.values())
             for signal in said:
                 self.board.put(signal)
+        return self.join()
 
-    def _serve(self) -> None:
-        with self._lock:
-            waiters, handlers = list(self._waiters), list(self._handlers)
-        scopes: dict[str, set[str]] = {}
-        for waiter in waiters:
-            scopes.setdefault(waiter.request.scope, set()).update(waiter.request.names)
-        for handler in handlers:
-            scopes.setdefault(handler.scope, set()).add(handler.name)
-        current = {scope: self.current(scope, names) for scope, names in scopes.items()}
-        for waiter in waiters:
-            self._answer(waiter, current[waiter.request.scope])
-        for handler in handlers:
-            self._respond(handler, current[handler.scope])
-
-    def _answer(self, waiter: Waiter, current: Sequence[Signal]) -> None:
-        try:
-            waiter.found = waiter.request.answer(current)
-        except SignalFailedError as error:
-            waiter.error = error
-        if waiter.found is None and waiter.error is None:
-            if waiter.noted is None and time.time_ns() - waiter.since_ns > NOTED * 1e9:
-                waiter.noted = self._wait_of(waiter)
-                self.board.note(waiter.noted)
-            return
-        with self._lock:
-            if waiter not in self._waiters:
-                return
-            self._waiters.remove(waiter)
-        waiter.wake()
-
-    def _respond(self, handler: Handler, current: Sequence[Signal]) -> None:
-        mine = [s for s in current if s.name == handler.name and handler.key in (None, s.key)]
-        new = [s for s in mine if s.uid not in handler.done]
-        handler.done = {s.uid for s in mine}
-        for signal in new:
-            try:
-                handler.call(signal)
-            except Exception as error:
-                self._failed(error)
+    def _respond(self, *, news: bool) -> bool:
+        if news:
+            for scope, names in self._responder.names().items():
+                self._responder.respond(scope, self.current(scope, names))
+        return bool(self._responder)
 
     def _is_genuine(self, signal: Signal) -> bool:
         if not self._secret or is_genuine(signal, self._secret):
             return True
-        if signal.uid not in self._refusals:
+        with self._lock:
+            known = signal.uid in self._refusals
             if len(self._refusals) >= SAID:
                 self._refusals.clear()
             self._refusals.add(signal.uid)
+        if not known:
             self._refused(signal)
         return False
 
     # --- forks -------------------------------------------------------------------------------------------
 
-    def after_fork_in_child(self, producer: Producer) -> None:
+    def after_fork_in_child(self) -> None:
         """Another process, with a life of its own, which has said nothing and where nobody waits."""
         self._lock = threading.Lock()
-        self._waiters, self._looking, self._joined = [], None, False
-        self._said = {}
-        self.producer = producer
-        if self._handlers:
-            self._look()
+        self._joined, self._said = {}, {}
+        self._looker.after_fork_in_child()
+        self._responder.after_fork_in_child()
+        if self._responder:
+            self._looker.look(news=True)
+
+
+def _result(waiter: Waiter) -> dict[str, Signal]:
+    if waiter.error is not None:
+        raise waiter.error
+    if waiter.found is None:
+        raise SignalError("signals: the wait was ended")
+    return waiter.found

@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from otel_perf.core.sequence import NAMES
+from otel_perf.core.settings import Parsed
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if isinstance(value, tuple):
+        return value
+    names = tuple(name.strip() for name in str(value).split(",") if name.strip())
+    for name in names:
+        if name not in NAMES:
+            raise ValueError(f"is not understood: {name!r} is none of the signals")
+    return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +43,10 @@ class SignalsSettings:
         metadata={"doc": "Who emits, `gen_ai.agent.name`; stays the same when the process is restarted."},
     )
     agent_id: str = field(default="", metadata={"doc": "The agent's id, `gen_ai.agent.id`."})
+    external: Annotated[tuple[str, ...], Parsed(_names, f"names with commas, of {', '.join(NAMES)}")] = field(
+        default=(),
+        metadata={
+            "doc": "Signals of the start that somebody else emits, on this board and without a key; features that wait"
+            " for them are turned on when they come."
+        },
+    )

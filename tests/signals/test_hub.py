@@ -25,7 +25,7 @@ def hubs(request, tmp_path):
 
     def make(identity="shop", **options):
         on = board if request.param == "memory" else SqliteBoard(tmp_path / "signals.db")
-        made.append(Hub(on, Producer(identity, uuid.uuid4().hex, pid=7), **options))
+        made.append(Hub(on, lambda agent: Producer(agent or identity, uuid.uuid4().hex, pid=7), **options))
         return made[-1]
 
     yield make
@@ -36,9 +36,9 @@ def hubs(request, tmp_path):
 
 
 def say(hub, name, *, key="", scope="", reason=None, payload=None, ttl=0.0):
-    uid = uid_of(hub.producer, None)
-    return hub.put(hub.draft(name, key=key, scope=scope, reason=reason, payload=checked_payload(payload), uid=uid,
-                             ttl=ttl, traceparent=""))  # fmt: skip
+    who = hub.join()
+    return hub.put(hub.draft(who, name, key=key, scope=scope, reason=reason, payload=checked_payload(payload),
+                             uid=uid_of(who, None), ttl=ttl))  # fmt: skip
 
 
 def wanted(*names, any_of=False, key="", scope="", then=(), accept_failed=False):
@@ -97,7 +97,7 @@ def test_a_wait_that_is_cancelled_leaves_nothing(hubs):
             await task
 
     asyncio.run(main())
-    assert not hub._waiters
+    assert not hub.waiting
     deadline = time.monotonic() + 10
     while looking() and time.monotonic() < deadline:
         time.sleep(0.05)
