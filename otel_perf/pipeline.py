@@ -274,8 +274,8 @@ class Pipeline:
     def _arm(self) -> None:
         """Turn on what waits for no signal any more."""
         with self._lock:
-            for state in self.features.values():
-                if not (self._ending or state.on or state.settled):
+            for state in [] if self._ending else list(self.features.values()):
+                if not state.settled:
                     self._apply(state)
                     if state.on and self._early is None:
                         self._tell_change(state, "installed")

@@ -71,6 +71,8 @@ def clip_left(value: str, width: int) -> str:
 
 def render(report: Report, *, asked: str = "") -> str:
     """The whole report; ``asked`` are the options that chose a part of the store."""
+    from otel_perf.cli import readiness  # which uses the tables here
+
     lines = _heading(report, asked)
     lines += _bottlenecks(report)
     lines += _operations(report)
@@ -83,6 +85,7 @@ def render(report: Report, *, asked: str = "") -> str:
     lines += _requests(report)
     lines += _events(report)
     lines += _summaries(report)
+    lines += readiness.render(report.readiness)
     lines += _logs(report)
     lines += _store(report)
     return "\n".join(lines)

@@ -32,6 +32,7 @@ SUMMARY: Final = Event(
     "What a process did since the last one, each minute and at its end: requests, functions, caches, memory, GC,"
     " findings, log lines by level",
 )
+WAITED_FOR: Final = "perf.signal.names"  # of the span of a wait, which is no request, and whose time is nobody's
 BUSINESS_SCOPE: Final = "otel_perf.events"  # the instrumentation scope of the app's business events
 
 not_mirrored: set[str] = set()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.trace import SpanKind, StatusCode
 
 from otel_perf.core import cleaning, lookups, resident
+from otel_perf.core.events import WAITED_FOR
 from otel_perf.core.threads import get_ident
 from otel_perf.logs.request_record import LEVELS, RequestRecords, attributes_of, described
 
@@ -113,7 +114,7 @@ class Requests:
                 self._adopt(span._context, parent[_SPAN_ID])
             return
         kind = span._kind
-        if (kind is _SERVER or kind is _CONSUMER) and self.on:
+        if (kind is _SERVER or (kind is _CONSUMER and WAITED_FOR not in (span._attributes or ()))) and self.on:
             try:
                 self._begin(span._context, span._start_time)
             except Exception as error:

@@ -34,8 +34,9 @@ from otel_perf.signals.signal import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from otel_perf.signals.board import Wait
     from otel_perf.signals.request import Request
     from otel_perf.signals.signal import Signal
     from otel_perf.signals.telemetry import Telemetry
@@ -169,6 +170,44 @@ class Signals:
                 _log.warning("otel-perf: %s", error)
             hub.board.close()
 
+    # --- for who looks at the board -----------------------------------------------------------------------
+
+    def place(self) -> str:
+        """Where the board is, for people."""
+        return self._opened().board.place
+
+    def current(self) -> list[Signal]:
+        """All current signals of our scope, in the order in which they came."""
+        hub = self._opened()
+        names = {signal.name for signal in self._history(hub, 0)}
+        return sorted(hub.current(self._settings.scope, names), key=lambda signal: signal.seq)
+
+    def waits(self) -> list[Wait]:
+        """Who waits, in our scope."""
+        return [wait for wait in self._opened().board.waits() if wait.scope == self._settings.scope]
+
+    def follow(self, after: int | None, ends: float | None, poll: float) -> Iterator[Signal]:
+        """Signals of our scope as they come, from number ``after`` on, until ``ends`` (of ``time.monotonic``)."""
+        hub = self._opened()
+        if after is None:
+            after = max((signal.seq for signal in self._history(hub, 0)), default=0)
+        mark: object = None
+        while True:
+            for signal in self._history(hub, after):
+                after = signal.seq
+                if signal.scope == self._settings.scope and hub.is_genuine(signal):
+                    yield signal
+            left = poll if ends is None else min(poll, ends - time.monotonic())
+            if left <= 0:
+                return
+            mark = hub.board.changed(mark, left)
+
+    @staticmethod
+    def _history(hub: Hub, after: int) -> Iterator[Signal]:
+        while signals := hub.board.since(after):
+            yield from signals
+            after = signals[-1].seq
+
     # --- for the rest of the distribution -------------------------------------------------------------
 
     @property
@@ -193,6 +232,16 @@ class Signals:
         )  # fmt: skip
         if not alone:
             self.emit(name, failed=failed)
+
+    def listen(self, name: str, call: Callable[[Signal], object]) -> Callable[[], None]:
+        """As :meth:`on`, for signals of our scope without a key; ``call`` comes after the span, not inside."""
+
+        def receive(signal: Signal) -> None:
+            if self.telemetry is not None:
+                self.telemetry.handle(signal, _nothing_of)
+            call(signal)
+
+        return self._opened().on(name, receive, key="", scope=self._settings.scope)
 
     def refused(self, signal: Signal) -> None:
         """It has not the right mark."""

@@ -12,7 +12,7 @@ from otel_perf.core.errors import SignalError
 from otel_perf.signals.looker import Looker, Waiter
 from otel_perf.signals.request import checked_timeout
 from otel_perf.signals.responder import Handler, Responder
-from otel_perf.signals.signal import FAILED, READY, Signal, is_genuine, sealed
+from otel_perf.signals.signal import FAILED, READY, Signal, State, is_genuine, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -88,14 +88,14 @@ class Hub:
         producer: Producer, name: str, *, key: str, scope: str, reason: str | None, payload: str, uid: str, ttl: float
     ) -> Signal:
         """A signal of ``producer``; with a ``reason`` it says failed."""
-        state = READY if reason is None else FAILED
+        state: State = READY if reason is None else FAILED
         return Signal(name, key, scope, state, reason or "", payload, producer, uid, time.time_ns(), ttl)
 
     # --- to wait -------------------------------------------------------------------------------------
 
     def current(self, scope: str, names: Iterable[str]) -> list[Signal]:
         """The current signals of these names that have the right mark. Raises ``SignalError``."""
-        return [s for s in self.board.current(scope, list(names)) if self._is_genuine(s)]
+        return [s for s in self.board.current(scope, list(names)) if self.is_genuine(s)]
 
     def wait_sync(self, wanted: Request, timeout: float | None) -> dict[str, Signal]:
         """Wait in this thread. Raises ``SignalFailedError``, ``SignalTimeoutError``, ``SignalError``."""
@@ -166,7 +166,8 @@ class Hub:
                 self._responder.respond(scope, self.current(scope, names))
         return bool(self._responder)
 
-    def _is_genuine(self, signal: Signal) -> bool:
+    def is_genuine(self, signal: Signal) -> bool:
+        """Whether it has the right mark; who has not is told of once."""
         if not self._secret or is_genuine(signal, self._secret):
             return True
         with self._lock:

@@ -113,7 +113,7 @@ class Mirror:
             self._sequence.answer_from_outside(signal.name, "" if signal.ready else str(SignalFailedError([signal])))
 
         for name in () if self._listening else sorted(self._sequence.external):
-            remove = self._signals.on(name, settle, key="")
+            remove = self._signals.listen(name, settle)
             with self._lock:
                 self._remove.append(remove)
         self._listening = True

@@ -21,7 +21,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from otel_perf.core.buckets import Durations
 from otel_perf.core.census import SCOPE, Metric
 from otel_perf.core.errors import SignalFailedError, SignalTimeoutError
-from otel_perf.core.events import Event
+from otel_perf.core.events import WAITED_FOR, Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -82,7 +82,7 @@ class Telemetry:
     def waiting(self, wanted: Request) -> Iterator[Callable[[dict[str, Signal]], None]]:
         """A span around a wait; what it yields takes what has come."""
         names = ", ".join(wanted.names)
-        attributes: dict[str, Any] = {"perf.signal.names": wanted.names, "perf.signal.any": wanted.any_of}
+        attributes: dict[str, Any] = {WAITED_FOR: wanted.names, "perf.signal.any": wanted.any_of}
         attributes.update(_set({"perf.signal.key": wanted.key, "perf.signal.scope": wanted.scope}))
         if wanted.then:
             attributes["perf.signal.then"] = wanted.then

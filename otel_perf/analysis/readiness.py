@@ -1,0 +1,177 @@
+"""Who waited for whom, from the spans of signals: the timeline, and the chain that decided when all was ready."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pydantic import BaseModel
+
+from otel_perf.analysis.otlp import service_of
+from otel_perf.core.events import WAITED_FOR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from otel_perf.analysis.otlp import SpanRecord
+
+_RECEIVED: Final = "perf.signal.received"
+_ENDS: Final = 1000  # signals that a chain is looked for from
+
+
+class Emission(BaseModel):
+    """A signal that was emitted."""
+
+    time_ns: int
+    service: str
+    agent: str
+    name: str
+    key: str
+    state: str
+    reason: str
+    sequence: int
+    trace_id: str
+
+
+class WaitRow(BaseModel):
+    """A wait: for which names, how long (s), and how it ended (ready, failed, timeout, cancelled, error).
+
+    ``last`` is the signal that ended it, ``emitter`` who emitted that; ``missing`` is what did not come.
+    """
+
+    start_ns: int
+    end_ns: int
+    service: str
+    names: list[str]
+    seconds: float
+    outcome: str
+    last: str
+    emitter: str
+    missing: list[str]
+    trace_id: str
+
+
+class Step(BaseModel):
+    """One link of the chain: ``service`` waited for the one before (s), worked (s), and emitted ``name``."""
+
+    service: str
+    name: str
+    time_ns: int
+    waited: float
+    worked: float
+
+
+class Readiness(BaseModel):
+    """The timeline: signals and waits, the first first, and the chain with the longest waits."""
+
+    emissions: list[Emission]
+    waits: list[WaitRow]
+    chain: list[Step]
+
+
+@dataclass(frozen=True, slots=True)
+class _Got:
+    """What a wait got."""
+
+    process: tuple[str, str]
+    row: WaitRow
+    keys: tuple[tuple[str, str, int], ...]  # name, key and number of each signal, the last one last
+
+
+class Signals:
+    """Gathers them while spans pass by."""
+
+    def __init__(self) -> None:
+        self._emissions: list[tuple[tuple[str, str], Emission]] = []
+        self._waits: list[_Got] = []
+
+    def add(self, span: SpanRecord) -> bool:
+        """Take ``span``; whether it is a wait that nobody's work encloses, whose time is nobody's."""
+        if span.kind == "PRODUCER" and "perf.signal.name" in span.attributes:
+            self._add_emission(span)
+        elif span.kind == "CONSUMER" and WAITED_FOR in span.attributes:
+            self._add_wait(span)
+            return not span.parent_id
+        return False
+
+    def _add_emission(self, span: SpanRecord) -> None:
+        said = span.attributes
+        emission = Emission(
+            time_ns=span.start,
+            service=service_of(span.resource),
+            agent=str(said.get("gen_ai.agent.name", "")),
+            name=str(said["perf.signal.name"]),
+            key=str(said.get("perf.signal.key", "")),
+            state=str(said.get("perf.signal.state", "")),
+            reason=str(said.get("perf.signal.reason", "")),
+            sequence=int(said.get("perf.signal.sequence", 0)),
+            trace_id=span.trace_id,
+        )
+        self._emissions.append((_process(span), emission))
+
+    def _add_wait(self, span: SpanRecord) -> None:
+        said = span.attributes
+        got = [attributes for name, attributes in span.events if name == _RECEIVED]
+        got.sort(key=lambda attributes: int(attributes.get("perf.signal.sequence", 0)))
+        last = got[-1] if got else {}
+        row = WaitRow(
+            start_ns=span.start,
+            end_ns=span.end,
+            service=service_of(span.resource),
+            names=[str(name) for name in said[WAITED_FOR]],
+            seconds=span.seconds,
+            outcome=str(said.get("perf.signal.outcome", "")),
+            last=str(last.get("perf.signal.name", "")),
+            emitter=str(last.get("perf.signal.emitter", "")),
+            missing=[str(name) for name in said.get("perf.signal.missing", ())],
+            trace_id=span.trace_id,
+        )
+        self._waits.append(_Got(_process(span), row, tuple(_key(attributes) for attributes in got)))
+
+    def readiness(self, top: int) -> Readiness:
+        """Of what was taken; ``top`` rows of each list, the last ones."""
+        emissions = sorted((emission for _, emission in self._emissions), key=lambda emission: emission.time_ns)
+        waits = sorted((got.row for got in self._waits), key=lambda row: row.start_ns)
+        return Readiness(emissions=emissions[-top:], waits=waits[-top:], chain=self._chain())
+
+    def _chain(self) -> list[Step]:
+        """Back from each signal over the wait before it, to the signal that ended that, and so on; the longest."""
+        emitted = {(e.name, e.key, e.sequence): (process, e) for process, e in self._emissions}
+        waits: dict[tuple[str, str], list[_Got]] = {}
+        for got in sorted(self._waits, key=lambda got: got.row.end_ns):
+            waits.setdefault(got.process, []).append(got)
+
+        def before(process: tuple[str, str], time_ns: int) -> _Got | None:
+            ended = [got for got in waits.get(process, ()) if got.row.end_ns <= time_ns and got.keys]
+            return ended[-1] if ended else None
+
+        def back(process: tuple[str, str], emission: Emission) -> Iterator[Step]:
+            seen: set[tuple[str, str, int]] = set()
+            while True:
+                got = before(process, emission.time_ns)
+                waited = 0.0 if got is None else got.row.seconds
+                worked = 0.0 if got is None else (emission.time_ns - got.row.end_ns) / 1e9
+                yield Step(
+                    service=emission.agent or emission.service, name=emission.name, time_ns=emission.time_ns,
+                    waited=waited, worked=worked,
+                )  # fmt: skip
+                key = None if got is None else got.keys[-1]
+                if key is None or key in seen or key not in emitted:
+                    return
+                seen.add(key)
+                process, emission = emitted[key]
+
+        chains = [list(back(process, emission))[::-1] for process, emission in self._emissions[-_ENDS:]]
+        return max(chains, key=lambda chain: (sum(step.waited for step in chain), len(chain)), default=[])
+
+
+def _process(span: SpanRecord) -> tuple[str, str]:
+    return service_of(span.resource), str(span.resource.get("service.instance.id", ""))
+
+
+def _key(attributes: dict[str, object]) -> tuple[str, str, int]:
+    number = attributes.get("perf.signal.sequence", 0)
+    return (
+        str(attributes.get("perf.signal.name", "")), str(attributes.get("perf.signal.key", "")),
+        number if isinstance(number, int) else 0,
+    )  # fmt: skip
