@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from otel_perf.signals.board import Wait
     from otel_perf.signals.request import Request
-    from otel_perf.signals.signal import Signal
+    from otel_perf.signals.signal import Producer, Signal
     from otel_perf.signals.telemetry import Telemetry
 
 SAID_AGAIN: Final = 60.0  # seconds until the same trouble is said again
@@ -123,6 +123,13 @@ class Signals:
             found = hub.wait_sync(wanted, timeout)
             received(found)
         return found
+
+    def join(self, agent: str = "") -> Producer:
+        """Let the board know that this process (or an agent in it) has begun; the first emit or wait does it else.
+
+        From here on nobody trusts what an earlier life has said that was killed.
+        """
+        return self._opened().join(checked_key(agent))
 
     def on(
         self, name: str, handler: Callable[[Signal], object], *, key: str | None = None, scope: str | None = None

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,3 +53,21 @@ def run(program, home, *arguments, instrumented=True, timeout=60, cwd=None, **va
 def both(program, home, *arguments, **options):
     """The program with us and without us."""
     return run(program, home, *arguments, **options), run(program, home, *arguments, instrumented=False, **options)
+
+
+@contextmanager
+def started(program, home, *arguments, **variables):
+    """A program that goes on beside the test, with pipes; killed at the end if it has not ended."""
+    process = subprocess.Popen(
+        command(program, *arguments), env=environment(home, **variables), cwd=home.parent, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            with suppress(OSError):
+                pipe.close()
