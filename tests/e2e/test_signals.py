@@ -1,5 +1,6 @@
 """Signals between instrumented programs: their spans in the real Collector, and what the distribution waits for."""
 
+import contextlib
 import json
 
 import pytest
@@ -202,3 +203,45 @@ def test_everything_works_without_telemetry_when_the_distribution_is_off(home):
     done = programs.run(FORKS, home, OTEL_PERF_ENABLED="off")
     assert (done.status, sorted(done.out.split("\n"))) == (0, ["", "['CHILD'] 0", "child"]), done.err
     assert not (home / "telemetry.db").exists()
+
+
+CHAIN = """
+import sys, time
+import otel_perf as perf
+waits_for, emits, work = sys.argv[1:]
+if waits_for:
+    perf.signals.wait_sync(waits_for, timeout=30, then=[emits])
+time.sleep(float(work))
+perf.signals.emit(emits)
+"""
+
+
+def test_the_report_says_who_waited_for_whom_and_the_critical_chain(home, capsys):
+    from otel_perf import cli
+
+    agents = [("db", "", "DB_READY", "1.5"), ("cache", "DB_READY", "CACHE_WARM", "0.3"), ("web", "CACHE_WARM", "UP", "0"),
+              ("mail", "", "MAIL_READY", "0.1")]  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        running = [
+            stack.enter_context(programs.started(CHAIN, home, *arguments, OTEL_SERVICE_NAME=name))
+            for name, *arguments in agents
+        ]
+        for program in running:
+            assert program.wait(60) == 0, program.stderr.read()
+    assert cli.main(["report", "--home", str(home), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    readiness = report["readiness"]
+    assert [(step["service"], step["name"]) for step in readiness["chain"]] == [
+        ("db", "DB_READY"), ("cache", "CACHE_WARM"), ("web", "UP"),
+    ]  # fmt: skip
+    assert readiness["chain"][1]["worked"] >= 0.3
+    waits = {row["service"]: row for row in readiness["waits"]}
+    assert waits["cache"]["emitter"].startswith("db (pid ")
+    assert (waits["web"]["last"], waits["web"]["outcome"]) == ("CACHE_WARM", "ready")
+    assert waits["web"]["seconds"] > 0.3
+    # A wait is no request, and nobody's slow operation.
+    assert not [row for row in report["requests"] + report["operations"] if row["name"].startswith("wait ")]
+    assert cli.main(["report", "--home", str(home)]) == 0
+    text = capsys.readouterr().out
+    assert "waits for DB_READY" in text
+    assert "critical chain: db emits DB_READY → cache emits CACHE_WARM (waited " in " ".join(text.split())
