@@ -148,7 +148,7 @@ def _ls(signals: Signals, arguments: argparse.Namespace) -> int:
         print(f"No signals on {signals.place()}.")
     else:
         rows_of = [
-            [str(s.seq), s.name, s.key, s.state, _at(s.made_ns), str(s.producer), text.clip(s.reason or s.payload, 48)]
+            [str(s.seq), s.name, s.key, s.state, _at(s.made_ns), str(s.producer), text.clip(_what(s), 48)]
             for s in current
         ]
         headings = ["SEQ", "SIGNAL", "KEY", "STATE", "AT", "BY", "WHAT"]
@@ -179,9 +179,15 @@ def _row(signal: Signal) -> dict[str, Any]:
 
 def _line(signal: Signal) -> str:
     key = f" [{signal.key}]" if signal.key else ""
-    what = signal.reason if not signal.ready else "" if signal.payload == "null" else text.clip(signal.payload, 80)
-    said = f": {what}" if what else ""
+    what = _what(signal)
+    said = f": {text.clip(what, 80)}" if what else ""
     return f"{_at(signal.made_ns)} #{signal.seq} {signal.name}{key} {signal.state} by {signal.producer}{said}"
+
+
+def _what(signal: Signal) -> str:
+    if not signal.ready:
+        return signal.reason
+    return "" if signal.payload == "null" else signal.payload
 
 
 def _at(ns: int) -> str:
