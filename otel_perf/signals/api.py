@@ -164,15 +164,25 @@ class Signals:
         return look
 
     def close(self) -> None:
-        """Say that this process ends in peace, and let go of the board; the next use opens it again."""
+        """Say that this process ends in peace, and let go of the board; the next use opens it again.
+
+        Whoever waits in this process gets a ``SignalError``.
+        """
+        self._close(wake=True)
+
+    def _at_exit(self) -> None:
+        # What waits is a daemon thread, which ends with the process, and would print an error of ours.
+        self._close(wake=False)
+
+    def _close(self, *, wake: bool) -> None:
         with self._lock:
             hub, self._hub = self._hub, None
             unwatch, self._unwatch = self._unwatch, _nothing
         if hub is not None:
-            atexit.unregister(self.close)
+            atexit.unregister(self._at_exit)
             unwatch()
             try:
-                hub.leave()
+                hub.leave(wake=wake)
             except SignalError as error:
                 _log.warning("otel-perf: %s", error)
             hub.board.close()
@@ -285,7 +295,7 @@ class Signals:
                 hub = self._hub
                 if hub is None:
                     hub = self._hub = self._open()
-                    atexit.register(self.close)
+                    atexit.register(self._at_exit)
         return hub
 
     def _open(self) -> Hub:

@@ -63,11 +63,11 @@ class Hub:
                 self._joined[agent] = self.board.join(self._producer_of(agent))
             return self._joined[agent]
 
-    def leave(self) -> None:
-        """The process ends in peace."""
+    def leave(self, *, wake: bool = True) -> None:
+        """It ends in peace; ``wake``: whoever waits gets a ``SignalError``."""
         with self._lock:
             joined, self._joined = self._joined, {}
-        self._looker.end()
+        self._looker.end(SignalError("signals: the wait was ended, the board was closed") if wake else None)
         for producer in joined.values():
             self.board.leave(producer)
 
@@ -76,6 +76,7 @@ class Hub:
         if self._secret:
             signal = sealed(signal, self._secret)
         put = self.board.put(signal)
+        self.renew()
         with self._lock:
             self._said.pop(place := (put.scope, put.name, put.key), None)
             self._said[place] = put
@@ -149,8 +150,8 @@ class Hub:
 
         return remove
 
-    def _begin(self) -> Producer:
-        """Before the thread looks: we are known, and a board that was made anew has what we have said."""
+    def renew(self) -> None:
+        """Say again what a board that was made anew does not know."""
         renewed = getattr(self.board, "renewed", 0)
         if renewed != self._renewed:
             self._renewed = renewed
@@ -158,6 +159,9 @@ class Hub:
                 said = list(self._said.values())
             for signal in said:
                 self.board.put(signal)
+
+    def _begin(self) -> Producer:
+        self.renew()
         return self.join()
 
     def _respond(self, *, news: bool) -> bool:

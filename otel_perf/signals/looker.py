@@ -109,11 +109,16 @@ class Looker:
                 self._token = token
         self._board.interrupt()
 
-    def end(self) -> None:
-        """Have the thread end."""
+    def end(self, error: SignalError | None) -> None:
+        """Have the thread end; whoever waits gets ``error``, or goes on waiting without it: the process ends."""
         with self._lock:
             self._token = None
+            waiters = [*self._fresh, *self._waiters, *(waiter for waiter, _ in self._expired)]
+            self._fresh, self._waiters, self._expired = [], {}, []
         self._board.interrupt()
+        for waiter in waiters if error is not None else ():
+            waiter.error = waiter.error or error
+            self._wake(waiter)
 
     def after_fork_in_child(self) -> None:
         """The thread is not there, and nobody who waited."""
@@ -133,9 +138,9 @@ class Looker:
                 self._tell_waits()
                 seen = self._board.changed(mark, NOTED if self._has_unnoted() else LOOK)
                 news, mark = seen != mark, seen
-            except SignalError as error:
+            except Exception as error:
                 self._failed(error)
-                self._give_up(error)
+                self._give_up(error if isinstance(error, SignalError) else SignalError(f"signals: {error!r}"))
                 news = True
                 time.sleep(LOOK)
 

@@ -7,12 +7,13 @@ import uuid
 
 import pytest
 
-from otel_perf.core.errors import SettingError, SignalFailedError, SignalTimeoutError
+from otel_perf.core.errors import SettingError, SignalError, SignalFailedError, SignalTimeoutError
 from otel_perf.signals.hub import Hub
 from otel_perf.signals.memory_board import MemoryBoard
 from otel_perf.signals.request import request
 from otel_perf.signals.signal import Producer, checked_payload, uid_of
 from otel_perf.signals.sqlite_board import SqliteBoard
+from tests.e2e.support import wait_for
 
 THREAD = "otel-perf-signals"
 
@@ -201,3 +202,31 @@ def test_a_name_that_is_none_is_a_clear_error(name):
 def test_a_payload_that_is_none_is_a_clear_error(payload):
     with pytest.raises(SettingError, match="signal payload"):
         checked_payload(payload)
+
+
+def test_who_waits_when_the_board_is_closed_is_told(hubs):
+    hub = hubs()
+    errors = []
+
+    def wait():
+        try:
+            hub.wait_sync(wanted("NEVER"), None)
+        except SignalError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_for(lambda: hub.waiting == 1, what="it waits")
+    hub.leave()
+    thread.join(10)
+    assert "the wait was ended" in str(errors[0])
+
+
+def test_a_board_that_fails_in_an_unknown_way_leaves_nobody_waiting_for_ever(hubs, monkeypatch):
+    failed = []
+    hub = hubs(failed=failed.append)
+    hub.join()
+    monkeypatch.setattr(hub.board, "producers", lambda: 1 / 0)
+    with pytest.raises(SignalError, match="ZeroDivisionError"):
+        hub.wait_sync(wanted("NEVER"), 0.2)
+    assert failed

@@ -62,7 +62,12 @@ def test_each_end_of_a_wait_is_told(signals, spans):
         await asyncio.wait([task])
 
     asyncio.run(cancelled())
-    assert outcomes(signals) == {("A", "ready"): 1, ("A, B", "timeout"): 1, ("F", "failed"): 1, ("NEVER", "cancelled"): 1}
+    assert outcomes(signals) == {
+        ("A", "ready"): 1,
+        ("A, B", "timeout"): 1,
+        ("F", "failed"): 1,
+        ("NEVER", "cancelled"): 1,
+    }
     found = by_name(spans)
     assert {name: span.attributes["perf.signal.outcome"] for name, span in found.items() if name.startswith("wait")} == {
         "wait A": "ready", "wait A, B": "timeout", "wait F": "failed", "wait NEVER": "cancelled",
@@ -116,7 +121,9 @@ def test_a_signal_with_another_mark_is_refused_counted_and_said_once(home, pipel
         with pytest.raises(SignalTimeoutError):
             ours.wait_sync("A", timeout=0.05)
     assert list(ours.telemetry.refusals()) == [(1, {})]
-    said = [r.message for r in caplog.records if "has not the mark of OTEL_PERF_SIGNALS_KEY and is refused" in r.message]
+    said = [
+        r.message for r in caplog.records if "has not the mark of OTEL_PERF_SIGNALS_KEY and is refused" in r.message
+    ]
     assert len(said) == 1
     ours.emit("A")
     assert ours.wait_sync("A", timeout=5)["A"].ready
