@@ -59,6 +59,7 @@ bench:
 	$(DEV)/python benchmarks/logs.py
 	$(DEV)/python benchmarks/requests.py
 	$(DEV)/python benchmarks/audit.py
+	$(DEV)/python benchmarks/signals.py
 	$(DEV)/python benchmarks/store.py
 	$(DEV)/python benchmarks/backlog.py
 	$(DEV)/python benchmarks/delivery.py
