@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -26,12 +25,14 @@ from otel_perf.core.guard import Guard
 from otel_perf.core.home import Home
 from otel_perf.core.rollout import Decision, Rollout
 from otel_perf.core.settings import load
+from otel_perf.emitter import Emitter
 from otel_perf.features import discover
+from otel_perf.flags import FlagWatch
+from otel_perf.stepping import Stepping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from opentelemetry._logs import LogRecord
     from opentelemetry.context import Context
     from opentelemetry.sdk.resources import Resource
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 INTERNAL_ERRORS: Final = Metric("perf.internal_errors", "{error}", "counter", "Errors of otel-perf itself, by feature")
 FLAG_EVALUATION: Final = Event("feature_flag.evaluation", "A feature's decision or a setting changed, and why")
-FLAG_POLL: Final = 1.0  # seconds between looks at the flag file
+FORK_WAITS: Final = 0.5  # seconds at most, for a feature that is being turned on or off
 
 _log = logging.getLogger("otel_perf")
 
@@ -57,6 +58,7 @@ class Installed:
     reason: str = ""
     provided: bool = False
     failed: bool = False  # could not be prepared or installed: not tried again
+    held: str = ""  # why it has stepped down, and stays off whatever its decision says
     undo: ExitStack = field(default_factory=ExitStack)
 
 
@@ -75,11 +77,11 @@ class Pipeline:
         self.service_name = ""
         self._identity = ""
         self._undo = ExitStack()
-        self._logger: Any = None
-        self._early: list[LogRecord] | None = []  # events of the start
+        self._emitter = Emitter()
         self._ending = False
         self._lock = threading.RLock()
-        self._stop_polling = threading.Event()
+        self._flags = FlagWatch(lambda: self.reload(), lambda: self.guard("rollout"))  # noqa: PLW0108 - looked up late
+        self._stepping = Stepping(self)
 
     # --- what features ask of their host -----------------------------------------------------------
 
@@ -90,32 +92,15 @@ class Pipeline:
         return not OTLP.isdisjoint(exporter_names(self.environ, signal))
 
     def guard(self, feature: str) -> Guard:
-        """The guard of ``feature``; it turns the feature off after too many errors."""
-        return self.guards.setdefault(feature, Guard(feature, lambda: self._turn_off(feature, "internal errors")))
+        """The guard of ``feature``, which steps down after too many errors."""
+        return self.guards.setdefault(feature, Guard(feature, lambda: self._stepping.fail(feature)))
 
     def event(
         self, event: Event, attributes: Mapping[str, Any], *,
         body: str | None = None, severity: str = "INFO", context: Context | None = None,
     ) -> None:  # fmt: skip
         """Emit a log event; one of the start is held until all that may take it is there."""
-        if self._logger is None:
-            return
-        from opentelemetry._logs import LogRecord, SeverityNumber
-
-        try:
-            record = LogRecord(
-                timestamp=_now(),
-                context=context,
-                severity_text=severity,
-                severity_number=SeverityNumber[severity],
-                body=body,
-                attributes=dict(attributes),
-                event_name=event.name,
-            )
-            emit = self._logger.emit if self._early is None else self._early.append
-            emit(record)
-        except Exception:
-            _log.debug("otel-perf: event %s failed", event.name, exc_info=True)
+        self._emitter.emit(event, attributes, body, severity, context)
 
     def problem(self, line: str) -> None:
         """Say one line through the ``otel_perf`` logger, which an unconfigured program sees on stderr."""
@@ -155,13 +140,11 @@ class Pipeline:
         children.install(self._undo)
         for state in self.features.values():
             self._apply(state)
-        early, self._early = self._early or [], None
-        for record in early:
-            with suppress(Exception):
-                self._logger.emit(record)
+        self._emitter.release()
         self._report_problems()  # of settings that features take from flags
-        if self.rollout.path is not None:
-            self._watch_flags()
+        self._stepping.install(self._undo)
+        self._flags.install(self._undo, file=self.rollout.path is not None)
+        self._undo.callback(on_fork(before=self._turn_nothing, parent=self._turn_again))
 
     def flush(self, timeout: float = exits.BUDGET) -> None:
         """Make everything durable that was finished before this call; ours first, since an exporter may hang."""
@@ -188,7 +171,7 @@ class Pipeline:
             for state in reversed(list(self.features.values())):
                 self._undo_feature(state, "shut down")
             self._undo.close()
-            self.providers = self._logger = None
+            self.providers = self._emitter.logger = None
 
     def _last_words(self) -> None:
         for state in self.features.values():
@@ -197,11 +180,9 @@ class Pipeline:
                     state.feature.last_words()
 
     def _resource(self, distro_version: str) -> Resource:
-        resource_type = _import_resources()
-        attributes = {"telemetry.distro.name": "otel-perf", "telemetry.distro.version": otel_perf.__version__}
-        if distro_version:
-            attributes["telemetry.auto.version"] = distro_version
-        resource: Resource = resource_type.create(attributes)
+        from otel_perf import resource as resources
+
+        resource = resources.create(distro_version)
         self.service_name = str(resource.attributes.get("service.name", ""))
         self._identity = f"{self.service_name}/{resource.attributes.get('service.instance.id', '')}"
         return resource
@@ -218,7 +199,7 @@ class Pipeline:
             trace.set_tracer_provider(self.providers.tracer)
             metrics.set_meter_provider(self.providers.meter)
             _logs.set_logger_provider(self.providers.logger)
-        self._logger = self.providers.logger.get_logger(SCOPE, otel_perf.__version__)
+        self._emitter.logger = self.providers.logger.get_logger(SCOPE, otel_perf.__version__)
         self.census.attach(self.providers.meter.get_meter(SCOPE, otel_perf.__version__))
         self._watch_forks(self.providers, parts)
 
@@ -256,6 +237,8 @@ class Pipeline:
         name, wanted = state.feature.name, self._is_wanted(state)
         if not wanted:
             self._undo_feature(state, _why_off(state.decision))
+        elif state.held:
+            state.reason = state.held
         elif not (state.on or state.failed or self.guard(name).tripped):
             if not state.provided:
                 parts = Parts()
@@ -297,12 +280,39 @@ class Pipeline:
         except Exception as error:
             self.guard(state.feature.name).handle(error)
 
-    def _turn_off(self, feature: str, reason: str) -> None:
+    def step_down(self, feature: str, reason: str) -> bool:
+        """Have ``feature`` off until it steps up, whatever its decision says; ``False`` if it was off already."""
         with self._lock:
             state = self.features.get(feature)
-            if state is not None and state.on:
-                self._undo_feature(state, reason)
-                self.event(FEATURE_CHANGED, {"perf.feature": feature, "perf.feature.state": "off"}, body=reason)
+            if state is None or self.providers is None or self._ending:
+                return False
+            was, state.held = state.on, f"stepped down: {reason}"
+            if was:
+                # First: it may be the one that takes events away.
+                self._tell_change(feature, "stepped down", reason, severity="WARN")
+                self._undo_feature(state, state.held)
+            return was
+
+    def step_up(self, feature: str) -> bool:
+        """Have ``feature`` be again what its decision says; whether it is on."""
+        with self._lock:
+            state = self.features.get(feature)
+            if state is None or self.providers is None or self._ending:
+                return False
+            held, state.held = state.held, ""
+            self.guard(feature).forgive()
+            self._apply(state)
+            if state.on:
+                self._tell_change(feature, "back", f"it had {held}")
+            return state.on
+
+    def _tell_change(self, feature: str, what: str, reason: str, *, severity: str = "INFO") -> None:
+        self.event(
+            FEATURE_CHANGED,
+            {"perf.feature": feature, "perf.feature.state": what, "perf.feature.reason": reason},
+            body=f"{feature} {what}: {reason}",
+            severity=severity,
+        )
 
     def _internal_errors(self) -> Iterable[Reading]:
         return [(guard.errors, {"perf.feature": name}) for name, guard in self.guards.items()]
@@ -315,13 +325,29 @@ class Pipeline:
             if self.providers is None or self._ending:
                 return
             self.rollout.reload()
+            changed = []
             for state in self.features.values():
                 decision = self.rollout.decide(state.feature.name)
                 if decision != state.decision:
                     state.decision = decision
-                    self._changed(state)
+                    changed.append(state)
+            if changed:
+                self._turn(changed)
             self._adjustments.look()
             self._report_problems()
+
+    def _turn(self, changed: list[Installed]) -> None:
+        # Who takes events away may be among them: that others go on is told when all are, and before any goes off.
+        self._emitter.hold()
+        try:
+            for state in changed:
+                if self._is_wanted(state):
+                    self._changed(state)
+        finally:
+            self._emitter.release()
+        for state in changed:
+            if not self._is_wanted(state):
+                self._changed(state)
 
     def _changed(self, state: Installed) -> None:
         was = state.on
@@ -331,12 +357,7 @@ class Pipeline:
             self._undo_feature(state, "its share changes")
         self._apply(state)
         if state.on != was:
-            word = "installed" if state.on else "off"
-            self.event(
-                FEATURE_CHANGED,
-                {"perf.feature": name, "perf.feature.state": word},
-                body=f"{name} {word}: {state.reason}",
-            )
+            self._tell_change(name, "installed" if state.on else "off", state.reason)
 
     def _tell_flag(self, key: str, value: str, source: str) -> None:
         result = {"feature_flag.result.value": value, "feature_flag.result.reason": source}
@@ -347,51 +368,16 @@ class Pipeline:
             self.problem(f"otel-perf: {problem}")
         self.rollout.problems.clear()
 
-    def _end_polling(self) -> None:
-        self._stop_polling.set()  # looked up late: a fork makes a new one
+    def _turn_nothing(self) -> None:
+        """A fork: its child must not find a feature half turned on or off by a thread that it does not have."""
+        self._lock.acquire(timeout=FORK_WAITS)
 
-    def _watch_flags(self) -> None:
-        def poll(stop: threading.Event) -> None:
-            while not stop.wait(FLAG_POLL):
-                try:
-                    self.reload()
-                except Exception as error:
-                    self.guard("rollout").handle(error)
-
-        def begin() -> None:
-            self._stop_polling = threading.Event()
-            threading.Thread(target=poll, args=(self._stop_polling,), name="otel-perf-flags", daemon=True).start()
-
-        begin()
-        self._undo.callback(self._end_polling)
-        self._undo.callback(on_fork(child=begin))
-
-
-def _import_resources() -> Any:
-    """Import the SDK's resources without psutil, which they import only for a detector that is off.
-
-    psutil costs a tenth of a plain start (19 ms CPU of 200). It is put back before anybody can ask for it.
-    """
-    wanted = os.environ.get("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "").strip()
-    loaded = "psutil" in sys.modules or "opentelemetry.sdk.resources" in sys.modules
-    hide = not wanted and not loaded and threading.active_count() == 1  # another thread might import it just now
-    if hide:
-        sys.modules["psutil"] = None  # type: ignore[assignment]
-    try:
-        from opentelemetry.sdk.resources import Resource
-    finally:
-        if hide:
-            del sys.modules["psutil"]
-    return Resource
+    def _turn_again(self) -> None:
+        with suppress(RuntimeError):  # it took too long: the lock is another thread's
+            self._lock.release()
 
 
 def _why_off(decision: Decision) -> str:
     if decision.share == 0.0:
         return f"off by {decision.source}"
     return f"not among the {decision.share:.0%} of {decision.source}"
-
-
-def _now() -> int:
-    import time
-
-    return time.time_ns()

@@ -18,6 +18,7 @@ from otel_perf.core.feature import Feature, Parts
 from otel_perf.core.guard import LIMIT
 from otel_perf.core.settings import Problem
 from otel_perf.features import discover, in_order_of_need
+from tests.e2e.support import wait_for
 from tests.stored import lines, logs, points, spans
 
 ODD = Event("odd", "An event of the tests")
@@ -150,15 +151,18 @@ def test_flags_that_are_there_at_the_start_and_wrong_are_said(start, only, tmp_p
 
 
 @pytest.mark.usefixtures("absorbing")
-def test_a_feature_with_too_many_errors_is_turned_off_and_says_so(start, home):
+def test_a_feature_with_too_many_errors_steps_down_and_says_so(start, home):
     pipeline = start()
     for _ in range(LIMIT):
         with pipeline.guard("memory"):
             raise RuntimeError("boom")
-    assert not pipeline.features["memory"].on
+    wait_for(lambda: not pipeline.features["memory"].on)
     pipeline.shutdown()
     (event,) = [entry for entry in logs(home) if entry.event_name == "perf.feature.changed"]
-    assert event.attributes == {"perf.feature": "memory", "perf.feature.state": "off"}
+    assert event.body == "memory stepped down: 10 internal errors"
+    assert event.attributes == {
+        "perf.feature": "memory", "perf.feature.state": "stepped down", "perf.feature.reason": "10 internal errors",
+    }  # fmt: skip
 
 
 def test_spans_logs_and_metrics_reach_the_store(start, home):
@@ -270,7 +274,7 @@ def test_what_hides_secrets_is_in_front_of_the_store_when_it_is_turned_on_late(s
 
 
 def test_the_flag_file_is_watched(start, tmp_path, monkeypatch):
-    monkeypatch.setattr("otel_perf.pipeline.FLAG_POLL", 0.01)
+    monkeypatch.setattr("otel_perf.flags.FILE_EVERY", 0.01)
     path = tmp_path / "flags.json"
     flags(path, logs=True)
     pipeline = start(OTEL_PERF_FLAGS_FILE=str(path))
@@ -282,7 +286,7 @@ def test_the_flag_file_is_watched(start, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("absorbing")
 def test_a_reload_that_fails_does_not_end_the_watch(start, tmp_path, monkeypatch):
-    monkeypatch.setattr("otel_perf.pipeline.FLAG_POLL", 0.001)
+    monkeypatch.setattr("otel_perf.flags.FILE_EVERY", 0.001)
     calls, done = [], threading.Event()
 
     def reload(self):
@@ -305,7 +309,8 @@ def test_after_shutdown_nothing_is_done(start, only):
     pipeline.reload()
     pipeline.flush()
     pipeline.event(ODD, {})
-    pipeline._turn_off("none", "x")
+    assert not pipeline.step_down("none", "x")
+    assert not pipeline.step_up("none")
     pipeline._add_late(Parts())
 
 

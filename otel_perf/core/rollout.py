@@ -7,13 +7,14 @@ that an instance keeps its answer). Answers are resolved at start and on reload,
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.settings import PREFIX, Problem, Switch, allowed_values, parse_switch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 ENABLED_VARIABLE: Final = f"{PREFIX}_ENABLED"
@@ -41,6 +42,23 @@ def _position(identity: str) -> float:
     from hashlib import blake2b
 
     return int.from_bytes(blake2b(identity.encode(), digest_size=8).digest(), "big") / 2**64
+
+
+def _if_off(decision: Decision | None) -> Decision | None:
+    """The kill switch's: that it is not off says nothing."""
+    return decision if decision is not None and decision.share == 0.0 else None
+
+
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """A provider that asks another machine makes no spans by our questions."""
+    from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
+
+    token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+    try:
+        yield
+    finally:
+        detach(token)
 
 
 def _path(text: str) -> Path:
@@ -95,8 +113,9 @@ class Rollout:
         name = f"{PREFIX}_{feature.upper()}"
         return (
             self._read(name, self._environ.get(name, ""), name)
-            or self._killed_by_flag()
+            or _if_off(self._from_flag("enabled"))
             or self._from_flag(feature)
+            or _if_off(self._from_provider("enabled"))
             or self._from_provider(feature)
             or Decision(1.0, "default")
         )
@@ -116,10 +135,6 @@ class Rollout:
         if said not in self._reported:
             self._reported.add(said)
             self.problems.append(problem)
-
-    def _killed_by_flag(self) -> Decision | None:
-        decision = self._from_flag("enabled")
-        return decision if decision is not None and decision.share == 0.0 else None
 
     def _from_flag(self, feature: str) -> Decision | None:
         key = FLAG_PREFIX + feature
@@ -150,7 +165,12 @@ class Rollout:
         if api is None:
             return None
         try:
-            value: object = api.get_client().get_string_value(key, "")
+            with _untraced():
+                client = api.get_client()
+                details = client.get_string_details(key, "")
+                value: object = details.value
+                if getattr(details.error_code, "name", "") == "TYPE_MISMATCH" and value == "":
+                    value = client.get_boolean_details(key, None).value  # providers that have types tell them apart
         except Exception as error:  # a provider is somebody else's code
             self._complain(
                 key, "", f"could not be asked of the OpenFeature provider ({error})", _ALLOWED, "the default"
