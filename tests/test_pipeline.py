@@ -1,11 +1,15 @@
 """Features are discovered, installed in order of need, and undone in reverse."""
 
+import gc
 import json
 import logging
 import os
 import signal
 import sys
 import threading
+import types
+from collections import Counter, deque
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
@@ -271,6 +275,67 @@ def test_what_hides_secrets_is_in_front_of_the_store_when_it_is_turned_on_late(s
     assert off.body == "password=hunter2Zq"  # as long as it is off, it does nothing
     assert "hunter2Zq" not in f"{on.body} {on.attributes}"
     assert on.attributes["perf.correlation.id"] == "job-17"
+
+
+def told(home):
+    """Features and what became of them, as events say."""
+    found = [entry.attributes for entry in logs(home) if entry.event_name == "perf.feature.changed"]
+    return [(event["perf.feature"], event["perf.feature.state"]) for event in found]
+
+
+def test_the_kill_switch_and_its_end_are_told_of_every_feature(start, home, tmp_path):
+    """GIVEN a store that goes off with the others, last, and comes on with them THEN it has the events of all."""
+    path = tmp_path / "flags.json"
+    flags(path, enabled=True)
+    pipeline = start(OTEL_PERF_FLAGS_FILE=str(path))
+    flags(path, enabled=False)
+    pipeline.reload()
+    assert not any(state.on for state in pipeline.features.values())
+    flags(path, enabled="on")
+    pipeline.reload()
+    assert all(state.on for state in pipeline.features.values())
+    pipeline.shutdown()
+    names = list(pipeline.features)
+    assert told(home) == [(name, "off") for name in names[:-1]] + [(name, "installed") for name in names]
+    flips = [entry.attributes for entry in logs(home) if entry.event_name == "feature_flag.evaluation"]
+    assert [(flip["feature_flag.key"], flip["feature_flag.result.value"]) for flip in flips] == [
+        (f"perf.{name}", value) for value in ("0%", "100%") for name in names
+    ]
+
+
+def test_what_changes_with_the_store_is_told_whichever_way_it_goes(start, home, tmp_path):
+    path = tmp_path / "flags.json"
+    flags(path, store=False, calls=True)
+    pipeline = start(OTEL_PERF_FLAGS_FILE=str(path))
+    flags(path, store=True, calls=False)
+    pipeline.reload()
+    flags(path, store="off", calls=True)
+    pipeline.reload()
+    pipeline.shutdown()
+    assert told(home) == [("store", "installed"), ("calls", "off"), ("calls", "installed")]
+
+
+def test_features_flipped_again_and_again_leave_nothing_behind(start, tmp_path):
+    """GIVEN a process without load THEN the objects that there are do not grow with the flips."""
+    path = tmp_path / "flags.json"
+    names = [feature.name for feature in discover()]
+    flags(path, enabled=True)
+    pipeline = start(OTEL_PERF_FLAGS_FILE=str(path))
+
+    def objects_after(flips):
+        for number in range(flips):
+            for value in (False, f"on{' ' * (number % 2)}"):
+                flags(path, **dict.fromkeys(names, value))
+                pipeline.reload()
+        assert all(state.on for state in pipeline.features.values())
+        gc.collect()
+        kinds = (types.FunctionType, ExitStack, threading.Thread, deque)
+        return Counter(type(item).__name__ for item in gc.get_objects() if isinstance(item, kinds))
+
+    objects_after(3)
+    before = objects_after(1)
+    grown = objects_after(20) - before
+    assert max(grown.values(), default=0) < 20, grown
 
 
 def test_the_flag_file_is_watched(start, tmp_path, monkeypatch):

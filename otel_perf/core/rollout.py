@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.settings import PREFIX, Problem, Switch, allowed_values, parse_switch
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 ENABLED_VARIABLE: Final = f"{PREFIX}_ENABLED"
 FLAGS_VARIABLE: Final = f"{PREFIX}_FLAGS_FILE"
 FLAG_PREFIX: Final = "perf."  # flag perf.logs, perf.store, …; perf.enabled is the kill switch
+BROKEN: Final = 60.0  # seconds that a provider is left alone, for which OpenFeature logs a traceback a question
+_ANSWERS: Final = {"", "FLAG_NOT_FOUND", "TYPE_MISMATCH"}  # other errors say nothing of the flag
 _ALLOWED: Final = allowed_values(Switch)
 
 
@@ -75,6 +78,8 @@ class Rollout:
         self._flags: dict[str, Any] = {}
         self._stamp: tuple[int, int, int] | None = None
         self._reported: set[str] = set()
+        self._answers: dict[str, object] = {}  # of the OpenFeature provider
+        self._ask_again = 0.0  # when it may be asked
         self.problems: list[Problem] = []
         path = environ.get(FLAGS_VARIABLE, "").strip()
         self.path = _path(path) if path else None
@@ -164,19 +169,26 @@ class Rollout:
         api = sys.modules.get("openfeature.api")
         if api is None:
             return None
-        try:
-            with _untraced():
-                client = api.get_client()
-                details = client.get_string_details(key, "")
-                value: object = details.value
-                if getattr(details.error_code, "name", "") == "TYPE_MISMATCH" and value == "":
-                    value = client.get_boolean_details(key, None).value  # providers that have types tell them apart
-        except Exception as error:  # a provider is somebody else's code
-            self._complain(
-                key, "", f"could not be asked of the OpenFeature provider ({error})", _ALLOWED, "the default"
-            )
-            return None
-        return value
+        if monotonic() >= self._ask_again:
+            try:
+                self._answers[key] = self._ask(api, key)
+            except Exception as error:  # a provider is somebody else's code
+                self._ask_again = monotonic() + BROKEN
+                reason = f"could not be asked of the OpenFeature provider ({error})"
+                self._complain(key, "", reason, _ALLOWED, "what it was")
+        return self._answers.get(key)
+
+    def _ask(self, api: Any, key: str) -> object:
+        with _untraced():
+            client = api.get_client()
+            details = client.get_string_details(key, "")
+            code = getattr(details.error_code, "name", "")
+            if code == "GENERAL":
+                raise RuntimeError(details.error_message)
+            if code == "TYPE_MISMATCH" and details.value == "":
+                return client.get_boolean_details(key, None).value  # to some providers a boolean is no text
+            value: object = details.value
+            return value if code in _ANSWERS else self._answers.get(key)
 
     def _read(self, name: str, value: object, source: str) -> Decision | None:
         if value is None or value == "":
