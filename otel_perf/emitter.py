@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -26,19 +27,24 @@ class Emitter:
 
     def __init__(self) -> None:
         self.logger: Logger | None = None
-        self._held: list[LogRecord] | None = []
+        self._held: deque[LogRecord] | None = deque()
 
     def hold(self) -> None:
         """Hold back what is emitted from now on."""
-        self._held = []
+        self._held = deque()
 
     def release(self) -> None:
         """Emit what was held back."""
-        held, self._held = self._held or [], None
-        for record in held:
-            if self.logger is not None:
+        held, self._held = self._held, None
+        self._emit_all(held or deque())
+
+    def _emit_all(self, held: deque[LogRecord]) -> None:
+        logger = self.logger
+        with suppress(IndexError):
+            while logger is not None:
+                record = held.popleft()
                 with suppress(Exception):
-                    self.logger.emit(record)
+                    logger.emit(record)
 
     def emit(
         self, event: Event, attributes: Mapping[str, Any], body: str | None, severity: str, context: Context | None
@@ -58,7 +64,12 @@ class Emitter:
                 attributes=dict(attributes),
                 event_name=event.name,
             )
-            emit = self.logger.emit if self._held is None else self._held.append
-            emit(record)
+            held = self._held
+            if held is None:
+                self.logger.emit(record)
+                return
+            held.append(record)
+            if held is not self._held:  # released meanwhile
+                self._emit_all(held)
         except Exception:
             _log.debug("otel-perf: event %s failed", event.name, exc_info=True)

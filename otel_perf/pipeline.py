@@ -80,7 +80,7 @@ class Pipeline:
         self._emitter = Emitter()
         self._ending = False
         self._lock = threading.RLock()
-        self._flags = FlagWatch(lambda: self.reload(), lambda: self.guard("rollout"))  # noqa: PLW0108 - looked up late
+        self._flags = FlagWatch(self.reload, lambda: self.guard("rollout"))
         self._stepping = Stepping(self)
 
     # --- what features ask of their host -----------------------------------------------------------

@@ -155,6 +155,8 @@ def test_features_flip_under_load_and_leave_nothing_behind(home, tmp_path, round
 
 PROVIDER = """
 import logging
+from otel_perf import flags
+flags.PROVIDER_EVERY = 0.5  # seconds, not 5
 from openfeature import api
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 from starlette.applications import Starlette
@@ -230,7 +232,9 @@ def test_services_agree_on_the_traces_that_are_looked_at(tmp_path):
         for server, port in zip((first, second), ports, strict=True):
             server.wait_until_listening(port, 60)
         with ThreadPoolExecutor(20) as pool:
-            assert list(pool.map(lambda _: get(ports[0], "/many"), range(200))) == [{}] * 200
+            assert list(pool.map(lambda _: get(ports[0], "/many"), range(120))) == [{}] * 120
+        for home in homes:  # what is held until it was looked at would go unlooked at the end
+            wait_for(lambda home=home: sum(span.kind == "SERVER" for span in spans(home)) == 120, what="all is stored")
         for server in (first, second):
             assert server.stop(signal.SIGTERM) in {0, -signal.SIGTERM}
     traces, flagged = [], []
@@ -238,10 +242,10 @@ def test_services_agree_on_the_traces_that_are_looked_at(tmp_path):
         stored = spans(home)
         traces.append({span.trace_id for span in stored})
         flagged.append({span.trace_id for span in stored if "perf.bottleneck" in span.attributes})
-    assert len(traces[0]) == 200
+    assert len(traces[0]) == 120
     assert traces[1] == traces[0]
     assert flagged[1] == flagged[0]
-    assert 28 < len(flagged[0]) < 92  # 60, and 5 standard deviations
+    assert 11 < len(flagged[0]) < 61  # 36, and 5 standard deviations
 
 
 SHORT = """

@@ -11,6 +11,8 @@ import urllib.request
 import fastapi
 from opentelemetry import trace
 
+import otel_perf as perf
+
 app = fastapi.FastAPI()
 log = logging.getLogger("flipped")
 OURS = ("otel_perf.gc_tuning", "otel_perf.memory")  # others come and go with the load
@@ -23,9 +25,15 @@ def known(number):
     return [number]
 
 
+@perf.monitored
+def priced(number):
+    return known(number)
+
+
 @app.get("/work/{number}")
+@perf.monitored
 async def work(number: int):
-    known(number % 200)
+    priced(number % 200)
     for _ in range(50):
         ring = []
         ring.append(ring)
