@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import otel_perf
@@ -21,48 +19,34 @@ from otel_perf.core.census import SCOPE, Census, Metric
 from otel_perf.core.events import FEATURE_CHANGED, Event
 from otel_perf.core.exporters import OTLP, exporter_names
 from otel_perf.core.feature import Parts
-from otel_perf.core.forks import on_fork, reset_locks
+from otel_perf.core.forks import on_fork
 from otel_perf.core.guard import Guard
 from otel_perf.core.home import Home
-from otel_perf.core.rollout import Decision, Rollout
-from otel_perf.core.sequence import OFF, Sequence
+from otel_perf.core.rollout import Rollout
+from otel_perf.core.sequence import Sequence
 from otel_perf.core.settings import load, variable
+from otel_perf.emitter import Emitter
 from otel_perf.features import discover
+from otel_perf.flags import FlagWatch
+from otel_perf.installed import Installed, why_off
+from otel_perf.stepping import Stepping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from collections.abc import Sequence as Names
 
-    from opentelemetry._logs import LogRecord
     from opentelemetry.context import Context
     from opentelemetry.sdk.resources import Resource
 
     from otel_perf.core.census import Reading
-    from otel_perf.core.feature import Feature
     from otel_perf.providers import Providers
 
 INTERNAL_ERRORS: Final = Metric("perf.internal_errors", "{error}", "counter", "Errors of otel-perf itself, by feature")
 FLAG_EVALUATION: Final = Event("feature_flag.evaluation", "A feature's decision or a setting changed, and why")
-FLAG_POLL: Final = 1.0  # seconds between looks at the flag file
+EXTERNAL: Final = variable("signals", "external")
+FORK_WAITS: Final = 0.5  # seconds at most, for a feature that is being turned on or off
 
 _log = logging.getLogger("otel_perf")
-
-
-@dataclass(slots=True)
-class Installed:
-    """One feature and what has become of it."""
-
-    feature: Feature[Any]
-    settings: Any
-    decision: Decision
-    on: bool = False
-    reason: str = ""
-    provided: bool = False
-    failed: bool = False  # could not be prepared or installed: not tried again
-    settled: bool = False  # its signals have come, and it was turned on or left off
-    unproven: str = ""  # why its first use failed
-    place: int = 0  # in the order of installation
-    undo: ExitStack = field(default_factory=ExitStack)
 
 
 class Pipeline:
@@ -81,12 +65,12 @@ class Pipeline:
         self.service_name = ""
         self._identity = ""
         self._undo = ExitStack()
-        self._logger: Any = None
-        self._early: list[LogRecord] | None = []  # events of the start
-        self._ending = False
+        self._emitter = Emitter()
+        self._started = self._ending = False
         self._installations = 0
         self._lock = threading.RLock()
-        self._stop_polling = threading.Event()
+        self._flags = FlagWatch(self.reload, lambda: self.guard("rollout"))
+        self._stepping = Stepping(self)
 
     # --- what features ask of their host -----------------------------------------------------------
 
@@ -97,32 +81,15 @@ class Pipeline:
         return not OTLP.isdisjoint(exporter_names(self.environ, signal))
 
     def guard(self, feature: str) -> Guard:
-        """The guard of ``feature``; it turns the feature off after too many errors."""
-        return self.guards.setdefault(feature, Guard(feature, lambda: self._turn_off(feature, "internal errors")))
+        """The guard of ``feature``, which steps down after too many errors."""
+        return self.guards.setdefault(feature, Guard(feature, lambda: self._stepping.fail(feature)))
 
     def event(
         self, event: Event, attributes: Mapping[str, Any], *,
         body: str | None = None, severity: str = "INFO", context: Context | None = None,
     ) -> None:  # fmt: skip
         """Emit a log event; one of the start is held until all that may take it is there."""
-        if self._logger is None:
-            return
-        from opentelemetry._logs import LogRecord, SeverityNumber
-
-        try:
-            record = LogRecord(
-                timestamp=_now(),
-                context=context,
-                severity_text=severity,
-                severity_number=SeverityNumber[severity],
-                body=body,
-                attributes=dict(attributes),
-                event_name=event.name,
-            )
-            emit = self._logger.emit if self._early is None else self._early.append
-            emit(record)
-        except Exception:
-            _log.debug("otel-perf: event %s failed", event.name, exc_info=True)
+        self._emitter.emit(event, attributes, body, severity, context)
 
     def problem(self, line: str) -> None:
         """Say one line through the ``otel_perf`` logger, which an unconfigured program sees on stderr."""
@@ -162,13 +129,14 @@ class Pipeline:
         executors.install(self._undo)
         children.install(self._undo)
         self._arm()
-        early, self._early = self._early or [], None
-        for record in early:
-            with suppress(Exception):
-                self._logger.emit(record)
+        self._started = True
+        self._emitter.release()
         self._report_problems()  # of settings that features take from flags
-        if self.rollout.path is not None:
-            self._watch_flags()
+        self._stepping.install(self._undo)
+        self._flags.install(self._undo, file=self.rollout.path is not None)
+        self._undo.callback(
+            on_fork(before=self._turn_nothing, parent=self._turn_again, child=self._after_fork_in_child)
+        )
 
     def flush(self, timeout: float = exits.BUDGET) -> None:
         """Make everything durable that was finished before this call; ours first, since an exporter may hang."""
@@ -195,7 +163,7 @@ class Pipeline:
             for state in sorted(self.features.values(), key=lambda state: -state.place):
                 self._undo_feature(state, "shut down")
             self._undo.close()
-            self.providers = self._logger = None
+            self.providers = self._emitter.logger = None
 
     def _last_words(self) -> None:
         for state in self.features.values():
@@ -204,11 +172,9 @@ class Pipeline:
                     state.feature.last_words()
 
     def _resource(self, distro_version: str) -> Resource:
-        resource_type = _import_resources()
-        attributes = {"telemetry.distro.name": "otel-perf", "telemetry.distro.version": otel_perf.__version__}
-        if distro_version:
-            attributes["telemetry.auto.version"] = distro_version
-        resource: Resource = resource_type.create(attributes)
+        from otel_perf import resource as resources
+
+        resource = resources.create(distro_version)
         self.service_name = str(resource.attributes.get("service.name", ""))
         self._identity = f"{self.service_name}/{resource.attributes.get('service.instance.id', '')}"
         return resource
@@ -225,28 +191,19 @@ class Pipeline:
             trace.set_tracer_provider(self.providers.tracer)
             metrics.set_meter_provider(self.providers.meter)
             _logs.set_logger_provider(self.providers.logger)
-        self._logger = self.providers.logger.get_logger(SCOPE, otel_perf.__version__)
+        self._emitter.logger = self.providers.logger.get_logger(SCOPE, otel_perf.__version__)
         self.census.attach(self.providers.meter.get_meter(SCOPE, otel_perf.__version__))
         self._watch_forks(self.providers, parts)
 
     def _watch_forks(self, providers: Providers, parts: Parts) -> None:
-        from otel_perf.providers import forget_totals
+        from otel_perf.providers import survive_forks
 
-        inherited: list[Any] = []
-        tracer, meter = providers.tracer, providers.meter
+        self._undo.callback(on_fork(child=self._after_fork_in_child))
+        self._undo.callback(survive_forks(providers, parts))
 
-        def before() -> None:
-            inherited[:] = [getattr(tracer, "resource", None)]
-
-        def child() -> None:
-            self._lock = threading.RLock()
-            reset_locks(meter, "opentelemetry.sdk")
-            forget_totals(meter)
-            for processor in parts.span_sinks:
-                if hasattr(processor, "disown") and inherited[0] is not None:
-                    processor.disown(inherited[0])
-
-        self._undo.callback(on_fork(before=before, child=child))
+    def _after_fork_in_child(self) -> None:
+        self._lock = threading.RLock()
+        self.sequence.after_fork_in_child()
 
     # --- features ----------------------------------------------------------------------------------
 
@@ -264,9 +221,7 @@ class Pipeline:
             if self._is_wanted(signals):
                 self.sequence.leave_to_others(signals.settings.external)
             else:
-                self.problem(
-                    f"otel-perf: {variable('signals', 'external')} needs signals, which are off: it is ignored"
-                )
+                self.problem(f"otel-perf: {EXTERNAL} needs signals, which are off: it is ignored")
         for state in self.features.values():
             self.sequence.expect(state.feature.emits, state.feature.name)
         self.sequence.listeners.append(lambda _answer: self._arm())
@@ -277,8 +232,8 @@ class Pipeline:
             for state in [] if self._ending else list(self.features.values()):
                 if not state.settled:
                     self._apply(state)
-                    if state.on and self._early is None:
-                        self._tell_change(state, "installed")
+                    if state.on and self._started:
+                        self._tell_change(state.feature.name, "installed", state.reason)
 
     def _apply(self, state: Installed) -> None:
         """Turn ``state`` on or off, as its decision says."""
@@ -291,7 +246,9 @@ class Pipeline:
             return
         state.settled = True
         if not wanted:
-            self._undo_feature(state, _why_off(state.decision))
+            self._undo_feature(state, why_off(state.decision))
+        elif state.held:
+            state.reason = state.held
         elif not (state.on or state.failed or self.guard(name).tripped):
             if not state.provided:
                 parts = Parts()
@@ -303,10 +260,8 @@ class Pipeline:
 
     def _answer(self, state: Installed) -> None:
         """Let those who wait know how it fares."""
-        name, reason = state.feature.name, state.unproven if state.on else state.reason
-        if not state.on and not (state.failed or self.guard(name).tripped or reason.startswith(OFF)):
-            reason = f"{OFF}: {reason}"
-        self.sequence.answer(state.feature.emits, name, reason)
+        name = state.feature.name
+        self.sequence.answer(state.feature.emits, name, state.complaint(broken=self.guard(name).tripped))
 
     def _is_wanted(self, state: Installed) -> bool:
         if state.feature.by_trace:
@@ -347,13 +302,40 @@ class Pipeline:
         except Exception as error:
             self.guard(state.feature.name).handle(error)
 
-    def _turn_off(self, feature: str, reason: str) -> None:
+    def step_down(self, feature: str, reason: str) -> bool:
+        """Have ``feature`` off until it steps up, whatever its decision says; ``False`` if it was off already."""
         with self._lock:
             state = self.features.get(feature)
-            if state is not None and state.on:
-                self._undo_feature(state, reason)
-                self.event(FEATURE_CHANGED, {"perf.feature": feature, "perf.feature.state": "off"}, body=reason)
+            if state is None or self.providers is None or self._ending:
+                return False
+            was, state.held = state.on, f"stepped down: {reason}"
+            if was:
+                # First: it may be the one that takes events away.
+                self._tell_change(feature, "stepped down", reason, severity="WARN")
+                self._undo_feature(state, state.held)
                 self._answer(state)
+            return was
+
+    def step_up(self, feature: str) -> bool:
+        """Have ``feature`` be again what its decision says; whether it is on."""
+        with self._lock:
+            state = self.features.get(feature)
+            if state is None or self.providers is None or self._ending:
+                return False
+            held, state.held = state.held, ""
+            self.guard(feature).forgive()
+            self._apply(state)
+            if state.on:
+                self._tell_change(feature, "back", f"it had {held}")
+            return state.on
+
+    def _tell_change(self, feature: str, what: str, reason: str, *, severity: str = "INFO") -> None:
+        self.event(
+            FEATURE_CHANGED,
+            {"perf.feature": feature, "perf.feature.state": what, "perf.feature.reason": reason},
+            body=f"{feature} {what}: {reason}",
+            severity=severity,
+        )
 
     def _internal_errors(self) -> Iterable[Reading]:
         return [(guard.errors, {"perf.feature": name}) for name, guard in self.guards.items()]
@@ -366,13 +348,29 @@ class Pipeline:
             if self.providers is None or self._ending:
                 return
             self.rollout.reload()
+            changed = []
             for state in self.features.values():
                 decision = self.rollout.decide(state.feature.name)
                 if decision != state.decision:
                     state.decision = decision
-                    self._changed(state)
+                    changed.append(state)
+            if changed:
+                self._turn(changed)
             self._adjustments.look()
             self._report_problems()
+
+    def _turn(self, changed: list[Installed]) -> None:
+        # Who takes events away may be among them: that others go on is told when all are, and before any goes off.
+        self._emitter.hold()
+        try:
+            for state in changed:
+                if self._is_wanted(state):
+                    self._changed(state)
+        finally:
+            self._emitter.release()
+        for state in changed:
+            if not self._is_wanted(state):
+                self._changed(state)
 
     def _changed(self, state: Installed) -> None:
         was = state.on
@@ -382,12 +380,7 @@ class Pipeline:
             self._undo_feature(state, "its share changes")
         self._apply(state)
         if state.on != was:
-            self._tell_change(state, "installed" if state.on else "off")
-
-    def _tell_change(self, state: Installed, word: str) -> None:
-        name = state.feature.name
-        attributes = {"perf.feature": name, "perf.feature.state": word}
-        self.event(FEATURE_CHANGED, attributes, body=f"{name} {word}: {state.reason}")
+            self._tell_change(name, "installed" if state.on else "off", state.reason)
 
     def _tell_flag(self, key: str, value: str, source: str) -> None:
         result = {"feature_flag.result.value": value, "feature_flag.result.reason": source}
@@ -398,51 +391,10 @@ class Pipeline:
             self.problem(f"otel-perf: {problem}")
         self.rollout.problems.clear()
 
-    def _end_polling(self) -> None:
-        self._stop_polling.set()  # looked up late: a fork makes a new one
+    def _turn_nothing(self) -> None:
+        """A fork: its child must not find a feature half turned on or off by a thread that it does not have."""
+        self._lock.acquire(timeout=FORK_WAITS)
 
-    def _watch_flags(self) -> None:
-        def poll(stop: threading.Event) -> None:
-            while not stop.wait(FLAG_POLL):
-                try:
-                    self.reload()
-                except Exception as error:
-                    self.guard("rollout").handle(error)
-
-        def begin() -> None:
-            self._stop_polling = threading.Event()
-            threading.Thread(target=poll, args=(self._stop_polling,), name="otel-perf-flags", daemon=True).start()
-
-        begin()
-        self._undo.callback(self._end_polling)
-        self._undo.callback(on_fork(child=begin))
-
-
-def _import_resources() -> Any:
-    """Import the SDK's resources without psutil, which they import only for a detector that is off.
-
-    psutil costs a tenth of a plain start (19 ms CPU of 200). It is put back before anybody can ask for it.
-    """
-    wanted = os.environ.get("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "").strip()
-    loaded = "psutil" in sys.modules or "opentelemetry.sdk.resources" in sys.modules
-    hide = not wanted and not loaded and threading.active_count() == 1  # another thread might import it just now
-    if hide:
-        sys.modules["psutil"] = None  # type: ignore[assignment]
-    try:
-        from opentelemetry.sdk.resources import Resource
-    finally:
-        if hide:
-            del sys.modules["psutil"]
-    return Resource
-
-
-def _why_off(decision: Decision) -> str:
-    if decision.share == 0.0:
-        return f"off by {decision.source}"
-    return f"not among the {decision.share:.0%} of {decision.source}"
-
-
-def _now() -> int:
-    import time
-
-    return time.time_ns()
+    def _turn_again(self) -> None:
+        with suppress(RuntimeError):  # it took too long: the lock is another thread's
+            self._lock.release()

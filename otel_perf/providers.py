@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.util._importlib_metadata import entry_points
 
 from otel_perf.core.exporters import OTLP, exporter_names
-from otel_perf.core.forks import on_fork
+from otel_perf.core.forks import on_fork, reset_locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -272,7 +272,25 @@ def _exemplar_filter(parts: Parts, environ: Mapping[str, str], say: Say) -> Any:
     return found
 
 
-def forget_totals(meter: Any) -> None:
+def survive_forks(providers: Providers, parts: Parts) -> Callable[[], None]:
+    """Have a forked child begin with free locks and with nothing counted; the returned function ends it."""
+    inherited: list[Any] = []
+    tracer, meter = providers.tracer, providers.meter
+
+    def before() -> None:
+        inherited[:] = [getattr(tracer, "resource", None)]
+
+    def child() -> None:
+        reset_locks(meter, "opentelemetry.sdk")
+        _forget_totals(meter)
+        for processor in parts.span_sinks:
+            if hasattr(processor, "disown") and inherited[0] is not None:
+                processor.disown(inherited[0])
+
+    return on_fork(before=before, child=child)
+
+
+def _forget_totals(meter: Any) -> None:
     """In a forked child: begin every count anew. What the parent counted, the parent reports.
 
     The SDK has no way to say so; where its insides look different, totals are inherited as they are upstream.

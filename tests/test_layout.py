@@ -13,6 +13,7 @@ PACKAGE = Path(otel_perf.__file__).parent
 SDK_ALLOWED = (
     "providers.py",
     "pipeline.py",
+    "resource.py",
     "distro.py",
     "testing.py",
     "bottlenecks/",

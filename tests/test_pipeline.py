@@ -1,11 +1,15 @@
 """Features are discovered, installed in order of need, and undone in reverse."""
 
+import gc
 import json
 import logging
 import os
 import signal
 import sys
 import threading
+import types
+from collections import Counter, deque
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
@@ -18,6 +22,7 @@ from otel_perf.core.feature import Feature, Parts
 from otel_perf.core.guard import LIMIT
 from otel_perf.core.settings import Problem
 from otel_perf.features import discover, in_order_of_need
+from tests.e2e.support import wait_for
 from tests.stored import lines, logs, points, spans
 
 ODD = Event("odd", "An event of the tests")
@@ -150,15 +155,18 @@ def test_flags_that_are_there_at_the_start_and_wrong_are_said(start, only, tmp_p
 
 
 @pytest.mark.usefixtures("absorbing")
-def test_a_feature_with_too_many_errors_is_turned_off_and_says_so(start, home):
+def test_a_feature_with_too_many_errors_steps_down_and_says_so(start, home):
     pipeline = start()
     for _ in range(LIMIT):
         with pipeline.guard("memory"):
             raise RuntimeError("boom")
-    assert not pipeline.features["memory"].on
+    wait_for(lambda: not pipeline.features["memory"].on)
     pipeline.shutdown()
     (event,) = [entry for entry in logs(home) if entry.event_name == "perf.feature.changed"]
-    assert event.attributes == {"perf.feature": "memory", "perf.feature.state": "off"}
+    assert event.body == "memory stepped down: 10 internal errors"
+    assert event.attributes == {
+        "perf.feature": "memory", "perf.feature.state": "stepped down", "perf.feature.reason": "10 internal errors",
+    }  # fmt: skip
 
 
 def test_spans_logs_and_metrics_reach_the_store(start, home):
@@ -269,8 +277,69 @@ def test_what_hides_secrets_is_in_front_of_the_store_when_it_is_turned_on_late(s
     assert on.attributes["perf.correlation.id"] == "job-17"
 
 
+def told(home):
+    """Features and what became of them, as events say."""
+    found = [entry.attributes for entry in logs(home) if entry.event_name == "perf.feature.changed"]
+    return [(event["perf.feature"], event["perf.feature.state"]) for event in found]
+
+
+def test_the_kill_switch_and_its_end_are_told_of_every_feature(start, home, tmp_path):
+    """GIVEN a store that goes off with the others, last, and comes on with them THEN it has the events of all."""
+    path = tmp_path / "flags.json"
+    flags(path, enabled=True)
+    pipeline = start(OTEL_PERF_FLAGS_FILE=str(path))
+    flags(path, enabled=False)
+    pipeline.reload()
+    assert not any(state.on for state in pipeline.features.values())
+    flags(path, enabled="on")
+    pipeline.reload()
+    assert all(state.on for state in pipeline.features.values())
+    pipeline.shutdown()
+    names = list(pipeline.features)
+    assert told(home) == [(name, "off") for name in names[:-1]] + [(name, "installed") for name in names]
+    flips = [entry.attributes for entry in logs(home) if entry.event_name == "feature_flag.evaluation"]
+    assert [(flip["feature_flag.key"], flip["feature_flag.result.value"]) for flip in flips] == [
+        (f"perf.{name}", value) for value in ("0%", "100%") for name in names
+    ]
+
+
+def test_what_changes_with_the_store_is_told_whichever_way_it_goes(start, home, tmp_path):
+    path = tmp_path / "flags.json"
+    flags(path, store=False, calls=True)
+    pipeline = start(OTEL_PERF_FLAGS_FILE=str(path))
+    flags(path, store=True, calls=False)
+    pipeline.reload()
+    flags(path, store="off", calls=True)
+    pipeline.reload()
+    pipeline.shutdown()
+    assert told(home) == [("store", "installed"), ("calls", "off"), ("calls", "installed")]
+
+
+def test_features_flipped_again_and_again_leave_nothing_behind(start, tmp_path):
+    """GIVEN a process without load THEN the objects that there are do not grow with the flips."""
+    path = tmp_path / "flags.json"
+    names = [feature.name for feature in discover()]
+    flags(path, enabled=True)
+    pipeline = start(OTEL_PERF_FLAGS_FILE=str(path))
+
+    def objects_after(flips):
+        for number in range(flips):
+            for value in (False, f"on{' ' * (number % 2)}"):
+                flags(path, **dict.fromkeys(names, value))
+                pipeline.reload()
+        assert all(state.on for state in pipeline.features.values())
+        gc.collect()
+        kinds = (types.FunctionType, ExitStack, threading.Thread, deque)
+        return Counter(type(item).__name__ for item in gc.get_objects() if isinstance(item, kinds))
+
+    objects_after(3)
+    before = objects_after(1)
+    grown = objects_after(20) - before
+    assert max(grown.values(), default=0) < 20, grown
+
+
 def test_the_flag_file_is_watched(start, tmp_path, monkeypatch):
-    monkeypatch.setattr("otel_perf.pipeline.FLAG_POLL", 0.01)
+    monkeypatch.setattr("otel_perf.flags.FILE_EVERY", 0.01)
     path = tmp_path / "flags.json"
     flags(path, logs=True)
     pipeline = start(OTEL_PERF_FLAGS_FILE=str(path))
@@ -282,7 +351,7 @@ def test_the_flag_file_is_watched(start, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("absorbing")
 def test_a_reload_that_fails_does_not_end_the_watch(start, tmp_path, monkeypatch):
-    monkeypatch.setattr("otel_perf.pipeline.FLAG_POLL", 0.001)
+    monkeypatch.setattr("otel_perf.flags.FILE_EVERY", 0.001)
     calls, done = [], threading.Event()
 
     def reload(self):
@@ -305,7 +374,8 @@ def test_after_shutdown_nothing_is_done(start, only):
     pipeline.reload()
     pipeline.flush()
     pipeline.event(ODD, {})
-    pipeline._turn_off("none", "x")
+    assert not pipeline.step_down("none", "x")
+    assert not pipeline.step_up("none")
     pipeline._add_late(Parts())
 
 

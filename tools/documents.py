@@ -27,7 +27,7 @@ GENERAL = (
         "none",
         (
             "Flags `perf.<feature>` and `perf.enabled`, and the rules of the logs (`perf.logs.levels`, `.rate`, `.fold`,"
-            " `.sample`); read again when it changes."
+            " `.sample`); read again within a second of a change."
         ),
     ),
 )
@@ -74,6 +74,7 @@ def configuration() -> str:
         "Precedence: `OTEL_PERF_ENABLED=off`, then the environment, then the flag file, then an OpenFeature provider that",
         "the app registered, then the default. A percentage chooses instances, by a hash of `service.name` and",
         "`service.instance.id`; of `bottlenecks` it chooses traces, by their id, so that all services agree.",
+        "The provider is asked every 5 s, for texts and booleans; its kill switch `perf.enabled` is below the flag file.",
         "",
         "`OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`, `OTEL_BSP_SCHEDULE_DELAY` and their `OTEL_BLRP_…`",
         "siblings set the store's queue, batch and delay where ours are not set.",

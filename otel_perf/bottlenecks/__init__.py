@@ -40,6 +40,7 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
     settings_type = BottleneckSettings
     by_trace = True
     shapes = True
+    sheds = 1
 
     def __init__(self) -> None:
         self._processor: BottleneckProcessor | None = None

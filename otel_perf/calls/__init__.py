@@ -45,6 +45,7 @@ class CallsFeature(Feature[CallsSettings]):
 
     name = "calls"
     summary = "monitored functions: every call counted, the slow ones as spans"
+    sheds = 2
     settings_type = CallsSettings
 
     def provide(self, settings: CallsSettings, host: Host, parts: Parts) -> None:

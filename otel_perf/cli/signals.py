@@ -81,10 +81,8 @@ def _environ(arguments: argparse.Namespace) -> Mapping[str, str]:
     environ = {"OTEL_SERVICE_NAME": _WE, **os.environ}  # a name of its own: an unnamed app is somebody else
     if arguments.home is not None:
         environ[HOME_VARIABLE] = str(arguments.home)
-    for name, value in ((_URL, arguments.url), (_SCOPE, arguments.scope)):
-        if value is not None:
-            environ[name] = value
-    return environ
+    given = {_URL: arguments.url, _SCOPE: arguments.scope}
+    return environ | {name: value for name, value in given.items() if value is not None}
 
 
 def _payload(given: str) -> Any:

@@ -17,7 +17,7 @@ class Event:
 # Here and not beside their feature because the report groups by them without importing the feature.
 UNCAUGHT_ERROR: Final = Event("perf.uncaught_error", "An exception that nobody caught, with the ids of its span")
 FEATURE_CHANGED: Final = Event(
-    "perf.feature.changed", "A feature, or a part of one, was turned on or off or stepped down while the program ran"
+    "perf.feature.changed", "A feature, or a part of one, was turned on or off, stepped down or came back, and why"
 )
 BOTTLENECK: Final = Event(
     "perf.bottleneck", "A bottleneck: kind, evidence, cost, line, and the ids of the span that shows it"

@@ -110,6 +110,9 @@ class Feature(ABC, Generic[SettingsT]):
     shapes: ClassVar[bool] = False
     """It has what cannot be put in front of the exporters later, the span shaper or what hides secrets in log records:
     it is prepared even when it is off, if a flag file may turn it on."""
+    sheds: ClassVar[int] = 0
+    """Its place among those that step down while the program is under strain, 1 first; 0 is never. For what takes
+    memory or time from every call, and whose absence makes nothing wrong."""
     settings_type: type[Any] = NoSettings
 
     def provide(self, settings: SettingsT, host: Host, parts: Parts) -> None:

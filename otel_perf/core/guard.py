@@ -1,8 +1,8 @@
 """Keeps our errors away from the application that we instrument.
 
 Whatever of ours runs inside the user's call path runs under a :class:`Guard`. An error there is
-counted (``perf.internal_errors``) and logged once; after :data:`LIMIT` of them the feature is turned
-off. Under :func:`strict` (the test-suite) the error is raised instead.
+counted (``perf.internal_errors``) and logged once; after :data:`LIMIT` of them the feature steps down
+for a while. Under :func:`strict` (the test-suite) the error is raised instead.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-LIMIT: Final = 10  # errors before a feature is turned off
+LIMIT: Final = 10  # errors before a feature steps down
 FRAMES: Final = 100  # that code of ours may need; closer to the recursion limit than that it was the app's doing
 
 _log = logging.getLogger("otel_perf")
@@ -37,16 +37,17 @@ class Guard:
     """A re-usable, re-entrant context manager that absorbs and counts internal errors.
 
     ``Exception`` is absorbed; ``KeyboardInterrupt``, ``SystemExit`` and the like pass. Thread-safe: the
-    count may lag by a few under contention, which only moves the moment of turning off.
+    count may lag by a few under contention, which only moves the moment of stepping down.
     Cost: about 0.2 µs an entry and exit.
     """
 
-    __slots__ = ("_on_trip", "errors", "name", "tripped")
+    __slots__ = ("_forgiven", "_on_trip", "errors", "name", "tripped")
 
     def __init__(self, name: str, on_trip: Callable[[], None] | None = None) -> None:
         self.name = name
         self.errors = 0
         self.tripped = False
+        self._forgiven = 0
         self._on_trip = on_trip
 
     def __enter__(self) -> Self:
@@ -74,10 +75,13 @@ class Guard:
         if _strict:
             raise error
         self.errors += 1
-        if self.errors == 1:
+        if self.errors == self._forgiven + 1:
             _log.warning("otel-perf: internal error in %s (the application is not affected)", self.name, exc_info=error)
-        if self.errors >= LIMIT and not self.tripped:
+        if self.errors >= self._forgiven + LIMIT and not self.tripped:
             self.tripped = True
-            _log.warning("otel-perf: %s turned itself off after %d internal errors", self.name, self.errors)
             if self._on_trip is not None:
                 self._on_trip()
+
+    def forgive(self) -> None:
+        """Begin anew, with the next error as the first."""
+        self._forgiven, self.tripped = self.errors, False

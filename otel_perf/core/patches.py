@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -12,26 +13,47 @@ if TYPE_CHECKING:
     from otel_perf.core.guard import Guard
 
 
+_waiting: dict[str, list[Callable[[Any], None]]] = {}
+"""By module, who is told when it is imported: wrapt lets nobody go, so that it knows one of us for each module."""
+
+
 def on_import(name: str, wrap: Callable[[Any], None], undo: ExitStack, guard: Guard | None = None) -> None:
     """Call ``wrap`` with the module when the app imports it, or now if it did, until the undo.
 
     What fails in there is left out (and told by ``guard``): the app gets its module as it is.
     """
-    from wrapt import register_post_import_hook
-
-    on = True
+    waits = True
 
     def imported(module: Any) -> None:
-        if on:
+        nonlocal waits
+        if waits:
+            waits = False
             with suppress(Exception) if guard is None else guard:
                 wrap(module)
 
     def end() -> None:
-        nonlocal on
-        on = False
+        nonlocal waits
+        waits = False
+        with suppress(ValueError):
+            _waiting.get(name, []).remove(imported)
 
+    module, known = sys.modules.get(name), name in _waiting
+    if module is not None:
+        imported(module)
+        return
+    _waiting.setdefault(name, []).append(imported)
     undo.callback(end)
-    register_post_import_hook(imported, name)
+    if not known:
+        from wrapt import register_post_import_hook
+
+        register_post_import_hook(_tell, name)
+    elif (module := sys.modules.get(name)) is not None:  # just now, by another thread
+        imported(module)
+
+
+def _tell(module: Any) -> None:
+    for imported in _waiting.pop(module.__name__, ()):
+        imported(module)
 
 
 def put(kind: Any, name: str, wrapper: Any, undo: ExitStack) -> None:

@@ -7,18 +7,22 @@ that an instance keeps its answer). Answers are resolved at start and on reload,
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.settings import PREFIX, Problem, Switch, allowed_values, parse_switch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 ENABLED_VARIABLE: Final = f"{PREFIX}_ENABLED"
 FLAGS_VARIABLE: Final = f"{PREFIX}_FLAGS_FILE"
 FLAG_PREFIX: Final = "perf."  # flag perf.logs, perf.store, …; perf.enabled is the kill switch
+BROKEN: Final = 60.0  # seconds that a provider is left alone, for which OpenFeature logs a traceback a question
+_ANSWERS: Final = {"", "FLAG_NOT_FOUND", "TYPE_MISMATCH"}  # other errors say nothing of the flag
 _ALLOWED: Final = allowed_values(Switch)
 
 
@@ -43,6 +47,23 @@ def _position(identity: str) -> float:
     return int.from_bytes(blake2b(identity.encode(), digest_size=8).digest(), "big") / 2**64
 
 
+def _if_off(decision: Decision | None) -> Decision | None:
+    """The kill switch's: that it is not off says nothing."""
+    return decision if decision is not None and decision.share == 0.0 else None
+
+
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """A provider that asks another machine makes no spans by our questions."""
+    from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
+
+    token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+    try:
+        yield
+    finally:
+        detach(token)
+
+
 def _path(text: str) -> Path:
     from pathlib import Path
 
@@ -57,6 +78,8 @@ class Rollout:
         self._flags: dict[str, Any] = {}
         self._stamp: tuple[int, int, int] | None = None
         self._reported: set[str] = set()
+        self._answers: dict[str, object] = {}  # of the OpenFeature provider
+        self._ask_again = 0.0  # when it may be asked
         self.problems: list[Problem] = []
         path = environ.get(FLAGS_VARIABLE, "").strip()
         self.path = _path(path) if path else None
@@ -95,8 +118,9 @@ class Rollout:
         name = f"{PREFIX}_{feature.upper()}"
         return (
             self._read(name, self._environ.get(name, ""), name)
-            or self._killed_by_flag()
+            or _if_off(self._from_flag("enabled"))
             or self._from_flag(feature)
+            or _if_off(self._from_provider("enabled"))
             or self._from_provider(feature)
             or Decision(1.0, "default")
         )
@@ -116,10 +140,6 @@ class Rollout:
         if said not in self._reported:
             self._reported.add(said)
             self.problems.append(problem)
-
-    def _killed_by_flag(self) -> Decision | None:
-        decision = self._from_flag("enabled")
-        return decision if decision is not None and decision.share == 0.0 else None
 
     def _from_flag(self, feature: str) -> Decision | None:
         key = FLAG_PREFIX + feature
@@ -149,14 +169,26 @@ class Rollout:
         api = sys.modules.get("openfeature.api")
         if api is None:
             return None
-        try:
-            value: object = api.get_client().get_string_value(key, "")
-        except Exception as error:  # a provider is somebody else's code
-            self._complain(
-                key, "", f"could not be asked of the OpenFeature provider ({error})", _ALLOWED, "the default"
-            )
-            return None
-        return value
+        if monotonic() >= self._ask_again:
+            try:
+                self._answers[key] = self._ask(api, key)
+            except Exception as error:  # a provider is somebody else's code
+                self._ask_again = monotonic() + BROKEN
+                reason = f"could not be asked of the OpenFeature provider ({error})"
+                self._complain(key, "", reason, _ALLOWED, "what it was")
+        return self._answers.get(key)
+
+    def _ask(self, api: Any, key: str) -> object:
+        with _untraced():
+            client = api.get_client()
+            details = client.get_string_details(key, "")
+            code = getattr(details.error_code, "name", "")
+            if code == "GENERAL":
+                raise RuntimeError(details.error_message)
+            if code == "TYPE_MISMATCH" and details.value == "":
+                return client.get_boolean_details(key, None).value  # to some providers a boolean is no text
+            value: object = details.value
+            return value if code in _ANSWERS else self._answers.get(key)
 
     def _read(self, name: str, value: object, source: str) -> Decision | None:
         if value is None or value == "":

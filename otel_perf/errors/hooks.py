@@ -14,6 +14,7 @@ from opentelemetry.semconv.attributes import exception_attributes as semconv
 from otel_perf.core import exits
 from otel_perf.core.events import UNCAUGHT_ERROR
 from otel_perf.core.origin import origin_of
+from otel_perf.core.patches import on_import
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -62,11 +63,7 @@ def install(host: Host, guard: Guard, undo: ExitStack) -> None:
     _hook_threads(reporter, undo)
     _hook_unraisable(reporter, undo)
     _hook_loop(asyncio.base_events.BaseEventLoop, reporter, undo)
-    uvloop = sys.modules.get("uvloop")
-    if uvloop is not None:
-        _hook_loop(uvloop.Loop, reporter, undo)
-    else:
-        _when_uvloop_is_imported(reporter, undo)
+    on_import("uvloop", lambda module: _hook_loop(module.Loop, reporter, undo), undo, guard)
 
 
 def _put(owner: Any, name: str, hook: Any, undo: ExitStack) -> None:
@@ -143,18 +140,6 @@ class _Active:
     def __init__(self, undo: ExitStack) -> None:
         self.on = True
         undo.callback(setattr, self, "on", False)
-
-
-def _when_uvloop_is_imported(reporter: Reporter, undo: ExitStack) -> None:
-    from wrapt import register_post_import_hook
-
-    active = _Active(undo)
-
-    def hook(module: Any) -> None:
-        if active.on:
-            _hook_loop(module.Loop, reporter, undo)
-
-    register_post_import_hook(hook, "uvloop")
 
 
 def _text(error: BaseException) -> str:

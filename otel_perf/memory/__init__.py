@@ -95,7 +95,7 @@ class MemoryFeature(Feature[MemorySettings]):
     def _watch_pressure(
         self, settings: MemorySettings, host: Host, undo: ExitStack, caches: Callable[[], Mapping[str, Numbers]]
     ) -> None:
-        from otel_perf.core import health
+        from otel_perf.core import health, strain
         from otel_perf.core.forks import on_fork
         from otel_perf.memory import pressure
 
@@ -105,6 +105,12 @@ class MemoryFeature(Feature[MemorySettings]):
         self._read = read = pressure.reader(settings.limit)
         if read is None:
             return
+        watched = True
+
+        def end() -> None:
+            nonlocal watched
+            watched = False
+            strain.end(self.name)
 
         def tell(what: dict[str, Any]) -> None:
             before = health_at(what["before"]) if "before" in what else None
@@ -112,6 +118,11 @@ class MemoryFeature(Feature[MemorySettings]):
             attributes = {f"perf.memory.pressure.{name}": value for name, value in what.items()}
             severity = "INFO" if what["level"] in {"normal", "moderate"} else "WARN"
             host.event(pressure.PRESSURE, attributes, body=pressure.sentence(what), severity=severity)
+            critical = what["level"] == "critical"
+            if critical and before is not None:
+                strain.begin(self.name, pressure.sentence(what))
+            if not (critical and watched):  # its last look may come after the end
+                strain.end(self.name)
             if before is not None and now != before:
                 changed = {
                     "perf.health.check": self.name,
@@ -127,6 +138,7 @@ class MemoryFeature(Feature[MemorySettings]):
         monitor = pressure.Monitor(read, tell)
         leaks = self._watch_leaks(settings, host, undo, read, caches) if settings.leaks else None
         watcher = pressure.Watcher(monitor, lambda: host.guard(self.name), leaks)
+        undo.callback(end)
         undo.callback(monitor.release)
         undo.callback(watcher.end)
         undo.callback(on_fork(child=watcher.start))

@@ -55,7 +55,7 @@ def test_a_thread_that_ends_a_span_while_the_feature_is_turned_off_loses_nothing
     original = Root.hold
 
     def hold(self, span):
-        app.pipeline._turn_off("bottlenecks", "the test")
+        app.pipeline.step_down("bottlenecks", "the test")
         original(self, span)
 
     monkeypatch.setattr(Root, "hold", hold)
@@ -121,7 +121,7 @@ def test_errors_of_a_detector_lose_nothing_and_turn_it_off(app, made, monkeypatc
 
     assert wait_for(came, 2)
     once(app, made)
-    assert "turned itself off" in caplog.text
+    assert "bottlenecks stepped down: 10 internal errors" in caplog.text
 
 
 @pytest.mark.usefixtures("absorbing")

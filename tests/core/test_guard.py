@@ -20,7 +20,7 @@ def test_an_error_is_absorbed_counted_and_logged_once(caplog):
 
 
 @pytest.mark.usefixtures("absorbing")
-def test_after_the_limit_the_feature_is_turned_off_once(caplog):
+def test_after_the_limit_it_is_told_once():
     tripped = []
     mine = Guard("gauges", lambda: tripped.append(1))
     for _ in range(LIMIT + 5):
@@ -28,7 +28,21 @@ def test_after_the_limit_the_feature_is_turned_off_once(caplog):
             raise RuntimeError("boom")
     assert tripped == [1]
     assert mine.tripped
-    assert f"after {LIMIT} internal errors" in caplog.text
+
+
+@pytest.mark.usefixtures("absorbing")
+def test_forgiven_it_begins_anew_and_goes_on_counting(caplog):
+    tripped = []
+    mine = Guard("gauges", lambda: tripped.append(1))
+    for _ in range(2):
+        for _ in range(LIMIT + 5):
+            with mine:
+                raise RuntimeError("boom")
+        mine.forgive()
+        assert not mine.tripped
+    assert tripped == [1, 1]
+    assert mine.errors == 2 * (LIMIT + 5)
+    assert len(caplog.records) == 2
 
 
 @pytest.mark.usefixtures("absorbing")

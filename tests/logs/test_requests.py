@@ -495,7 +495,7 @@ def test_turning_the_feature_off_stops_it_and_emits_what_waits(start, home):
     with serve("kept"):
         pass
     still = tracer().start_span("open", kind=SpanKind.SERVER)
-    pipeline._turn_off("logs", "the test")
+    pipeline.step_down("logs", "the test")
     still.end()
     with serve("after"):
         pass

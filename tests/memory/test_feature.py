@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from otel_perf.core import cleaning, health
+from otel_perf.core import cleaning, health, strain
 from otel_perf.memory import leaks, pressure
 from otel_perf.memory.singletons import Singletons
 from tests.stored import logs
@@ -49,17 +49,23 @@ def test_the_sweep_of_a_large_cache_is_not_cut_short(start):
     assert task not in cleaning.tasks
 
 
-def test_memory_pressure_is_a_matter_of_health(start, home, monkeypatch):
-    """GIVEN memory that gets short, and is free again THEN that is in the check's status and in two events."""
-    used = [0.1]
+@pytest.fixture
+def used(monkeypatch):
+    """The share of the limit that is in use, and the monitors that look at it when the test says so."""
+    used, monitors = [0.1], []
     monkeypatch.setattr(pressure, "reader", lambda _limit: lambda: pressure.Usage(int(used[0] * 10**9), 10**9))
-    monitors = []
 
-    def begin(watcher):  # no thread: the test looks
+    def begin(watcher):  # no thread
         watcher._bell = None
         monitors.append(watcher._monitor)
 
     monkeypatch.setattr(pressure.Watcher, "start", begin)
+    return used, monitors
+
+
+def test_memory_pressure_is_a_matter_of_health(start, home, used):
+    """GIVEN memory that gets short, and is free again THEN that is in the check's status and in two events."""
+    used, monitors = used
     pipeline = start()
     (monitor,) = monitors
     statuses = []
@@ -71,3 +77,30 @@ def test_memory_pressure_is_a_matter_of_health(start, home, monkeypatch):
     changed = [entry.attributes for entry in logs(home) if entry.event_name == "perf.health.changed"]
     assert [event["perf.health.status"] for event in changed] == ["degraded", "unhealthy", "healthy"]
     assert {event["perf.health.check"] for event in changed} == {"memory"}
+
+
+def test_critical_memory_is_strain_until_it_is_over(start, used):
+    used, monitors = used
+    start()
+    (monitor,) = monitors
+    lasted = []
+    for used[0] in (0.85, 0.95, 0.85, 0.75, 0.95, 0.1):
+        monitor.look()
+        lasted.append(bool(strain.reason()))
+    assert lasted == [False, True, True, False, True, False]  # left 10 points lower
+    used[0] = 0.95
+    monitor.look()
+    assert strain.reason() == "memory pressure is critical, after normal: 906 MiB of 954 MiB in use"
+
+
+@pytest.mark.parametrize("when", ["critical", "its last look"])
+def test_turned_off_memory_is_no_strain_any_more(start, used, when):
+    used, monitors = used
+    pipeline = start()
+    used[0] = 0.95
+    if when == "critical":
+        monitors[0].look()
+        assert strain.reason()
+    pipeline.step_down("memory", "the test")
+    monitors[0].look()  # its thread was in the midst of it
+    assert not strain.reason()
