@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from otel_perf import health as health
     from otel_perf.calls.decorators import monitored as monitored
     from otel_perf.core.cleaning import cleanup_task as cleanup_task
     from otel_perf.core.correlation import correlation as correlation
@@ -48,6 +49,7 @@ _HOME_OF = {
     "cleanup_task": "otel_perf.core.cleaning",
     "correlation": "otel_perf.core.correlation",
     "events": "otel_perf.logs.events",
+    "health": "otel_perf.health",
     "monitored": "otel_perf.calls.decorators",
     "on_memory_pressure": "otel_perf.memory.pressure",
     "setup": "otel_perf.distro",
@@ -72,6 +74,7 @@ __all__ = [
     "cleanup_task",
     "correlation",
     "events",
+    "health",
     "monitored",
     "on_memory_pressure",
     "setup",
@@ -86,7 +89,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'otel_perf' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(module), name)
+    found = import_module(module)
+    value = found if module == f"otel_perf.{name}" else getattr(found, name)  # a feature whose API is its module
     globals()[name] = value
     return value
 

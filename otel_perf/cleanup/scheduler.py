@@ -100,6 +100,10 @@ class Scheduler:
         elif not self._ended:
             self._begin()
 
+    def troubles(self) -> dict[str, bool]:
+        """The tasks that fail, by name, and whether they are parked."""
+        return {task.name: state.parked for task, state in self._states.copy().items() if state.failures}
+
     def _loop(self, bell: Any) -> None:
         while bell is self._bell:
             wait = self.step()
