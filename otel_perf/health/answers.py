@@ -24,8 +24,8 @@ def meaning(answer: Any) -> tuple[int, str]:
         return (HEALTHY, "") if status is None else (status, reason(answer[1]))
     if isinstance(answer, Mapping) and isinstance(answer.get("status"), str):
         status = _status(answer["status"])
-        output = answer.get("output") or answer.get("reason") or ""
-        return (UNHEALTHY if status is None else status), reason(str(output or answer["status"]) if status else "")
+        output = str(answer.get("output") or answer.get("reason") or "")
+        return (UNHEALTHY, reason(output or answer["status"])) if status is None else (status, reason(output))
     status = _status(answer)
     if status is not None:
         return status, "it returned False" if answer is False else ""

@@ -60,6 +60,7 @@ class Loops:
 
     def __init__(self) -> None:
         self._hearts: dict[int, Heart] = {}  # by thread
+        self._unseen = False  # there are loops that do not say when they run
         self.after_fork_in_child()
 
     def after_fork_in_child(self) -> None:
@@ -86,13 +87,18 @@ class Loops:
             wrapped = watched(module.events._set_running_loop)
             put(module.events, "_set_running_loop", wrapped, undo)
             put(module, "_set_running_loop", wrapped, undo)  # which uvloop takes
-            for thread, frame in sys._current_frames().items():
-                loop = _running(frame)
-                if loop is not None:
-                    self.runs(loop, thread)
+            self._find()
 
+        self._unseen = "uvloop" in sys.modules  # it has taken the function as it was
         on_import("asyncio", imported, undo)
         undo.callback(self._hearts.clear)
+
+    def _find(self) -> None:
+        """By the stacks of all threads."""
+        for thread, frame in sys._current_frames().items():
+            loop = _running(frame)
+            if loop is not None:
+                self.runs(loop, thread)
 
     def runs(self, loop: Any, thread: int) -> None:
         """``loop`` begins to run in ``thread``, or with ``None`` the one that did ends. 1 µs."""
@@ -110,11 +116,15 @@ class Loops:
 
     def beat(self) -> None:
         """Note the answers, and ask again whoever has answered."""
+        if self._unseen and not self._hearts:
+            self._find()
         for heart in list(self._hearts.values()):
             if heart.answered:
                 self._durations.add(heart.lag)
                 heart.answered = heart.waits = False
             if heart.waits:
+                if not heart.loop.is_running():
+                    self._hearts.pop(heart.thread, None)
                 continue
             heart.sent, heart.waits = time.monotonic(), True
             try:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     Report = dict[str, Any]
 
+SETTLED: Final = (
+    1.0  # seconds of being ready, after which it has started: an app registers its checks as it is imported
+)
 LONGEST: Final = 1.0  # seconds between looks; who reads a report knows by its age whether somebody still looks
 
 
@@ -94,6 +97,7 @@ class Runner:
     def _forget(self) -> None:
         self._states: dict[Check, State] = {}
         self._asked: deque[str] = deque()
+        self._ready_since: float | None = None
         self._started = False
         self.report = self._made(self._clock())
 
@@ -188,7 +192,8 @@ class Runner:
         gates = [state.status for check, state in states if self._is_critical(check)]
         live = not any(check.live and state.status == UNHEALTHY for check, state in states)
         ready = live and bool(states) and not any(status in {None, UNHEALTHY} for status in gates)
-        self._started = self._started or ready
+        self._ready_since = (now if self._ready_since is None else self._ready_since) if ready else None
+        self._started |= self._ready_since is not None and now - self._ready_since >= SETTLED
         worst = max((DEGRADED if state.status is None else state.status for _, state in states), default=DEGRADED)
         status = UNHEALTHY if UNHEALTHY in gates or not live else min(worst, DEGRADED)
         return {
