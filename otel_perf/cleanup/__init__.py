@@ -44,6 +44,7 @@ class CleanupFeature(Feature[NoSettings]):
                 attributes["exception.message"] = str(run.error)
             if run.error is not None or run.amount:  # a run that found nothing to do is only counted
                 severity = "INFO" if run.error is None else "WARN"
+                health.news(self.name)
                 host.event(RUN, attributes, severity=severity)
             if run.outcome == "parked":
                 host.problem(
