@@ -98,7 +98,11 @@ def test_what_is_wrong_shows_soon_and_is_answered_at_once(uvicorn, home):
     """A blocked loop, a dead receiver, memory at 95 %, a hanging check, a raising check; each goes over."""
     limit = 400_000_000
     receiver = Receiver()
-    receiver.answer = lambda *_: (200, {"Connection": "close"}, b"")  # a connection that is kept would go on to be served
+    receiver.answer = lambda *_: (
+        200,
+        {"Connection": "close"},
+        b"",
+    )  # a connection that is kept would go on to be served
     with receiver.running():
         port, health = uvicorn(
             OTEL_PERF_MEMORY_LIMIT=str(limit), OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_PERF_STORE_DELAY="100ms",
@@ -193,7 +197,12 @@ def mounted(port):
 
 def otel_perf_health(env, environ, *arguments):
     return subprocess.run(
-        [env / "bin" / "otel-perf", "health", *arguments], env=environ, capture_output=True, text=True, check=False, timeout=30
+        [env / "bin" / "otel-perf", "health", *arguments],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
     )
 
 

@@ -42,7 +42,9 @@ def ask_asgi(app, path, method="GET", kind="http"):
 
 
 @pytest.mark.parametrize("mounted", [True, False])
-@pytest.mark.parametrize(("probe", "status"), [("livez", 200), ("readyz", 503), ("healthz", 503), ("", 503), ("x", 404)])
+@pytest.mark.parametrize(
+    ("probe", "status"), [("livez", 200), ("readyz", 503), ("healthz", 503), ("", 503), ("x", 404)]
+)
 def test_asgi(bad, mounted, probe, status):
     app = Starlette(routes=[Mount("/health", perf.health.asgi_app)]) if mounted else perf.health.asgi_app
     start, body = ask_asgi(app, f"/health/{probe}" if mounted else f"/{probe}")

@@ -31,7 +31,7 @@ def test_a_wrong_time_is_an_error_that_names_it(options):
 
 
 def test_what_cannot_be_called_is_no_check():
-    with pytest.raises(TypeError, match="health.check\\('db'\\): 5 cannot be called"):
+    with pytest.raises(TypeError, match=r"health\.check\('db'\): 5 cannot be called"):
         perf.health.check("db")(5)
 
 

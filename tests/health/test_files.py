@@ -14,7 +14,15 @@ from tests.e2e.support import wait_for
 
 
 def report(pid=None, **changed):
-    made = {"status": "healthy", "live": True, "ready": True, "started": True, "service": "shop", "made": 1.0, "checks": []}
+    made = {
+        "status": "healthy",
+        "live": True,
+        "ready": True,
+        "started": True,
+        "service": "shop",
+        "made": 1.0,
+        "checks": [],
+    }
     return {**made, "pid": os.getpid() if pid is None else pid, **changed}
 
 
@@ -54,7 +62,9 @@ def test_a_process_with_the_number_of_another_does_not_count(tmp_path):
     assert files.read(tmp_path) == []
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "5", '{"pid": "x", "born": 1}', '{"pid": 1}', '{"pid": null, "born": null}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "5", '{"pid": "x", "born": 1}', '{"pid": 1}', '{"pid": null, "born": null}']
+)
 def test_what_is_no_report_is_passed_over(tmp_path, content):
     (tmp_path / f"health-{files.host()}-9.json").write_text(content)
     files.write(tmp_path, report())

@@ -89,7 +89,7 @@ def test_one_that_was_taken_back_is_asked_no_more(still):
 
 def test_a_critical_check_decides_whether_it_is_ready(still, clock):
     answers = {"plain": "healthy", "critical": "healthy", "named": "healthy"}
-    for name in answers:
+    for name in ("plain", "critical", "named"):
         health.register(name, lambda name=name: answers[name], critical=name == "critical", every=1, quick=True)
 
     def after(**changed):

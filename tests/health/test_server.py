@@ -35,7 +35,15 @@ def server(port, problems):
 
 
 def report(**changed):
-    made = {"status": "healthy", "live": True, "ready": True, "started": True, "service": "shop", "pid": 7, "checks": []}
+    made = {
+        "status": "healthy",
+        "live": True,
+        "ready": True,
+        "started": True,
+        "service": "shop",
+        "pid": 7,
+        "checks": [],
+    }
     return {**made, "made": time.monotonic(), **changed}
 
 
@@ -77,7 +85,8 @@ def test_head_has_no_body_and_other_methods_are_refused(server, port):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01" * 100, b"GET livez HTTP/1.1\r\n\r\n", b"GET " + b"/" * 100_000]
+    "data",
+    [b"", b"\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01" * 100, b"GET livez HTTP/1.1\r\n\r\n", b"GET " + b"/" * 100_000],
 )
 def test_what_is_no_request_is_refused_and_does_no_harm(server, port, data):
     found = b"HTTP/1.1 400"
@@ -131,10 +140,8 @@ def test_a_foreign_program_at_the_port_is_told_of_once(port, problems, monkeypat
         made = Server("127.0.0.1", port, problems.append)
         for _ in range(2 * module.FOREIGN):
             made.bind()
-    assert problems == [
-        f"otel-perf: OTEL_PERF_HEALTH_PORT={port} at 127.0.0.1 is taken by another program; choose another port;"
-        " health has no port"
-    ]
+    what = "is taken by another program; choose another port; health has no port"
+    assert problems == [f"otel-perf: OTEL_PERF_HEALTH_PORT={port} at 127.0.0.1 {what}"]
     made.bind()
     assert made.is_bound  # it has ended
     made.close()

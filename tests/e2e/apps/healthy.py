@@ -55,7 +55,9 @@ def application(environ, start_response):
     path = environ["PATH_INFO"]
     if path.startswith("/health"):
         inner = {**environ, "SCRIPT_NAME": "/health", "PATH_INFO": path.removeprefix("/health")}
-        return perf.health.wsgi_app(inner, lambda status, headers: start_response(status, [*headers, ("X-Pid", str(os.getpid()))]))
+        return perf.health.wsgi_app(
+            inner, lambda status, headers: start_response(status, [*headers, ("X-Pid", str(os.getpid()))])
+        )
     do(*path.split("/")[2:4])
     start_response("200 OK", [("Content-Type", "text/plain"), ("X-Pid", str(os.getpid()))])
     return [str(os.getpid()).encode()]
