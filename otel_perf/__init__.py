@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from otel_perf import health as health
     from otel_perf import signals as signals
     from otel_perf.calls.decorators import monitored as monitored
     from otel_perf.core.cleaning import cleanup_task as cleanup_task
@@ -49,10 +50,12 @@ _HOME_OF = {
     "cleanup_task": "otel_perf.core.cleaning",
     "correlation": "otel_perf.core.correlation",
     "events": "otel_perf.logs.events",
+    "health": "otel_perf.health",
     "monitored": "otel_perf.calls.decorators",
     "on_memory_pressure": "otel_perf.memory.pressure",
     "setup": "otel_perf.distro",
     "shutdown": "otel_perf.distro",
+    "signals": "otel_perf.signals",
     "singletons": "otel_perf.memory.singletons",
 }
 
@@ -73,6 +76,7 @@ __all__ = [
     "cleanup_task",
     "correlation",
     "events",
+    "health",
     "monitored",
     "on_memory_pressure",
     "setup",
@@ -82,20 +86,14 @@ __all__ = [
 ]
 
 
-_MODULES = frozenset({"signals"})  # packages of ours that are part of the public API as they are
-
-
 def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        from importlib import import_module
-
-        return import_module(f"otel_perf.{name}")
     module = _HOME_OF.get(name)
     if module is None:
         raise AttributeError(f"module 'otel_perf' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(module), name)
+    found = import_module(module)
+    value = found if module == f"otel_perf.{name}" else getattr(found, name)  # a feature whose API is its module
     globals()[name] = value
     return value
 

@@ -99,7 +99,7 @@ class Memory:
 
     def add_log(self, entry: LogEntry) -> None:
         """Look at a log record."""
-        if entry.event_name not in EVENTS:
+        if entry.event_name not in EVENTS or entry.attributes.get("perf.health.check", "memory") != "memory":
             return
         key = service_of(entry.resource), entry.event_name
         known = self._events.get(key)

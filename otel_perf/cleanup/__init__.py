@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from otel_perf.core import sequence
@@ -10,7 +11,7 @@ from otel_perf.core.feature import Feature, Host, NoSettings
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-    from otel_perf.cleanup.scheduler import Run
+    from otel_perf.cleanup.scheduler import Run, Scheduler
 
 
 class CleanupFeature(Feature[NoSettings]):
@@ -25,7 +26,7 @@ class CleanupFeature(Feature[NoSettings]):
         """Turn it on."""
         from otel_perf.cleanup.metrics import RUN, RUNS, TIME, Totals
         from otel_perf.cleanup.scheduler import Scheduler
-        from otel_perf.core import cleaning
+        from otel_perf.core import cleaning, health
         from otel_perf.core.forks import on_fork
 
         totals = Totals()
@@ -46,6 +47,7 @@ class CleanupFeature(Feature[NoSettings]):
                 attributes["exception.message"] = str(run.error)
             if run.error is not None or run.amount:  # a run that found nothing to do is only counted
                 severity = "INFO" if run.error is None else "WARN"
+                health.news(self.name)
                 host.event(RUN, attributes, severity=severity)
             if run.outcome == "parked":
                 host.problem(
@@ -61,6 +63,14 @@ class CleanupFeature(Feature[NoSettings]):
         undo.callback(on_fork(child=scheduler.start))
         undo.callback(host.census.add(RUNS, totals.runs))
         undo.callback(host.census.add(TIME, totals.time))
+        undo.callback(health.register(self.name, partial(_health, scheduler), every=2.0, quick=True))
+
+
+def _health(scheduler: Scheduler) -> tuple[str, str]:
+    """Degraded while a task fails, or was given up."""
+    troubles = scheduler.troubles()
+    words = [f"{name} {'is not run again' if parked else 'fails'}" for name, parked in troubles.items()]
+    return ("degraded", ", ".join(words)) if words else ("healthy", "")
 
 
 FEATURE = CleanupFeature()

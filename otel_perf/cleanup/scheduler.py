@@ -100,6 +100,13 @@ class Scheduler:
         elif not self._ended:
             self._begin()
 
+    def troubles(self) -> dict[str, bool]:
+        """The tasks that fail, by name, and whether they are parked."""
+        states = self._states.copy()
+        return {
+            task.name: state.parked for task in tuple(cleaning.tasks) if (state := states.get(task)) and state.failures
+        }
+
     def _loop(self, bell: Any) -> None:
         while bell is self._bell:
             wait = self.step()

@@ -24,11 +24,12 @@ COMMANDS: Final = {
     "analyze": "rank services and operations by what whole traces wait for, against a baseline",
     "export": "write stored telemetry as OTLP JSON lines",
     "audit": "verify, show and export the audit trail, rotate its key, remove what is old",
+    "health": "ask how the processes are; for container health checks",
     "signals": "show, emit, wait for and watch readiness signals",
     "doctor": "show what is on and why, and what needs mending",
     "schema": "print the JSON Schema of what is written, a log line for instance",
 }
-GOOD, BAD, USAGE, TIMEOUT = 0, 1, 2, 3
+GOOD, BAD, USAGE, TIMEOUT = range(4)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

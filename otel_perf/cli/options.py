@@ -12,9 +12,14 @@ from otel_perf.core.settings import parse_duration
 from otel_perf.store.database import StoreReader
 
 
+def add_home(parser: argparse.ArgumentParser) -> None:
+    """``--home``."""
+    parser.add_argument("--home", type=Path, help="home folder (default: $OTEL_PERF_HOME or .otel-perf)")
+
+
 def add_store(parser: argparse.ArgumentParser) -> None:
     """``--home`` and ``--since``."""
-    parser.add_argument("--home", type=Path, help="home folder (default: $OTEL_PERF_HOME or .otel-perf)")
+    add_home(parser)
     parser.add_argument("--since", type=duration, help="only what was stored within this time, like 10m or 2h")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -80,7 +81,8 @@ class MemoryFeature(Feature[MemorySettings]):
         undo.callback(cleaning.register("otel_perf.memory: dead weak references", dead, EXPIRE, deadline=inf))
 
     def _watch_singletons(self, host: Host, undo: ExitStack) -> None:
-        from otel_perf.memory import singletons
+        from otel_perf.core import health
+        from otel_perf.memory import checks, singletons
 
         def tell(name: str, seconds: float, error: BaseException | None) -> None:
             attributes: dict[str, Any] = {"perf.singleton.name": name, "perf.singleton.duration": seconds}
@@ -91,16 +93,16 @@ class MemoryFeature(Feature[MemorySettings]):
 
         singletons.closed.append(tell)
         undo.callback(singletons.closed.remove, tell)
+        pings = partial(checks.pings, singletons.singletons)
+        every, timeout = checks.PING_EVERY, checks.PING_TIMEOUT + 1.0  # each has its own
+        undo.callback(health.register("singletons", pings, every=every, timeout=timeout))
 
     def _watch_pressure(
         self, settings: MemorySettings, host: Host, undo: ExitStack, caches: Callable[[], Mapping[str, Numbers]]
     ) -> None:
         from otel_perf.core import health, strain
         from otel_perf.core.forks import on_fork
-        from otel_perf.memory import pressure
-
-        def health_at(level: str) -> int:
-            return {"high": health.DEGRADED, "critical": health.UNHEALTHY}.get(level, health.HEALTHY)
+        from otel_perf.memory import checks, pressure
 
         self._read = read = pressure.reader(settings.limit)
         if read is None:
@@ -113,23 +115,16 @@ class MemoryFeature(Feature[MemorySettings]):
             strain.end(self.name)
 
         def tell(what: dict[str, Any]) -> None:
-            before = health_at(what["before"]) if "before" in what else None
-            now = health_at(what["level"])
             attributes = {f"perf.memory.pressure.{name}": value for name, value in what.items()}
             severity = "INFO" if what["level"] in {"normal", "moderate"} else "WARN"
             host.event(pressure.PRESSURE, attributes, body=pressure.sentence(what), severity=severity)
             critical = what["level"] == "critical"
-            if critical and before is not None:
+            if critical and "before" in what:
                 strain.begin(self.name, pressure.sentence(what))
             if not (critical and watched):  # its last look may come after the end
                 strain.end(self.name)
-            if before is not None and now != before:
-                changed = {
-                    "perf.health.check": self.name,
-                    "perf.health.status": health.WORDS[now],
-                    "perf.health.status.before": health.WORDS[before],
-                }
-                host.event(health.CHANGED, changed, body=f"{self.name}: {health.WORDS[now]}, {pressure.sentence(what)}")
+            if what["action"] == "level":
+                health.news(self.name)
             if settings.webhook and what["action"] == "level":
                 from otel_perf.memory import alerts
 
@@ -142,11 +137,11 @@ class MemoryFeature(Feature[MemorySettings]):
         undo.callback(monitor.release)
         undo.callback(watcher.end)
         undo.callback(on_fork(child=watcher.start))
+        undo.callback(health.register(self.name, partial(checks.level, monitor, read), every=1.0, quick=True))
         for metric, source in (
             (pressure.LIMIT, lambda: [(read().limit, {})]),
             (pressure.UTILIZATION, lambda: [(read().share, {})]),
             (pressure.LEVEL, lambda: [(monitor.level, {})]),
-            (health.STATUS, lambda: [(health_at(pressure.LEVELS[monitor.level]), {"perf.health.check": self.name})]),
             (pressure.RECLAIMED, monitor.readings),
         ):
             undo.callback(host.census.add(metric, source))

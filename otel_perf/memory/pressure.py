@@ -340,17 +340,18 @@ def _malloc_trim() -> Any:
 
 def sentence(what: dict[str, Any]) -> str:
     """What was done, for a person."""
-    state = f"{_size(what['used'])} of {_size(what['limit'])} in use"
+    state = f"{size(what['used'])} of {size(what['limit'])} in use"
     if what["action"] == "level":
         return f"memory pressure is {what['level']}, after {what['before']}: {state}"
     freed = max(what["freed"], what["resident_fell"])
     whom = ", ".join(what.get("caches", what.get("callbacks", ())))
     done = f"{what['action'].replace('_', ' ')}{f' ({whom})' if whom else ''}"
     advice = "; memory is fragmented: recycle the process when it suits" if "fragmentation_suspected" in what else ""
-    return f"memory pressure: {done} gave {_size(freed)} back in {what['cost'] * 1e3:.0f} ms; {state}{advice}"
+    return f"memory pressure: {done} gave {size(freed)} back in {what['cost'] * 1e3:.0f} ms; {state}{advice}"
 
 
-def _size(number: float) -> str:
+def size(number: float) -> str:
+    """Bytes, for a person."""
     return f"{number / 2**20:,.0f} MiB"
 
 

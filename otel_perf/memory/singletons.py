@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Closer = Callable[[Any], Any]
+Runner = Callable[[Awaitable[Any]], tuple[Any, Exception | None]]  # of what a coroutine function gave
 _NONE: Final = object()
 
 closed: list[Callable[[str, float, BaseException | None], None]] = []
@@ -322,7 +323,7 @@ class Singletons:
 
     # --- health, tests, forks -----------------------------------------------------------------------
 
-    def ping(self) -> dict[str, Exception | None]:
+    def ping(self, *, run: Runner = run) -> dict[str, Exception | None]:
         """What is wrong with each instance that is there and has a ``ping``, by name; ``None`` if it is well."""
         found = {}
         for kind, value in self._pinged():

@@ -52,8 +52,12 @@ class SignalsFeature(Feature[SignalsSettings]):
 
     def install(self, settings: SignalsSettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""
+        from functools import partial
+
+        from otel_perf.core import health
         from otel_perf.signals import telemetry
         from otel_perf.signals.api import signals
+        from otel_perf.signals.checks import check
         from otel_perf.signals.mirror import Mirror
 
         made = self._telemetry
@@ -68,6 +72,7 @@ class SignalsFeature(Feature[SignalsSettings]):
             (telemetry.WAITING, lambda: [(signals.waiting, {})]),
         ):
             undo.callback(host.census.add(metric, source))
+        undo.callback(health.register("signals", partial(check, host.sequence, signals)))
         Mirror(host, signals, lambda: host.guard(self.name)).install(undo)
 
 

@@ -233,6 +233,13 @@ class Signals:
         hub = self._hub
         return 0 if hub is None else hub.waiting
 
+    def refresh(self) -> None:
+        """Look whether the board was made anew, and say again what we have said; nothing if it is not open."""
+        hub = self._hub
+        if hub is not None:
+            hub.current(self._settings.scope, [])
+            hub.renew()
+
     def say(self, name: str, reason: str, *, alone: bool) -> None:
         """Put a signal of the distribution's own on the board, with who we are as its key.
 

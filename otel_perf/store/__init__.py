@@ -158,6 +158,15 @@ class StoreFeature(Feature[StoreSettings]):
         ):
             undo.callback(host.census.add(metric, source))
         self._clean(writer, host, undo)
+        self._watch(writer, settings, undo)
+
+    def _watch(self, writer: Writer, settings: StoreSettings, undo: ExitStack) -> None:
+        from otel_perf.core import health
+        from otel_perf.store.checks import EVERY, StoreChecks
+
+        checks = StoreChecks(writer, lambda: self.drain, settings.limit)
+        undo.callback(health.register("store", checks.store, every=EVERY, quick=True))
+        undo.callback(health.register("delivery", checks.delivery, every=EVERY, quick=True))
 
     def _clean(self, writer: Writer, host: Host, undo: ExitStack) -> None:
         from otel_perf.core import cleaning

@@ -66,6 +66,7 @@ class Committer:
         self.folder: Path | None = None  # where the store was opened last
         self._opening: tuple[int, int] | None = None  # identity of the file that was opened last
         self._failed_at: float | None = None
+        self.error = ""  # why the last commit failed
         self._started_ns = time.time_ns() - time.monotonic_ns()  # what the clock said when the machine started
         self._told: set[str] = set()
         self._lines: deque[str] = deque()
@@ -87,6 +88,7 @@ class Committer:
         self.held = deque()
         self.held_bytes = 0
         self._failed_at = None
+        self.error = ""
         self.stored = 0
 
     def disconnect(self) -> None:
@@ -108,8 +110,10 @@ class Committer:
         try:
             self._store()
             self._failed_at = None
+            self.error = ""
         except (sqlite3.Error, OSError) as error:
             self._failed_at = time.monotonic()
+            self.error = str(error)
             if not (isinstance(error, sqlite3.Error) and is_busy(error)):
                 self.tell(
                     "write",

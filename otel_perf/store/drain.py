@@ -75,7 +75,7 @@ class Drain:
         self._inherited: list[Outbox] = []
         self._outbox: Outbox | None = None
         self._lease: Lease | None = None
-        self._routes: list[Route] = []
+        self.routes: list[Route] = []  # made when there is something to send
         self._forking: dict[int, bool] = {}  # thread that forks → whether it holds the lock
         self._reset()
 
@@ -166,9 +166,9 @@ class Drain:
         if self._lease is not None:
             self._lease.release()
             self._lease = None
-        for route in self._routes:
+        for route in self.routes:
             route.forget()
-        self._routes = []
+        self.routes = []
         self.delivered.clear()
         self.waiting.clear()
         self._reset()
@@ -220,17 +220,17 @@ class Drain:
         self._idle = False
         if self._unusable or not self._have_lease():
             return LEASE_RETRY * chance.uniform(0.5, 1.5)
-        if not self._routes and not self._make_routes():
+        if not self.routes and not self._make_routes():
             return LEASE_RETRY
         while not self._stopped:
             now = time.monotonic()
-            sent = [self._advance(route) for route in self._routes if route.until <= now]
+            sent = [self._advance(route) for route in self.routes if route.until <= now]
             self._count()
             if not any(sent) or self._is_over():
                 break
         now = time.monotonic()
-        blocked = [route.until - now for route in self._routes if route.until > now]
-        self._idle = len(blocked) < len(self._routes)
+        blocked = [route.until - now for route in self.routes if route.until > now]
+        self._idle = len(blocked) < len(self.routes)
         return max(SHORTEST, min([IDLE, *blocked]))
 
     def _advance(self, route: Route) -> bool:
@@ -319,8 +319,8 @@ class Drain:
     def _make_routes(self) -> bool:
         if self._find is not None and not self._find():
             return False
-        self._routes = [Route(destination, self._owner.destination) for destination in self._destinations()]
-        return bool(self._routes)
+        self.routes = [Route(destination, self._owner.destination) for destination in self._destinations()]
+        return bool(self.routes)
 
     # --- details -------------------------------------------------------------------------------
 
@@ -342,7 +342,7 @@ class Drain:
 
     def _disconnect(self) -> None:
         self._close_outbox()
-        for route in self._routes:
+        for route in self.routes:
             route.close()
         if self._lease is not None:
             self._lease.release()

@@ -148,6 +148,11 @@ class Writer:
         """Where the store was opened; ``None`` before the first commit."""
         return self._committer.folder
 
+    @property
+    def error(self) -> str:
+        """Why the last commit failed; empty if it did not."""
+        return self._committer.error
+
     def count_dropped(self, signal: str, items: int) -> None:
         """Count ``items`` of ``signal`` as lost."""
         for lane in self.lanes:

@@ -11,8 +11,8 @@ def point(name, value, *, cache="pages", instance="a", service="shop", delta=Fal
     return Point(name, "1", 0, value, 0, attributes, "otel_perf", resource, delta)
 
 
-def event(name, body, time, service="shop"):
-    return LogEntry("", "", time, 9, "INFO", body, name, {}, "otel_perf", {"service.name": service})
+def event(name, body, time, service="shop", **attributes):
+    return LogEntry("", "", time, 9, "INFO", body, name, attributes, "otel_perf", {"service.name": service})
 
 
 def test_the_processes_of_a_service_are_summed_up_by_their_last_readings():
@@ -51,9 +51,12 @@ def test_of_each_kind_of_event_the_last_one_is_shown():
     memory.add_log(event("perf.memory.pressure", "moderate", 1))
     memory.add_log(event("perf.memory.leak_suspected", "a leak", 7))
     memory.add_log(event("order.placed", "no matter", 9))
+    memory.add_log(event("perf.health.changed", "db: unhealthy", 9, **{"perf.health.check": "db"}))
+    memory.add_log(event("perf.health.changed", "memory: degraded", 2, **{"perf.health.check": "memory"}))
     assert [(found.event, found.count, found.last) for found in memory.events()] == [
         ("perf.memory.leak_suspected", 1, "a leak"),
         ("perf.memory.pressure", 3, "normal again"),
+        ("perf.health.changed", 1, "memory: degraded"),
     ]
 
 

@@ -82,3 +82,29 @@ def wsgi_app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Ite
 
 
 apps = (perf.CorrelationMiddleware(asgi_app), perf.WSGICorrelationMiddleware(wsgi_app))
+
+
+@perf.health.check("db", critical=True, timeout="2s")
+def db() -> bool:
+    return True
+
+
+@perf.health.check("queue", live=True, every=30)
+async def queue() -> tuple[str, str]:
+    return "degraded", "it is long"
+
+
+def of_health() -> dict[str, Any]:
+    end = perf.health.on_change(lambda change: print(change["name"]))
+    end()
+    perf.health.remove("db")
+    print(db(), queue)
+    return perf.health.status()
+
+
+async def served_beneath(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    await perf.health.asgi_app(scope, receive, send)
+
+
+def served_by_wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    return perf.health.wsgi_app(environ, start_response)

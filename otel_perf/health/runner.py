@@ -1,0 +1,261 @@
+"""Asks the checks of :mod:`otel_perf.core.health`, in the background, and keeps what they said.
+
+One thread sees to all of them. One that may wait has a thread of its own for each question, so that it holds up
+nothing but itself; one that hangs has one thread, however long it hangs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_perf.core import health
+from otel_perf.core.finishing import finish
+from otel_perf.core.health import DEGRADED, HEALTHY, UNHEALTHY, WORDS
+from otel_perf.core.threads import allocate_lock, start_new_thread
+from otel_perf.health.answers import meaning, raised
+from otel_perf.health.changes import Change, Told
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from otel_perf.core.census import Reading
+    from otel_perf.core.guard import Guard
+    from otel_perf.core.health import Check
+
+    Report = dict[str, Any]
+
+SETTLED: Final = (
+    1.0  # seconds of being ready, after which it has started: an app registers its checks as it is imported
+)
+LONGEST: Final = 1.0  # seconds between looks; who reads a report knows by its age whether somebody still looks
+
+
+@dataclass(slots=True)
+class Question:
+    """A check was asked, in a thread of its own."""
+
+    until: float
+    answer: tuple[int, str] | None = None
+    took: float = 0.0
+    late: bool = False
+
+
+@dataclass(slots=True)
+class State:
+    """What is known of a check; the runner's thread writes it."""
+
+    due: float
+    status: int | None = None  # None: it has not answered yet
+    reason: str = ""
+    since: float = 0.0  # seconds since the epoch
+    at: float = 0.0
+    took: float = 0.0
+    question: Question | None = None
+    told: Told = field(default_factory=Told)
+
+    @property
+    def next(self) -> float:
+        """When there is something to do."""
+        if self.question is None:
+            return self.due
+        return inf if self.question.late else self.question.until
+
+
+class Runner:
+    """One thread; :meth:`start` and :meth:`end` are thread-safe, and a child of ``fork`` has to start its own.
+
+    ``tell`` gets the changes, ``publish`` the report after each look, both in that thread.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        critical: Iterable[str],
+        tell: Callable[[Change], None],
+        publish: Callable[[Report], None],
+        guard: Callable[[], Guard],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.report: Report = {}
+        self._service = service
+        self._critical = frozenset(critical)
+        self._tell = tell
+        self._publish = publish
+        self._guard = guard
+        self._clock = clock
+        self._bell: Any = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._states: dict[Check, State] = {}
+        self._asked: deque[str] = deque()
+        self._ready_since: float | None = None
+        self._started = False
+        self.report = self._made(self._clock())
+
+    def start(self) -> None:
+        """Begin, or begin anew in a child, which knows nothing yet."""
+        self._forget()
+        self._bell = bell = allocate_lock()
+        bell.acquire()
+        with suppress(RuntimeError):  # no more threads
+            start_new_thread(self._loop, (bell,))
+
+    def end(self) -> None:
+        """Ask no more."""
+        bell, self._bell = self._bell, None
+        _ring(bell)
+
+    def news(self, name: str) -> None:
+        """Ask the check of that name at once."""
+        self._asked.append(name)
+        _ring(self._bell)
+
+    def _loop(self, bell: Any) -> None:
+        while bell is self._bell:
+            try:
+                wait = self.step()
+            except Exception as error:
+                wait = LONGEST
+                self._guard().handle(error)
+            bell.acquire(timeout=wait)
+
+    def step(self) -> float:
+        """Ask who is due, take the answers that are there; seconds until there is more to do."""
+        now = self._clock()
+        asked = {self._asked.popleft() for _ in range(len(self._asked))}
+        self._states = {check: self._states.get(check) or State(now) for check in tuple(health.checks)}
+        for check, state in self._states.items():
+            if check.name in asked:
+                state.due = now
+            self._look(check, state, now)
+        self.report = self._made(now)
+        self._publish(self.report)
+        following = min((state.next for state in self._states.values()), default=inf)
+        return min(LONGEST, max(0.0, following - self._clock()))
+
+    def _look(self, check: Check, state: State, now: float) -> None:
+        question = state.question
+        if question is not None and question.answer is not None:
+            state.question, state.due = None, now + check.every
+            if question.late:  # it hung: what it says now is of long ago
+                state.due = now
+            else:
+                self._settle(check, state, question.answer, question.took)
+        elif question is not None and now >= question.until and not question.late:
+            question.late = True
+            self._settle(check, state, (UNHEALTHY, f"no answer within {check.timeout:g} s"), check.timeout)
+        if state.question is None and now >= state.due:
+            self._ask(check, state, now)
+        before = None if state.status is None else state.told.look(state.status, now)
+        if before is not None and state.status is not None:
+            critical = self._is_critical(check)
+            self._tell(Change(check.name, state.status, before, state.reason, critical, state.told.flapping))
+
+    def _ask(self, check: Check, state: State, now: float) -> None:
+        if check.quick:
+            began = time.perf_counter()
+            answer = answered(check)
+            state.due = now + check.every
+            self._settle(check, state, answer, time.perf_counter() - began)
+            return
+        question = Question(now + check.timeout)
+        try:
+            start_new_thread(_ask_in_thread, (check, question, self._bell))
+            state.question = question
+        except RuntimeError:  # no more threads
+            state.due = now + check.every
+            self._settle(check, state, (DEGRADED, "it could not be asked: no thread is to be had"), 0.0)
+
+    def _settle(self, check: Check, state: State, answer: tuple[int, str], took: float) -> None:
+        state.at, state.took = time.time(), took
+        if answer[0] != state.status:
+            state.since = state.at
+        state.status, state.reason = answer
+
+    # --- what is known ------------------------------------------------------------------------------
+
+    def _is_critical(self, check: Check) -> bool:
+        return check.critical or check.name in self._critical
+
+    def _made(self, now: float) -> Report:
+        """How the process is, as plain data. About 5 µs, and 3 µs a check."""
+        states = self._states.items()
+        gates = [state.status for check, state in states if self._is_critical(check)]
+        live = not any(check.live and state.status == UNHEALTHY for check, state in states)
+        ready = live and bool(states) and not any(status in {None, UNHEALTHY} for status in gates)
+        self._ready_since = (now if self._ready_since is None else self._ready_since) if ready else None
+        self._started |= self._ready_since is not None and now - self._ready_since >= SETTLED
+        worst = max((DEGRADED if state.status is None else state.status for _, state in states), default=DEGRADED)
+        status = UNHEALTHY if UNHEALTHY in gates or not live else min(worst, DEGRADED)
+        return {
+            "status": WORDS[status],
+            "live": live,
+            "ready": ready,
+            "started": self._started,
+            "service": self._service,
+            "pid": os.getpid(),
+            "made": now,
+            "checks": [
+                {
+                    "name": check.name,
+                    "status": "unknown" if state.status is None else WORDS[state.status],
+                    "reason": state.reason,
+                    "critical": self._is_critical(check),
+                    "live": check.live,
+                    "time": _iso(state.at),
+                    "since": _iso(state.since),
+                    "took": state.took,
+                }
+                for check, state in states
+            ],
+        }
+
+    def readings(self) -> Iterable[Reading]:
+        """The status of each check that has answered; of those of one name the worst."""
+        found: dict[str, int] = {}
+        for check in self.report["checks"]:
+            if check["status"] != "unknown":
+                name = check["name"]
+                found[name] = max(found.get(name, HEALTHY), WORDS.index(check["status"]))
+        return [(status, {"perf.health.check": name}) for name, status in found.items()]
+
+
+def answered(check: Check) -> tuple[int, str]:
+    """What the check says. Never raises."""
+    try:
+        if inspect.iscoroutinefunction(check.call):
+            return meaning(finish(check.call, check.timeout))
+        answer = check.call()
+        return meaning(finish(answer, check.timeout) if inspect.isawaitable(answer) else answer)
+    except BaseException as error:  # a check does not end the program
+        return raised(error)
+
+
+def _ask_in_thread(check: Check, question: Question, bell: Any) -> None:
+    from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
+
+    attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # a question every ten seconds is no trace
+    began = time.perf_counter()
+    answer = answered(check)
+    question.took = time.perf_counter() - began
+    question.answer = answer
+    _ring(bell)
+
+
+def _ring(bell: Any) -> None:
+    if bell is not None:
+        with suppress(RuntimeError):  # it is awake
+            bell.release()
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,197 @@
+"""The port: answers from a thread of its own, with what the latest look at the checks has left.
+
+Of the processes that share the port one listens, and answers for all of them; the others stand by, and one of them
+takes over when it ends. Of gunicorn's that is the master, which the workers come and go under.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_perf.core.threads import start_new_thread
+from otel_perf.health.documents import Answer, answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from otel_perf.health.runner import Report
+
+RETRY: Final = 1.0  # seconds between tries to listen
+PATIENCE: Final = 2.0  # seconds that a client has for its request
+AT_ONCE: Final = 32  # clients; more wait
+REQUEST: Final = 8192  # bytes
+FOREIGN: Final = 3  # tries, after which who has the port is asked what it is
+_SERVER: Final = "otel-perf"
+_REASONS: Final = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    503: "Service Unavailable",
+}
+
+_log = logging.getLogger("otel_perf")
+
+
+class Server:
+    """:meth:`bind` is for one thread, the rest for any."""
+
+    def __init__(self, host: str, port: int, problem: Callable[[str], None]) -> None:
+        self.reports: Sequence[Report] = ()
+        self._host = host
+        self._port = port
+        self._problem = problem
+        self._said = False
+        self._listener: socket.socket | None = None
+        self._clients = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._due = 0.0
+        self._tries = 0
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it is this process that answers."""
+        return self._listener is not None
+
+    def bind(self) -> None:
+        """Listen, if nobody else does."""
+        if self._listener is not None or time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + RETRY
+        try:
+            self._listener = listener = self._listen()
+        except OSError as error:
+            self._failed(error)
+            return
+        self._tries = 0
+        try:
+            start_new_thread(self._serve, (listener,))
+        except RuntimeError:  # no more threads
+            self.close()
+
+    def close(self) -> None:
+        """Listen no more."""
+        listener, self._listener = self._listener, None
+        self._reset()
+        if listener is not None:
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # wakes the thread
+            listener.close()
+
+    def after_fork_in_child(self) -> None:
+        """The parent listens; the child's copy of the descriptor would keep the port from others when it has ended."""
+        listener, self._listener = self._listener, None
+        self._clients = 0
+        self.reports = ()
+        self._reset()
+        if listener is not None:
+            listener.close()
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        made = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            if sys.platform != "win32":  # there it would take the port from who has it
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind((self._host, self._port))
+            made.listen(128)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def _failed(self, error: OSError) -> None:
+        self._tries += 1
+        if self._said:
+            return
+        if not is_taken(error):
+            self._say(f"cannot be listened at ({error}); name an address of this machine, and a port above 1023")
+        elif self._tries == FOREIGN and not is_ours(self._host, self._port):
+            self._say("is taken by another program; choose another port")
+
+    def _say(self, what: str) -> None:
+        self._said = True
+        self._problem(f"otel-perf: OTEL_PERF_HEALTH_PORT={self._port} at {self._host} {what}; health has no port")
+
+    # --- answering ----------------------------------------------------------------------------------
+
+    def _serve(self, listener: socket.socket) -> None:
+        while listener is self._listener:
+            try:
+                client, _ = listener.accept()
+            except OSError:  # it was closed, or there are no descriptors left
+                if listener is self._listener:
+                    time.sleep(RETRY)
+                continue
+            while self._clients >= AT_ONCE and listener is self._listener:
+                time.sleep(0.01)
+            self._clients += 1
+            try:
+                start_new_thread(self._converse, (client,))
+            except RuntimeError:  # no more threads
+                self._converse(client)
+
+    def _converse(self, client: socket.socket) -> None:
+        try:
+            with client:
+                client.settimeout(PATIENCE)
+                method, path = _request(client)
+                found = self._answer(method, path)
+                client.sendall(_response(found, with_body=method != "HEAD"))
+        except OSError:  # it went away
+            pass
+        finally:
+            self._clients -= 1
+
+    def _answer(self, method: str, path: str) -> Answer:
+        if not path.startswith("/"):
+            return Answer(400, b"")
+        if method not in {"GET", "HEAD"}:
+            return Answer(405, b"")
+        return answer(self.reports, path.partition("?")[0], time.monotonic())
+
+
+def _request(client: socket.socket) -> tuple[str, str]:
+    """Method and path; of what is no request, nothing."""
+    read, ends = b"", time.monotonic() + PATIENCE
+    while b"\r\n\r\n" not in read and len(read) < REQUEST:
+        more = client.recv(REQUEST)
+        if not more or time.monotonic() > ends:
+            break
+        read += more
+    words = read.partition(b"\r\n")[0].decode("latin-1").split(" ")
+    return (words[0], words[1]) if len(words) == 3 else ("", "")
+
+
+def _response(found: Answer, *, with_body: bool) -> bytes:
+    headers: list[tuple[str, Any]] = [*found.headers, ("Server", _SERVER), ("Connection", "close")]
+    lines = [f"HTTP/1.1 {found.status} {_REASONS[found.status]}", *(f"{name}: {value}" for name, value in headers)]
+    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+    return head + found.body if with_body else head
+
+
+def is_taken(error: OSError) -> bool:
+    """Whether somebody else listens."""
+    import errno
+
+    return error.errno in {errno.EADDRINUSE, getattr(errno, "WSAEADDRINUSE", errno.EADDRINUSE)}
+
+
+def is_ours(host: str, port: int) -> bool:
+    """Whether it is another process of otel-perf's that answers there."""
+    with suppress(OSError), socket.create_connection((reachable(host), port), timeout=PATIENCE) as asked:
+        asked.sendall(b"HEAD /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return f"Server: {_SERVER}".encode() in asked.recv(REQUEST)
+    return False
+
+
+def reachable(host: str) -> str:
+    """Where a server can be asked that listens at ``host``."""
+    return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104

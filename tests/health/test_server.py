@@ -1,0 +1,199 @@
+"""The port answers whatever its clients do, belongs to one process at a time, and goes to another when that ends."""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from http.client import HTTPConnection
+
+import pytest
+
+from otel_perf.health import server as module
+from otel_perf.health.server import Server, is_ours
+from tests.e2e.support import free_port, listens, wait_for
+
+
+@pytest.fixture
+def problems():
+    return []
+
+
+@pytest.fixture
+def port():
+    return free_port()
+
+
+@pytest.fixture
+def server(port, problems):
+    made = Server("127.0.0.1", port, problems.append)
+    made.reports = [report()]
+    made.bind()
+    yield made
+    made.close()
+
+
+def report(**changed):
+    made = {
+        "status": "healthy",
+        "live": True,
+        "ready": True,
+        "started": True,
+        "service": "shop",
+        "pid": 7,
+        "checks": [],
+    }
+    return {**made, "made": time.monotonic(), **changed}
+
+
+def ask(port, path="/readyz", method="GET"):
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request(method, path)
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, answer.headers, body
+
+
+def send(port, data):
+    """What comes back for ``data``, whatever that is."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        found = b""
+        while more := client.recv(65536):
+            found += more
+    return found
+
+
+def test_it_answers(server, port):
+    status, headers, body = ask(port)
+    assert (status, headers["Content-Type"]) == (200, "application/health+json")
+    assert json.loads(body)["status"] == "pass"
+    server.reports = [report(ready=False)]
+    assert ask(port)[0] == 503
+    assert ask(port, "/livez?verbose")[0] == 200
+    assert ask(port, "/nonsense")[0] == 404
+
+
+def test_head_has_no_body_and_other_methods_are_refused(server, port):
+    status, headers, body = ask(port, method="HEAD")
+    assert (status, body) == (200, b"")
+    assert int(headers["Content-Length"]) > 0
+    assert ask(port, method="POST")[0] == 405
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01" * 100, b"GET livez HTTP/1.1\r\n\r\n", b"GET " + b"/" * 100_000],
+)
+def test_what_is_no_request_is_refused_and_does_no_harm(server, port, data):
+    found = b"HTTP/1.1 400"
+    with contextlib.suppress(ConnectionError):  # more was sent than is read
+        found = send(port, data)
+    assert found.startswith(b"HTTP/1.1 400")
+    assert ask(port)[0] == 200
+
+
+def test_clients_that_say_nothing_hold_up_nobody_for_long(server, port, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 1.0)
+    idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(module.AT_ONCE - 1)]
+    began = time.monotonic()
+    assert ask(port)[0] == 200
+    assert time.monotonic() - began < 0.5
+    wait_for(lambda: server._clients == 0, timeout=5, what="they were let go")
+    for client in idle:
+        client.close()
+
+
+def test_more_clients_than_are_served_at_once_wait(server, port):
+    statuses = []
+    threads = [threading.Thread(target=lambda: statuses.append(ask(port)[0])) for _ in range(3 * module.AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert statuses == [200] * len(threads)
+
+
+def test_it_is_one_of_several_that_listens_and_another_takes_over(server, port, problems, monkeypatch):
+    monkeypatch.setattr(module, "RETRY", 0.0)
+    second = Server("127.0.0.1", port, problems.append)
+    second.reports = [report(ready=False)]
+    for _ in range(module.FOREIGN + 2):
+        second.bind()
+    assert (server.is_bound, second.is_bound) == (True, False)
+    assert problems == []  # it is one of ours that has the port
+    server.close()
+    wait_for(lambda: second.bind() or second.is_bound, what="the other one listens")
+    assert ask(port)[0] == 503
+    second.close()
+    assert not listens(port)
+
+
+def test_a_foreign_program_at_the_port_is_told_of_once(port, problems, monkeypatch):
+    monkeypatch.setattr(module, "RETRY", 0.0)
+    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", port)):
+        assert not is_ours("127.0.0.1", port)
+        made = Server("127.0.0.1", port, problems.append)
+        for _ in range(2 * module.FOREIGN):
+            made.bind()
+    what = "is taken by another program; choose another port; health has no port"
+    assert problems == [f"otel-perf: OTEL_PERF_HEALTH_PORT={port} at 127.0.0.1 {what}"]
+    made.bind()
+    assert made.is_bound  # it has ended
+    made.close()
+
+
+def test_an_address_of_another_machine_is_told_of(port, problems):
+    made = Server("192.0.2.1", port, problems.append)
+    made.bind()
+    made.bind()
+    assert not made.is_bound
+    (line,) = problems
+    assert "at 192.0.2.1 cannot be listened at" in line
+
+
+def test_ipv6(problems):
+    if not socket.has_ipv6:
+        pytest.skip("there is no IPv6 here")
+    port = free_port()
+    made = Server("::1", port, problems.append)
+    made.bind()
+    if problems:
+        pytest.skip(problems[0])
+    assert is_ours("::", port)
+    made.close()
+
+
+def test_a_forked_child_does_not_keep_the_port(server, port):
+    """GIVEN a child that outlives its parent's listening THEN the port is free."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        server.after_fork_in_child()
+        os.read(read, 1)
+        os._exit(0)
+    try:
+        server.close()
+        wait_for(lambda: not listens(port))
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+    finally:
+        os.write(write, b"x")
+        os.waitpid(pid, 0)
+
+
+def test_without_threads_it_answers_one_after_the_other(server, port, monkeypatch):
+    def none(*_arguments):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(module, "start_new_thread", none)
+    assert [ask(port)[0] for _ in range(3)] == [200] * 3
+    second = Server("127.0.0.1", free_port(), print)
+    second.bind()
+    assert not second.is_bound
