@@ -30,6 +30,12 @@ class Installed:
     held: str = ""  # why it has stepped down, and stays off whatever its decision says
     undo: ExitStack = field(default_factory=ExitStack)
 
+    def is_wanted(self, identity: str) -> bool:
+        """Whether it is to be on in the instance of this identity, or for some traces."""
+        if self.feature.by_trace:
+            return self.decision.share > 0.0
+        return self.decision.applies_to(identity)
+
     def complaint(self, *, broken: bool) -> str:
         """What its signal gives as the reason, empty where it is ready; ``broken``: by its own errors."""
         if self.on:

@@ -121,7 +121,7 @@ class Pipeline:
         self._expect_signals()
         parts = Parts()
         for state in self.features.values():
-            if self._is_wanted(state) or (state.feature.shapes and self.rollout.path is not None):
+            if state.is_wanted(self._identity) or (state.feature.shapes and self.rollout.path is not None):
                 self._provide(state, parts)
         self._set_providers(resource, parts, configure_from_file=configure_from_file)
         # Before the features: atexit runs what was registered last first, and theirs may still emit.
@@ -218,7 +218,7 @@ class Pipeline:
     def _expect_signals(self) -> None:
         signals = self.features.get("signals")
         if signals is not None and signals.settings.external:
-            if self._is_wanted(signals):
+            if signals.is_wanted(self._identity):
                 self.sequence.leave_to_others(signals.settings.external)
             else:
                 self.problem(f"otel-perf: {EXTERNAL} needs signals, which are off: it is ignored")
@@ -227,17 +227,19 @@ class Pipeline:
         self.sequence.listeners.append(lambda _answer: self._arm())
 
     def _arm(self) -> None:
-        """Turn on what waits for no signal any more."""
+        """Turn on what waits for no signal any more, and say what waited to be said."""
         with self._lock:
             for state in [] if self._ending else list(self.features.values()):
-                if not state.settled:
+                if state.settled:
+                    self._answer(state)
+                else:
                     self._apply(state)
                     if state.on and self._started:
                         self._tell_change(state.feature.name, "installed", state.reason)
 
     def _apply(self, state: Installed) -> None:
         """Turn ``state`` on or off, as its decision says."""
-        name, wanted = state.feature.name, self._is_wanted(state)
+        name, wanted = state.feature.name, state.is_wanted(self._identity)
         missing = self.sequence.missing(state.feature.awaits)
         if wanted and missing and not state.on:
             state.reason = f"waits for {', '.join(missing)}"
@@ -261,12 +263,8 @@ class Pipeline:
     def _answer(self, state: Installed) -> None:
         """Let those who wait know how it fares."""
         name = state.feature.name
-        self.sequence.answer(state.feature.emits, name, state.complaint(broken=self.guard(name).tripped))
-
-    def _is_wanted(self, state: Installed) -> bool:
-        if state.feature.by_trace:
-            return state.decision.share > 0.0
-        return state.decision.applies_to(self._identity)
+        if not self.sequence.missing(state.feature.follows):
+            self.sequence.answer(state.feature.emits, name, state.complaint(broken=self.guard(name).tripped))
 
     def _install(self, state: Installed) -> None:
         undo = ExitStack()
@@ -364,12 +362,12 @@ class Pipeline:
         self._emitter.hold()
         try:
             for state in changed:
-                if self._is_wanted(state):
+                if state.is_wanted(self._identity):
                     self._changed(state)
         finally:
             self._emitter.release()
         for state in changed:
-            if not self._is_wanted(state):
+            if not state.is_wanted(self._identity):
                 self._changed(state)
 
     def _changed(self, state: Installed) -> None:

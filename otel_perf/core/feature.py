@@ -105,6 +105,8 @@ class Feature(ABC, Generic[SettingsT]):
     """The signal of :mod:`otel_perf.core.sequence` that says how it fares; one that several emit is theirs together."""
     awaits: ClassVar[tuple[str, ...]] = ()
     """Signals without which it is not installed: ready or failed, all must have been answered."""
+    follows: ClassVar[tuple[str, ...]] = ()
+    """Signals after which its own goes out, though it is installed before."""
     by_trace: ClassVar[bool] = False
     """A percentage chooses traces, which the feature does itself, and not instances."""
     shapes: ClassVar[bool] = False

@@ -70,7 +70,7 @@ class HealthFeature(Feature[HealthSettings]):
     name = "health"
     summary = "checks in the background; liveness, readiness and start-up on a port, as ASGI and WSGI apps, in a file"
     emits = sequence.HEALTH_MONITORING
-    awaits = (sequence.MEMORY_MANAGEMENT, sequence.ENHANCED_LOGGING)
+    follows = (sequence.MEMORY_MANAGEMENT, sequence.ENHANCED_LOGGING)  # probes are answered from the start
     settings_type = HealthSettings
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What health asks of signals: does the distribution get what it waits for, and can the board be reached?"""
+"""What health asks of signals: whether what the start waits for comes, and whether the board can be reached."""
 
 from __future__ import annotations
 

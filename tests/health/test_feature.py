@@ -20,7 +20,7 @@ from tests.store.receiver import Receiver
 from tests.stored import events, points
 from tests.test_pipeline import flags
 
-OWN = {"cleanup", "delivery", "disk", "eventloop", "eventloop.stuck", "memory", "singletons", "store"}
+OWN = {"cleanup", "delivery", "disk", "eventloop", "eventloop.stuck", "memory", "signals", "singletons", "store"}
 
 
 @pytest.fixture(autouse=True)

@@ -139,6 +139,6 @@ def test_the_feature_reports_its_metrics_and_falls_silent_when_it_is_off(start, 
     assert pipeline.census.read(REFUSED) == [(0, {})]
     assert pipeline.census.read(WAITING) == [(0, {})]
     assert (pipeline.census.read(EMITS), pipeline.census.read(RECEIPTS)) == ([], [])
-    pipeline._turn_off("signals", "a test")
+    pipeline.step_down("signals", "a test")
     assert api.signals.telemetry is None
     assert pipeline.census.read(WAITING) == []
