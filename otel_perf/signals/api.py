@@ -12,7 +12,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from otel_perf.core.errors import SettingError, SignalError
+from otel_perf.core.errors import MissingExtraError, SettingError, SignalError
 from otel_perf.core.forks import on_fork
 from otel_perf.core.home import Home
 from otel_perf.core.settings import load
@@ -76,8 +76,8 @@ class Signals:
     ) -> dict[str, Signal]:  # fmt: skip
         """Wait until all of ``names`` are ready (or any, with ``any_of``); the signals by name.
 
-        ``timeout``: seconds; without one it waits for ever. ``then``: what the caller emits afterwards, by which a cycle
-        of waiters is found and named. A task that is cancelled leaves nothing behind.
+        ``timeout``: seconds; without one it waits for ever. ``then``: what the caller emits afterwards, by which a
+        cycle of waiters is found and named. A task that is cancelled leaves nothing behind.
 
         Raises ``SignalTimeoutError`` (a ``TimeoutError``), which names what is missing and who was last heard of;
         ``SignalFailedError`` when one says failed, unless ``accept_failed``; ``SignalError`` when the board cannot be
@@ -164,7 +164,7 @@ class Signals:
 
             return MemoryBoard()
         if url:
-            raise SettingError(f"OTEL_PERF_SIGNALS_URL={url!r}: it must be empty (the home folder) or memory:")
+            return _nats_board(self._settings)
         from otel_perf.signals.sqlite_board import FILE, SqliteBoard
 
         try:
@@ -174,6 +174,22 @@ class Signals:
                 f"the signal board cannot be made: {error}; OTEL_PERF_HOME names another folder"
             ) from error
         return SqliteBoard(folder / FILE, say=_log.warning)
+
+
+def _nats_board(settings: SignalsSettings) -> Board:
+    from otel_perf.signals.nats_address import SCHEMES, address_of, without_password
+
+    if not settings.url.strip().startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
+        raise SettingError(
+            f"OTEL_PERF_SIGNALS_URL={without_password(settings.url)!r}: it must be empty (the home folder), memory:,"
+            " nats://host:port or tls://host:port"
+        )
+    address = address_of(settings)
+    try:
+        from otel_perf.signals.nats_board import NatsBoard
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"OTEL_PERF_SIGNALS_URL={address.place}", "nats") from error
+    return NatsBoard(address)
 
 
 def _call(board: Board, name: str) -> None:

@@ -107,10 +107,10 @@ class Hub:
         traceparent: str,
     ) -> Signal:  # fmt: skip
         """A signal of this producer; with a ``reason`` it says failed."""
-        state = READY if reason is None else FAILED
         return Signal(
-            name, key, scope, state, reason or "", payload, self.join(), uid, time.time_ns(), ttl, traceparent
-        )
+            name, key, scope, READY if reason is None else FAILED, reason or "", payload, self.join(), uid,
+            time.time_ns(), ttl, traceparent,
+        )  # fmt: skip
 
     # --- to wait -------------------------------------------------------------------------------------
 
