@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -18,13 +18,16 @@ from otel_perf.signals.signal import Producer, Signal
 from otel_perf.signals.tables import HERE, LEFT, LOST, PRODUCERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from otel_perf.signals.board import Heard
     from otel_perf.signals.nats_address import Address
     from otel_perf.signals.nats_mirror import Life
     from otel_perf.signals.nats_session import Entry
 
+T = TypeVar("T")
+
+REPLAY: Final = 60.0  # seconds that a full board may take when it is opened; 3 s at most are usual
 EVERY: Final = 256  # signals after which is looked whether there are too many
 
 
@@ -43,7 +46,7 @@ class NatsBoard:
         self._address = address
         self._kept = kept
         self._reset()
-        self._link.do(_nothing)  # what is wrong with the place is told now
+        self._do(_nothing)  # what is wrong with the place is told now
 
     def _reset(self) -> None:
         self._lock = threading.Lock()  # of what the link's thread shares with others; held across a fork
@@ -54,7 +57,9 @@ class NatsBoard:
         self._watched: Session | None = None
         self._made = ""  # when the bucket was
         self._own: dict[str, Producer] = {}  # lives that began here, by uid
+        self._insisting = False
         self._waits: dict[str, Wait] = {}
+        self._knows = False  # what was there when it was opened
         self._version = 0
         self._interrupted = False
 
@@ -62,25 +67,25 @@ class NatsBoard:
 
     def join(self, producer: Producer) -> Producer:
         """See the contract. Takes up to 1 s where an earlier life neither answers nor is known to be gone."""
-        return self._link.do(lambda session: self._join(session, producer))
+        return self._do(lambda session: self._join(session, producer))
 
     def leave(self, producer: Producer) -> None:
         """See the contract."""
-        self._link.do(lambda session: self._leave(session, producer))
+        self._do(lambda session: self._leave(session, producer))
 
     def put(self, signal: Signal) -> Signal:
         """See the contract."""
-        return self._link.do(lambda session: self._put(session, signal))
+        return self._do(lambda session: self._put(session, signal))
 
     def current(self, scope: str, names: Collection[str]) -> Sequence[Signal]:
         """See the contract."""
-        now_ns = self._link.do(self._fresh)
+        now_ns = self._do(self._fresh)
         with self._lock:
             return self._mirror.current(scope, names, now_ns)
 
     def since(self, seq: int, limit: int = 1000) -> Sequence[Signal]:
         """See the contract. What was put twice has its last number."""
-        entries = self._link.do(lambda session: session.since(seq, limit))
+        entries = self._do(lambda session: session.since(seq, limit))
         found = []
         for value, number in entries:
             with contextlib.suppress(msgspec.MsgspecError):  # none of ours
@@ -89,7 +94,7 @@ class NatsBoard:
 
     def producers(self) -> Sequence[Heard]:
         """See the contract."""
-        self._link.do(self._fresh)
+        self._do(self._fresh)
         with self._lock:
             return self._mirror.producers()
 
@@ -105,12 +110,12 @@ class NatsBoard:
 
     def waits(self) -> Sequence[Wait]:
         """See the contract. Asks every life; takes up to 1 s where one does not answer."""
-        return sorted(self._link.do(self._all_waits), key=lambda wait: wait.since_ns)
+        return sorted(self._do(self._all_waits), key=lambda wait: wait.since_ns)
 
     def changed(self, mark: object, timeout: float) -> object:
         """See the contract. The watch tells: nothing is polled."""
         if mark is None:
-            self._link.do(_nothing)  # there is a watch
+            self._do(_nothing)  # there is a watch
         with self._lock:
             self._condition.wait_for(lambda: self._version != mark or self._interrupted, timeout)
             self._interrupted = False
@@ -214,6 +219,13 @@ class NatsBoard:
                 for uid in surplus:
                     self._mirror.forget(uid)
 
+    def _do(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        if not self._knows:
+            self._link.do(_nothing)
+            self._link.do(self._fresh, REPLAY)
+            self._knows = True
+        return self._link.do(work)
+
     # --- the watch --------------------------------------------------------------------------------------
 
     def _make(self, ended: Callable[[], None]) -> Session:
@@ -228,9 +240,11 @@ class NatsBoard:
                 self.renewed += 1
             self._made, self._watched = session.made, session
         await session.watch(self._mirror.seen, last)
-        for producer in self._own.values():
-            await self._answer(session, producer)
-        await self._insist(session)
+        if self._own:
+            for producer in self._own.values():
+                await self._answer(session, producer)
+            await self._fresh(session)
+            await self._insist(session)
         self._tell()
 
     def _arrived(self, session: Session, entry: Entry) -> None:
@@ -239,12 +253,16 @@ class NatsBoard:
         with self._lock:
             self._mirror.apply(*entry)
         self._tell()
-        if entry[0].startswith("l.") and any(not self._mirror.is_here(uid) for uid in self._own):
+        if not self._insisting and any(not self._mirror.is_here(uid) for uid in self._own):
+            self._insisting = True
             self._link.keep(self._insist_soon())
 
     async def _insist_soon(self) -> None:
-        with contextlib.suppress(*REPEATABLE):  # else with the next session
-            await self._insist(await self._link.session())
+        try:
+            with contextlib.suppress(*REPEATABLE):  # else with the next session
+                await self._insist(await self._link.session())
+        finally:
+            self._insisting = False
 
     def _tell(self) -> None:
         with self._lock:

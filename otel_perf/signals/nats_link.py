@@ -57,14 +57,15 @@ class Link:
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeping = False
 
-    def do(self, work: Callable[[Session], Awaitable[T]]) -> T:
-        """Do ``work`` there, again while the server is away. Raises ``SignalError`` after 5 s."""
+    def do(self, work: Callable[[Session], Awaitable[T]], patience: float | None = None) -> T:
+        """Do ``work`` there, again while the server is away. Raises ``SignalError`` after 5 s or ``patience``."""
+        patience = PATIENCE if patience is None else patience
         loop = self._running()
         done: Future[T] = Future()
         # In a context of its own: what is begun here lives longer than the caller's span.
-        loop.call_soon_threadsafe(self._start, work, done, context=contextvars.Context())
+        loop.call_soon_threadsafe(self._start, work, patience, done, context=contextvars.Context())
         try:
-            return done.result(PATIENCE + 1)
+            return done.result(patience + 1)
         except TimeoutError as error:
             raise self._error("no answer") from error
 
@@ -106,10 +107,10 @@ class Link:
 
     # --- on the loop -----------------------------------------------------------------------------------
 
-    def _start(self, work: Callable[[Session], Awaitable[T]], done: Future[T]) -> None:
+    def _start(self, work: Callable[[Session], Awaitable[T]], patience: float, done: Future[T]) -> None:
         async def run() -> None:
             try:
-                done.set_result(await self._attempts(work))
+                done.set_result(await self._attempts(work, patience))
             except asyncio.CancelledError:
                 done.set_exception(self._error("it was closed"))
             except BaseException as error:
@@ -117,10 +118,10 @@ class Link:
 
         self.keep(run())
 
-    async def _attempts(self, work: Callable[[Session], Awaitable[T]]) -> T:
+    async def _attempts(self, work: Callable[[Session], Awaitable[T]], patience: float) -> T:
         why: BaseException = TimeoutError("no answer")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(patience):
                 while True:
                     try:
                         session = await self.session()

@@ -47,7 +47,8 @@ class Life:
 class Held:
     """The newest signal of a latch by one life."""
 
-    signal: Signal  # with its number
+    signal: Signal
+    seq: int
     came_ns: int  # by the server's clock
 
 
@@ -96,7 +97,7 @@ class Mirror:
             if key.startswith("l."):
                 self._apply_life(_decode_record(value), seq, came_ns)
             elif key.startswith("s."):
-                self._apply_signal(replace(_decode_signal(value), seq=seq), came_ns)
+                self._apply_signal(_decode_signal(value), seq, came_ns)
         except msgspec.MsgspecError:
             pass
 
@@ -105,11 +106,11 @@ class Mirror:
         self.lives[who.uid] = Life(who, record.state, seq, record.at_ns or came_ns)
         self._newest[who.identity] = max(self._newest.get(who.identity, 0), who.generation)
 
-    def _apply_signal(self, signal: Signal, came_ns: int) -> None:
+    def _apply_signal(self, signal: Signal, seq: int, came_ns: int) -> None:
         latch, life = (signal.scope, signal.name, signal.key), signal.producer.uid
         self._drop(signal.uid)
-        self._signals[signal.uid] = signal.seq, latch, life
-        self._latches.setdefault(latch, {})[life] = Held(signal, came_ns)
+        self._signals[signal.uid] = seq, latch, life
+        self._latches.setdefault(latch, {})[life] = Held(signal, seq, came_ns)
         self._keys.setdefault(latch[:2], set()).add(signal.key)
         known = self.lives.get(life)
         if known is not None:
@@ -170,9 +171,9 @@ class Mirror:
         for name in set(names):
             for key in self._keys.get((scope, name), ()):
                 held = [h for life, h in self._latches[scope, name, key].items() if self.is_trusted(life)]
-                newest = max(held, key=_number, default=None)
+                newest = max(held, key=lambda h: h.seq, default=None)
                 if newest is not None and not _is_over(newest, now_ns):
-                    found.append(newest.signal)
+                    found.append(replace(newest.signal, seq=newest.seq))
         return sorted(found, key=lambda signal: signal.seq)
 
     def producers(self) -> list[Heard]:
@@ -211,16 +212,12 @@ class Mirror:
 
     def _is_newest(self, seq: int, latch: Latch, life: str) -> bool:
         held = self._latches.get(latch, {}).get(life)
-        return held is not None and held.signal.seq == seq
+        return held is not None and held.seq == seq
 
 
 def encoded(value: Any) -> bytes:
     """A signal or a record for the bucket."""
     return msgspec.json.encode(value)
-
-
-def _number(held: Held) -> int:
-    return held.signal.seq
 
 
 def _is_over(held: Held, now_ns: int) -> bool:

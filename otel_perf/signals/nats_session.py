@@ -53,7 +53,7 @@ class Session:
         self._prefix = f"$KV.{address.bucket}."
         self._next = 1  # the watch's own count
         self._seen = 0
-        self._caught_up = asyncio.Event()
+        self._last = 0  # of the entries that were there when the watch began
         self._moved = asyncio.Event()
         self._clock = (0, 0)
         self._closing: asyncio.Task[None] | None = None
@@ -133,8 +133,8 @@ class Session:
     # --- the watch ------------------------------------------------------------------------------------
 
     async def watch(self, seen: int, last: int) -> None:
-        """Have what came later than ``seen`` arrive; returns when all that is there has, ``last`` being the newest."""
-        self._seen = seen
+        """Have what came later than ``seen`` arrive, up to ``last`` and whatever comes then."""
+        self._seen, self._last = seen, last
         inbox = self._client.new_inbox()
         await self._client.subscribe(inbox, cb=self._on_entry)
         config = api.ConsumerConfig(
@@ -149,11 +149,11 @@ class Session:
             mem_storage=True,
         )
         consumer = await self._js.add_consumer(self._stream, config)
-        if not consumer.num_pending and self._next == 1:
-            self._caught_up.set()
-        while not self._caught_up.is_set():
-            await self._move()
-        self._seen = max(self._seen, last)  # what was deleted does not come
+        if not consumer.num_pending:
+            self._caught_up()
+
+    def _caught_up(self) -> None:
+        self._seen = max(self._seen, self._last)  # what was deleted does not come
 
     async def until(self, seq: int) -> None:
         """Wait until that number has arrived. One that was deleted never does: then the watch begins anew."""
@@ -183,9 +183,9 @@ class Session:
         self._seen = about.sequence.stream
         came = int(about.timestamp.timestamp() * 1e6) * 1000
         self._arrived(self, (message.subject.removeprefix(self._prefix), message.data, self._seen, came))
-        self._moved.set()
         if about.num_pending == 0:
-            self._caught_up.set()
+            self._caught_up()
+        self._moved.set()
 
     # --- requests ----------------------------------------------------------------------------------------
 
@@ -209,7 +209,7 @@ class Session:
         """Put it; its number, or ``None`` if the key's last number is not the ``expected`` one (0: there is none)."""
         headers = None if expected is None else {api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(expected)}
         try:
-            done = await self._js.publish(f"{self._prefix}{key}", value, headers=headers, stream=self._stream)
+            done = await self._js.publish(f"{self._prefix}{key}", value, headers=headers)
         except APIError as error:
             if error.err_code in _WRONG_LAST:
                 return None

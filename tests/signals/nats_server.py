@@ -20,11 +20,11 @@ COMMAND = Path(sys.executable).parent / "nats-server"
 class NatsServer:
     """Started and stopped at will; keeps its port and its store."""
 
-    def __init__(self, folder, *options):
+    def __init__(self, folder, *options, jetstream=True):
         self.port = free_port()
         self.store = folder / "jetstream"
         self._folder = folder
-        self._options = options
+        self._options = [*(["-js", "-sd", str(self.store)] if jetstream else []), *options]
         self._running = None
 
     @property
@@ -40,7 +40,7 @@ class NatsServer:
         return self._running.pid
 
     def start(self):
-        arguments = ["-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.store), *self._options]
+        arguments = ["-a", "127.0.0.1", "-p", str(self.port), *self._options]
         self._running = Running([str(COMMAND), *arguments], os.environ, self._folder, self._folder / "nats.log")
         self._running.__enter__()
         self._running.wait_until_listening(self.port)
@@ -60,9 +60,9 @@ class NatsServer:
 
 
 @contextmanager
-def running(folder: Path, *options: str) -> Iterator[NatsServer]:
+def running(folder: Path, *options: str, jetstream: bool = True) -> Iterator[NatsServer]:
     """A server that answers."""
-    server = NatsServer(folder, *options)
+    server = NatsServer(folder, *options, jetstream=jetstream)
     server.start()
     try:
         yield server
