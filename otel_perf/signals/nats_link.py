@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import nats.errors
-from nats.js.errors import APIError
+from nats.js.errors import APIError, NoStreamResponseError
 
 from otel_perf.core.chance import chance
 from otel_perf.core.errors import SignalError
@@ -204,4 +204,4 @@ def _is_gone(error: Exception) -> bool:
     """Whether the bucket is."""
     if isinstance(error, APIError):
         return error.code == NOT_FOUND
-    return isinstance(error, nats.errors.NoRespondersError)
+    return isinstance(error, NoStreamResponseError)

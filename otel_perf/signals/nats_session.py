@@ -191,7 +191,10 @@ class Session:
 
     async def last(self) -> int:
         """The number of the bucket's newest entry; tells the server's clock as well."""
-        reply = await self._client.request(f"{api.DEFAULT_PREFIX}.STREAM.INFO.{self._stream}", timeout=ATTEMPT)
+        try:
+            reply = await self._client.request(f"{api.DEFAULT_PREFIX}.STREAM.INFO.{self._stream}", timeout=ATTEMPT)
+        except nats.errors.NoRespondersError as error:
+            raise nats.errors.Error("there is no JetStream (nats-server -js)") from error
         told = json.loads(reply.data)
         if "error" in told:
             raise APIError(**{name: told["error"].get(name) for name in ("code", "description", "err_code")})

@@ -162,10 +162,11 @@ def test_a_server_that_does_not_answer_for_a_while_gets_each_signal_once(own_ser
     board = own.open()
     who = board.join(producer())
     own_server.pause()
-    put = []
+    sent = board._link._session._client.stats
+    before, put = sent["out_msgs"], []
     thread = threading.Thread(target=lambda: put.append(board.put(signal(who))))
     thread.start()
-    time.sleep(1.5)  # longer than an attempt: it is said again before the first answer comes
+    wait_for(lambda: sent["out_msgs"] >= before + 2, what="it is said again, before the first answer comes")
     own_server.go_on()
     thread.join(10)
     assert board.since(0) == put
@@ -185,7 +186,7 @@ def test_an_error_names_the_server_and_not_the_password(own_server, tmp_path, mo
     board.close()
     port = free_port()
     began = time.monotonic()
-    with pytest.raises(SignalError, match=rf"nats://127.0.0.1:{port} cannot be used: .*refused"):
+    with pytest.raises(SignalError, match=rf"nats://127.0.0.1:{port} cannot be used: .*Connect call failed"):
         opened(f"nats://joe:geheim@127.0.0.1:{port}")
     assert time.monotonic() - began < 5
 
@@ -382,7 +383,7 @@ def test_tls_with_a_certificate_of_the_client_user_and_password(certificates, tm
         with pytest.raises(SignalError, match=rf"tls://{server.address} cannot be used: .*certificate"):
             opened(url)  # whose authority is not trusted
         began = time.monotonic()
-        with pytest.raises(SignalError, match="(?i)authorization violation") as caught:
+        with pytest.raises(SignalError, match=r"(?i)authorization violation") as caught:
             opened(f"tls://joe:falsch@{server.address}", **ours)
         assert time.monotonic() - began < 2  # not tried again
         assert "falsch" not in str(caught.value)
@@ -391,7 +392,7 @@ def test_tls_with_a_certificate_of_the_client_user_and_password(certificates, tm
 def test_a_token_or_an_nkey(tmp_path):
     with nats_server.running(tmp_path, "--auth", "geheim") as server:
         assert works(opened(f"nats://geheim@{server.address}"))
-        with pytest.raises(SignalError, match="(?i)authorization violation"):
+        with pytest.raises(SignalError, match=r"(?i)authorization violation"):
             opened(server.url)
     seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
     (tmp_path / "seed").write_bytes(bytes(seed))

@@ -18,7 +18,7 @@ board = SqliteBoard(Path(path))
 who = board.join(Producer(identity, uuid.uuid4().hex))
 board.put(Signal(name, "", "", "ready", "", "null", who, uid or uuid.uuid4().hex, time.time_ns(), 0.0))
 print("put", flush=True)
-time.sleep(60)
+sys.stdin.read()
 """
 
 
@@ -35,7 +35,9 @@ class Boards:
 
     def emit_and_die(self, identity, name, uid=None):
         command = [sys.executable, "-c", EMIT, str(self.path), identity, name, uid or ""]
-        with subprocess.Popen(command, env=programs.environment(self.path.parent), stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            command, env=programs.environment(self.path.parent), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
             assert process.stdout.readline() == b"put\n"
             process.kill()
 
