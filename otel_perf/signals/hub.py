@@ -100,6 +100,7 @@ class Hub:
             self._said[place] = put
             if len(self._said) > SAID:
                 del self._said[next(iter(self._said))]
+        self._say_again()
         return put
 
     def draft(

@@ -57,6 +57,7 @@ class NatsBoard:
         self._watched: Session | None = None
         self._made = ""  # when the bucket was
         self._own: dict[str, Producer] = {}  # lives that began here, by uid
+        self._said: list[Signal] = []  # is to be said again in a bucket that was made anew
         self._insisting = False
         self._waits: dict[str, Wait] = {}
         self._knows = False  # what was there when it was opened
@@ -234,17 +235,21 @@ class NatsBoard:
 
     async def _begin(self, session: Session) -> None:
         last = await session.last()
-        with self._lock:
-            if self._made not in {"", session.made} or last < self._mirror.seen:  # the server has lost the bucket
+        if self._made not in {"", session.made} or last < self._mirror.seen:  # the server has lost the bucket
+            with self._lock:
+                self._said = self._mirror.said_by(self._own)
                 self._mirror = Mirror(self._kept)
                 self.renewed += 1
-            self._made, self._watched = session.made, session
+        self._made, self._watched = session.made, session
         await session.watch(self._mirror.seen, last)
         if self._own:
             for producer in self._own.values():
                 await self._answer(session, producer)
             await self._fresh(session)
             await self._insist(session)
+            while self._said:
+                await session.put(signal_key(self._said[0]), encoded(self._said[0]), expected=0)
+                del self._said[0]
         self._tell()
 
     def _arrived(self, session: Session, entry: Entry) -> None:

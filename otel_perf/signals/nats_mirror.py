@@ -15,7 +15,7 @@ from otel_perf.signals.signal import Producer, Signal
 from otel_perf.signals.tables import HERE, LOST, PRODUCERS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Container
 
 _PLAIN: Final = re.compile(rb"[^A-Za-z0-9_-]")
 _LONGEST: Final = 200  # characters of a key's part; the server takes 4 KB of one line
@@ -175,6 +175,11 @@ class Mirror:
                 if newest is not None and not _is_over(newest, now_ns):
                     found.append(replace(newest.signal, seq=newest.seq))
         return sorted(found, key=lambda signal: signal.seq)
+
+    def said_by(self, lives: Container[str]) -> list[Signal]:
+        """The newest signals of these lives, in order."""
+        held = [h for by in self._latches.values() for life, h in by.items() if life in lives]
+        return [h.signal for h in sorted(held, key=lambda h: h.seq)]
 
     def producers(self) -> list[Heard]:
         """The last that was heard of first."""

@@ -194,13 +194,19 @@ def test_an_error_names_the_server_and_not_the_password(own_server, tmp_path, mo
 def test_a_store_that_was_lost_is_filled_again(own_server, own):
     board, other = own.open(), own.open()
     first, second = board.join(producer()), other.join(producer())
-    board.put(signal(first))
+    board.put(signal(first, "A"))
+    put = [board.put(signal(first, "A")), other.put(signal(second, "B"))]
     own_server.stop()
     shutil.rmtree(own_server.store)
     own_server.start()
-    wait_for(lambda: board.renewed == 1, what="it is noticed without being asked")
-    put = board.put(signal(first))
-    assert other.current("", ["CACHE_WARM"]) == [put]
+    late = own.open()
+
+    def found():
+        return sorted(late.current("", ["A", "B"]), key=lambda s: s.name)
+
+    wait_for(lambda: len(found()) == 2, what="it is said again without being asked")
+    assert [s.uid for s in found()] == [s.uid for s in put]
+    assert board.renewed == other.renewed == 1
     states = [(heard.producer.uid, heard.state) for heard in other.producers()]
     assert sorted(states) == sorted([(first.uid, "here"), (second.uid, "here")])
     assert own.open().join(producer()).generation == 3
