@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 REPLAY: Final = 60.0  # seconds that a full board may take when it is opened; 3 s at most are usual
+LEAVING: Final = 1.0  # seconds
 EVERY: Final = 256  # signals after which is looked whether there are too many
 
 
@@ -49,7 +50,7 @@ class NatsBoard:
         self._do(_nothing)  # what is wrong with the place is told now
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()  # of what the link's thread shares with others; held across a fork
+        self._lock = threading.RLock()  # of what the link's thread shares with others; held across a fork
         self._condition = threading.Condition(self._lock)
         secrets = tuple(self._address.options[name] for name in ("password", "token") if name in self._address.options)
         self._link = Link(self.place, secrets, self._make, self._begin)
@@ -71,8 +72,8 @@ class NatsBoard:
         return self._do(lambda session: self._join(session, producer))
 
     def leave(self, producer: Producer) -> None:
-        """See the contract."""
-        self._do(lambda session: self._leave(session, producer))
+        """See the contract. Tried for 1 s: a program that ends does not wait long for a server that is away."""
+        self._do(lambda session: self._leave(session, producer), LEAVING)
 
     def put(self, signal: Signal) -> Signal:
         """See the contract."""
@@ -146,13 +147,16 @@ class NatsBoard:
             await self._fresh(session)
         await self._answer(session, joined)
         self._own[joined.uid] = joined
-        earlier = self._mirror.earlier(joined)
-        answers = await asyncio.gather(*(self._ask(session, life) for life in earlier))
-        for life, answer in zip(earlier, answers, strict=True):
+        await self._mark_lost(session, self._mirror.earlier(joined))
+        return joined
+
+    async def _mark_lost(self, session: Session, lives: Sequence[Life]) -> None:
+        """Those of them that do not answer."""
+        answers = await asyncio.gather(*(self._ask(session, life) for life in lives))
+        for life, answer in zip(lives, answers, strict=True):
             if answer is None:  # expected: it may have left meanwhile
                 lost = Record(life.producer, LOST, life.at_ns)
                 await session.put(life_key(life.producer), encoded(lost), expected=life.seq)
-        return joined
 
     async def _leave(self, session: Session, producer: Producer) -> None:
         joined = self._own.get(producer.uid)
@@ -188,7 +192,7 @@ class NatsBoard:
         await self._fresh(session)
         here = [life for life in self._mirror.lives.values() if life.state == HERE]
         answers = await asyncio.gather(*(self._ask(session, life) for life in here))
-        return [_wait(item) for answer in answers if answer for item in msgspec.json.decode(answer)]
+        return [wait for answer in answers if answer for wait in _waits(answer)]
 
     # --- signals --------------------------------------------------------------------------------------
 
@@ -213,6 +217,7 @@ class NatsBoard:
     async def _shrink(self, session: Session) -> None:
         with contextlib.suppress(*REPEATABLE):  # the signal is there; the next one to look makes room
             await self._fresh(session)
+            await self._mark_lost(session, self._mirror.forgotten(EVERY))
             with self._lock:
                 surplus = self._mirror.surplus()
             await session.purge(list(surplus.values()))
@@ -220,12 +225,12 @@ class NatsBoard:
                 for uid in surplus:
                     self._mirror.forget(uid)
 
-    def _do(self, work: Callable[[Session], Awaitable[T]]) -> T:
+    def _do(self, work: Callable[[Session], Awaitable[T]], patience: float | None = None) -> T:
         if not self._knows:
             self._link.do(_nothing)
             self._link.do(self._fresh, REPLAY)
             self._knows = True
-        return self._link.do(work)
+        return self._link.do(work, patience)
 
     # --- the watch --------------------------------------------------------------------------------------
 
@@ -296,9 +301,23 @@ class NatsBoard:
         self._reset()
 
 
-def _wait(item: Any) -> Wait:
-    who = Producer(**item["producer"])
-    return Wait(item["uid"], who, item["scope"], tuple(item["names"]), tuple(item["then"]), item["since_ns"])
+class _Wait(msgspec.Struct):
+    """A wait as it is told: ``Wait``, with what is checked when it is read."""
+
+    uid: str
+    producer: Producer
+    scope: str
+    names: tuple[str, ...]
+    then: tuple[str, ...]
+    since_ns: int
+
+
+def _waits(answer: bytes) -> list[Wait]:
+    try:
+        told = msgspec.json.decode(answer, type=list[_Wait])
+    except msgspec.MsgspecError:  # none of ours
+        return []
+    return [Wait(w.uid, w.producer, w.scope, w.names, w.then, w.since_ns) for w in told]
 
 
 async def _nothing(_session: Session) -> None:

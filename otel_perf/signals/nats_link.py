@@ -48,7 +48,7 @@ class Link:
         self._secrets = secrets
         self._make = make
         self._begin = begin
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -171,12 +171,13 @@ class Link:
                 # The plain one: whatever loops the app has chosen, this one has to survive its forks.
                 loop = asyncio.SelectorEventLoop()
                 thread = threading.Thread(target=_run, args=(loop,), name=THREAD, daemon=True)
+                self._loop, self._thread = loop, thread  # first: a signal's handler may come here meanwhile
                 try:
                     thread.start()
                 except RuntimeError as error:  # the interpreter ends, or there are too many
+                    self._loop = self._thread = None
                     loop.close()
                     raise self._error(str(error)) from error
-                self._loop, self._thread = loop, thread
             return self._loop
 
     def _error(self, why: str) -> SignalError:

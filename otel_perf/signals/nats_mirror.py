@@ -188,6 +188,12 @@ class Mirror:
 
     # --- what is too much ----------------------------------------------------------------------------
 
+    def forgotten(self, limit: int) -> list[Life]:
+        """Where there are too many lives, those that were not heard of for longest: they may have ended unseen."""
+        too_many = min(limit, len(self.lives) - PRODUCERS)
+        here = (life for life in self.lives.values() if life.state == HERE)
+        return sorted(here, key=lambda life: life.at_ns)[:too_many] if too_many > 0 else []
+
     def surplus(self) -> dict[str, str]:
         """What has to give way, keys by uid: the oldest that are not the newest of their life and latch go first."""
         keys = {uid: ".".join(("s", *map(part, (*self._signals[uid][1], uid)))) for uid in self._surplus()}
@@ -202,7 +208,9 @@ class Mirror:
     def forget(self, uid: str) -> None:
         """It is no longer in the bucket."""
         self._drop(uid)
-        self.lives.pop(uid, None)
+        life = self.lives.pop(uid, None)
+        if life is not None and self._newest[life.producer.identity] == life.producer.generation:
+            del self._newest[life.producer.identity]
 
     def _surplus(self) -> list[str]:
         too_many = len(self._signals) - self.kept

@@ -16,14 +16,16 @@ import nats
 import nkeys
 import pytest
 import trustme
+from nats.js.errors import APIError
 
 from otel_perf.core.errors import MissingExtraError, SettingError, SignalError
-from otel_perf.signals import nats_link
+from otel_perf.signals import nats_link, nats_mirror
 from otel_perf.signals.api import Signals
 from otel_perf.signals.board import KEPT, Wait
 from otel_perf.signals.nats_address import address_of, without_password
 from otel_perf.signals.nats_board import NatsBoard
 from otel_perf.signals.nats_mirror import part
+from otel_perf.signals.nats_session import Session
 from otel_perf.signals.settings import SignalsSettings
 from tests.e2e import programs
 from tests.e2e.support import free_port, wait_for
@@ -234,6 +236,72 @@ def test_a_watch_that_the_server_has_dropped_begins_again(own_server, own):
     run(own_server, drop)
     put = other.put(signal(who))
     assert board.current("", ["CACHE_WARM"]) == [put]
+
+
+def test_a_watch_that_missed_something_begins_again(boards):
+    board, other = boards.open(), boards.open()
+    who = other.join(producer())
+    assert board.producers()
+    session = board._link._session
+    session._next += 1  # as if an entry had not come
+    put = other.put(signal(who))
+    assert board.current("", ["CACHE_WARM"]) == [put]
+    assert board._link._session is not session
+
+
+def test_a_bucket_made_by_hand_is_used_as_it_is(nats_of_all, boards):
+    bucket = boards.url.rpartition("/")[2]
+    run(nats_of_all, lambda js: js.create_key_value(bucket=bucket, history=5))
+    TestNatsBoard().test_who_was_killed_is_not_trusted_once_it_is_back(boards)
+
+
+def test_a_bucket_that_another_makes_just_now_is_used(nats_of_all, boards, monkeypatch):
+    bucket = boards.url.rpartition("/")[2]
+    run(nats_of_all, lambda js: js.create_key_value(bucket=bucket, history=5))
+    told = Session.last
+
+    async def last(session):
+        monkeypatch.setattr(Session, "last", told)
+        raise APIError(code=404, err_code=10059)
+
+    monkeypatch.setattr(Session, "last", last)
+    board = boards.open()
+    assert board.put(signal(board.join(producer()))).seq
+
+
+def test_answers_that_are_none_are_passed_over(nats_of_all, boards):
+    board, other = boards.open(), boards.open()
+    who = other.join(producer())
+    wait = Wait("w", who, "", ("A",), (), 5)
+    other.note(wait)
+    other._link._session.answering.add(fake := producer("fake"))
+
+    async def answer(session):
+        other._own[fake.uid] = await other._join(session, fake)
+        await session.answer(fake.uid, lambda: b"no waits")
+
+    other._link.do(answer)
+    assert board.waits() == [wait]
+
+
+def test_lives_that_ended_unseen_are_forgotten_when_there_are_too_many(boards, monkeypatch):
+    monkeypatch.setattr(nats_mirror, "PRODUCERS", 3)
+    boards.emit_and_die("first", "A")
+    dead = [boards.open() for _ in range(4)]
+    for number, board in enumerate(dead):
+        board.join(producer(f"p{number}"))
+        board.close()  # without leaving
+    board = boards.open(kept=10)
+    who = board.join(producer("alive"))
+    for _ in range(600):
+        board.put(signal(who))
+    other = boards.open()
+    assert {h.producer.identity for h in other.producers()} >= {
+        "first",
+        "alive",
+    }  # one that has a signal, one that lives
+    assert len(other.producers()) <= 3
+    assert other.current("", ["A"])
 
 
 def run(server, work):
