@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal as os_signal
 import subprocess
@@ -347,6 +348,7 @@ FORK = EMIT.replace(
     'print("put", flush=True)\nsys.stdin.read()\n',
     """
 import os
+import re
 from otel_perf.core.forks import on_fork
 on_fork(before=board.before_fork, parent=board.after_fork_in_parent, child=board.after_fork_in_child)
 if os.fork() == 0:
@@ -554,3 +556,49 @@ def test_parts_of_keys_are_valid_and_apart(one):
     assert set(part(one)) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=")
     assert 1 <= len(part(one)) <= 200
     assert part(one) not in {part(other) for other in others if other != one}
+
+
+PROGRAM = """
+import os, sys
+from otel_perf.signals.api import Signals
+signals = Signals(os.environ)
+signals.on("NEVER", print)
+signals.emit("A")
+print("put", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def program(url, folder):
+    """One that emits, responds, and ends without a word when its input does."""
+    environ = programs.environment(folder, OTEL_PERF_SIGNALS_URL=url, OTEL_SERVICE_NAME="shop")
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout.readline() == "put\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_program_that_ends_has_left(boards, tmp_path):
+    board = boards.open()
+    with program(boards.url, tmp_path) as process:
+        assert [heard.state for heard in board.producers()] == ["here"]
+        assert process.communicate(timeout=60) == ("", "")
+        assert process.returncode == 0
+    assert [heard.state for heard in board.producers()] == ["left"]
+
+
+@pytest.mark.alone
+def test_a_program_that_ends_does_not_wait_long_for_a_server_that_is_away(own_server, tmp_path):
+    with program(own_server.url, tmp_path) as process:
+        own_server.stop()
+        began = time.monotonic()
+        out, err = process.communicate(timeout=60)
+        assert time.monotonic() - began < 2.5
+    assert (out, process.returncode) == ("", 0)
+    assert re.fullmatch(rf"otel-perf: the signal board {own_server.url} cannot be used: .*\n", err)
