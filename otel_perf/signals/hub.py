@@ -229,8 +229,9 @@ class Hub:
                 self._serve()
                 mark = self.board.changed(mark, LOOK)
             except SignalError as error:
-                self._failed(error)
-                time.sleep(LOOK)
+                if self._looking is token:  # not of a board that was closed meanwhile
+                    self._failed(error)
+                    time.sleep(LOOK)
 
     def _say_again(self) -> None:
         renewed = getattr(self.board, "renewed", 0)

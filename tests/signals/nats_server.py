@@ -53,10 +53,20 @@ class NatsServer:
 
     def pause(self):
         """Have it answer nothing, as behind a network that drops everything."""
-        os.kill(self.pid, signal.SIGSTOP)
+        stop(self.pid)
 
     def go_on(self):
         os.kill(self.pid, signal.SIGCONT)
+
+
+def stop(pid):
+    """Have a process stand still; it does when this returns, with all its threads."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{pid}/task")
+    wait_for(
+        lambda: all((thread / "stat").read_text().rpartition(")")[2].split()[0] == "T" for thread in threads.iterdir()),
+        what="the process stands still",
+    )
 
 
 @contextmanager

@@ -337,7 +337,7 @@ def test_what_others_have_put_into_the_bucket_disturbs_nobody(nats_of_all, board
 def test_a_process_that_stood_still_is_believed_again_when_it_goes_on(boards, tmp_path):
     board = boards.open()
     with emitter(boards.url, tmp_path) as process:
-        os.kill(process.pid, os_signal.SIGSTOP)
+        nats_server.stop(process.pid)
         board.join(producer())
         assert board.current("", ["CACHE_WARM"]) == []
         os.kill(process.pid, os_signal.SIGCONT)
@@ -409,7 +409,7 @@ def test_waits_of_a_process_that_does_not_answer_are_none(boards, tmp_path):
     wait = Wait("w", other.join(producer()), "", ("A",), (), 5)
     other.note(wait)
     with emitter(boards.url, tmp_path, "stopped") as process:
-        os.kill(process.pid, os_signal.SIGSTOP)
+        nats_server.stop(process.pid)
         assert board.waits() == [wait]
 
 
