@@ -68,7 +68,7 @@ class NatsBoard:
     # --- the contract ------------------------------------------------------------------------------
 
     def join(self, producer: Producer) -> Producer:
-        """See the contract. Takes up to 1 s where an earlier life neither answers nor is known to be gone."""
+        """See the contract. Takes up to 2 s where an earlier life neither answers nor is known to be gone."""
         return self._do(lambda session: self._join(session, producer))
 
     def leave(self, producer: Producer) -> None:
@@ -111,7 +111,7 @@ class NatsBoard:
             self._waits.pop(wait.uid, None)
 
     def waits(self) -> Sequence[Wait]:
-        """See the contract. Asks every life; takes up to 1 s where one does not answer."""
+        """See the contract. Asks every life; takes up to 2 s where one does not answer."""
         return sorted(self._do(self._all_waits), key=lambda wait: wait.since_ns)
 
     def changed(self, mark: object, timeout: float) -> object:

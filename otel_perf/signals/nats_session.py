@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from otel_perf.signals.nats_address import Address
 
 ATTEMPT: Final = 1.0  # seconds until a request is taken for lost
+SILENCE: Final = 2.0  # seconds until a process that is asked is taken for gone; it may be in the midst of a call in C
 REPLAY: Final = 1.0  # seconds without an entry until the watch is taken for lost
 HEARTBEAT: Final = 30.0  # seconds
 _WRONG_LAST: Final = (10071, 10164)  # "wrong last sequence": somebody else was first
@@ -258,7 +259,7 @@ class Session:
     async def ask(self, subject: str) -> bytes | None:
         """The answer on ``subject``; ``None`` if nobody is there, which the server knows at once, or says nothing."""
         try:
-            reply = await self._client.request(f"{self._address.bucket}.{subject}", timeout=ATTEMPT)
+            reply = await self._client.request(f"{self._address.bucket}.{subject}", timeout=SILENCE)
         except (nats.errors.NoRespondersError, nats.errors.TimeoutError):
             return None
         return bytes(reply.data)
