@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otel_perf.core.errors import SettingError, SignalError
+from otel_perf.core.errors import MissingExtraError, SettingError, SignalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ def open_board(settings: SignalsSettings, home: Home, say: Callable[[str], None]
 
         return MemoryBoard()
     if url:
-        raise SettingError(f"OTEL_PERF_SIGNALS_URL={url!r}: it must be empty (the home folder) or memory:")
+        return _nats_board(settings)
     from otel_perf.signals.sqlite_board import FILE, SqliteBoard
 
     try:
@@ -30,3 +30,19 @@ def open_board(settings: SignalsSettings, home: Home, say: Callable[[str], None]
     except OSError as error:
         raise SignalError(f"the signal board cannot be made: {error}; OTEL_PERF_HOME names another folder") from error
     return SqliteBoard(folder / FILE, say=say)
+
+
+def _nats_board(settings: SignalsSettings) -> Board:
+    from otel_perf.signals.nats_address import SCHEMES, address_of, without_password
+
+    if not settings.url.strip().startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
+        raise SettingError(
+            f"OTEL_PERF_SIGNALS_URL={without_password(settings.url)!r}: it must be empty (the home folder), memory:,"
+            " nats://host:port or tls://host:port"
+        )
+    address = address_of(settings)
+    try:
+        from otel_perf.signals.nats_board import NatsBoard
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"OTEL_PERF_SIGNALS_URL={address.place}", "nats") from error
+    return NatsBoard(address)

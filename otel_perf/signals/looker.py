@@ -139,6 +139,8 @@ class Looker:
                 seen = self._board.changed(mark, NOTED if self._has_unnoted() else LOOK)
                 news, mark = seen != mark, seen
             except Exception as error:
+                if self._token is not token:  # the board was closed meanwhile
+                    return
                 self._failed(error)
                 self._give_up(error if isinstance(error, SignalError) else SignalError(f"signals: {error!r}"))
                 news = True

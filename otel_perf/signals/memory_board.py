@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from otel_perf.signals.board import KEPT
 from otel_perf.signals.tables import LEFT, LOST, SCHEMA, Tables
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from otel_perf.signals.signal import Producer, Signal
 
 T = TypeVar("T")
+
+PATIENCE: Final = 5.0  # seconds that a fork waits for those who are in the midst of something
 
 
 class MemoryBoard:
@@ -95,6 +98,19 @@ class MemoryBoard:
         """See the contract."""
         with self._condition:
             self._connection.close()
+
+    def before_fork(self) -> None:
+        """Let nobody be in the midst of something."""
+        self._condition.acquire(timeout=PATIENCE)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        with contextlib.suppress(RuntimeError):
+            self._condition.release()
+
+    def after_fork_in_child(self) -> None:
+        """What was said before the fork is there, too."""
+        self._condition = threading.Condition()
 
     def _change(self, action: Callable[[], T]) -> T:
         with self._condition:

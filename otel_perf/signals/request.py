@@ -113,5 +113,7 @@ def cycle(waits: Sequence[Wait]) -> tuple[str, ...]:
                 return tuple(f"{w.producer} waits for {n}" for w, n in zip(path[first:], wanted, strict=True))
             elif step[1].uid not in seen:
                 seen.add(step[1].uid)
-                path.append(step[1]), names.append(step[0]), todo.append(steps(step[1]))
+                path.append(step[1])
+                names.append(step[0])
+                todo.append(steps(step[1]))
     return ()

@@ -27,7 +27,9 @@ class SignalsSettings:
         default="",
         metadata={
             "doc": "The board: empty for `signals.db` in the home folder (all processes that share it), `memory:` for"
-            " this process alone."
+            " this process alone, `nats://user:password@host:4222/bucket` or `tls://…` for all machines that reach a"
+            " NATS server with JetStream (extra `nats`; a token instead of user and password, several servers with"
+            " commas between; the bucket is `otel_perf_signals` where none is named)."
         },
     )
     scope: str = field(
@@ -50,3 +52,12 @@ class SignalsSettings:
             " for them are turned on when they come."
         },
     )
+    credentials: str = field(default="", metadata={"doc": "A credentials file for NATS (JWT and seed)."})
+    nkey: str = field(default="", metadata={"doc": "A file with an nkey's seed for NATS."})
+    certificate: str = field(
+        default="", metadata={"doc": "A PEM file with the authorities that a NATS server's certificate is trusted by."}
+    )
+    client_certificate: str = field(
+        default="", metadata={"doc": "A PEM file with the certificate that is shown to a NATS server."}
+    )
+    client_key: str = field(default="", metadata={"doc": "A PEM file with the key of that certificate."})

@@ -46,6 +46,7 @@ class SqliteBoard:
         self.path = path
         self.place = str(path)
         self.renewed = 0
+        self._opened = 0
         self._kept = kept
         self._say = say
         self._lock = threading.RLock()
@@ -100,7 +101,7 @@ class SqliteBoard:
         """See the contract. Looks every 5 ms while something comes, and up to every 50 ms after that."""
         deadline = time.monotonic() + timeout
         while True:
-            found = self._do(lambda tables: (self.renewed, self._version(tables)))
+            found = self._do(lambda tables: (self._opened, self._version(tables)))
             if found != mark:
                 self._rest = FIRST
                 return found
@@ -123,8 +124,15 @@ class SqliteBoard:
     # --- forks -------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Let nobody be in the midst of something."""
-        self._lock.acquire(timeout=PATIENCE)
+        """Let nobody be in the midst of something, and close the connection; both open one when they next need it.
+
+        SQLite keeps the locks of a file per process: the child inherits what it thinks of them. With the parent's
+        connection left open, the parent's end took the log away under the child, and what that said was lost.
+        """
+        held = self._lock.acquire(timeout=PATIENCE)
+        connection = self._connection
+        if held and connection is not None and not connection.in_transaction:  # of this thread, whose handler forks
+            self._disconnect()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
@@ -217,6 +225,7 @@ class SqliteBoard:
             connection.close()
             raise
         self._connection, self._identity = connection, _identity(self.path)
+        self._opened += 1
         self._tables = Tables(connection, lambda: (self._boot, _boot_time()), self._kept)
 
     @staticmethod

@@ -197,5 +197,5 @@ class Tables:
 
 
 def _signal(row: Any) -> Signal:
-    who = Producer(*row[12:20])
-    return Signal(*row[:6], who, *row[6:12])
+    values: tuple[Any, ...] = (*row[:6], Producer(*row[12:20]), *row[6:12])
+    return Signal(*values)
