@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from otel_perf import stepping
 from otel_perf.bottlenecks import analyst, watchdog
 from otel_perf.core import guard, threads
 from otel_perf.memory import leaks
@@ -27,7 +28,7 @@ def _measured(function, arguments):
 
 
 writer.start_new_thread = drain.start_new_thread = _measured
-analyst.start_new_thread = watchdog.start_new_thread = leaks.start_new_thread = _measured
+analyst.start_new_thread = watchdog.start_new_thread = leaks.start_new_thread = stepping.start_new_thread = _measured
 
 log_lines.watch()
 

@@ -11,8 +11,8 @@ def point(name, value, *, cache="pages", instance="a", service="shop", delta=Fal
     return Point(name, "1", 0, value, 0, attributes, "otel_perf", resource, delta)
 
 
-def event(name, body, time, service="shop"):
-    return LogEntry("", "", time, 9, "INFO", body, name, {}, "otel_perf", {"service.name": service})
+def event(name, body, time, service="shop", **attributes):
+    return LogEntry("", "", time, 9, "INFO", body, name, attributes, "otel_perf", {"service.name": service})
 
 
 def test_the_processes_of_a_service_are_summed_up_by_their_last_readings():
@@ -55,6 +55,13 @@ def test_of_each_kind_of_event_the_last_one_is_shown():
         ("perf.memory.leak_suspected", 1, "a leak"),
         ("perf.memory.pressure", 3, "normal again"),
     ]
+
+
+def test_features_that_stepped_down_by_themselves_are_shown_and_flips_are_not():
+    memory = Memory()
+    for time, state in enumerate(("stepped down", "back", "off", "installed")):
+        memory.add_log(event("perf.feature.changed", f"bottlenecks {state}", time, **{"perf.feature.state": state}))
+    assert [(found.count, found.last) for found in memory.events()] == [(2, "bottlenecks back")]
 
 
 class Shown:
