@@ -51,7 +51,8 @@ def pytest_runtest_makereport():
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch, tmp_path):
-    """No variable of the machine's, no store in the working folder."""
+    """No variable of the machine's, no store in the working folder, no OpenFeature unless the test uses it."""
+    monkeypatch.delitem(sys.modules, "openfeature.api", raising=False)
     for name in list(os.environ):
         if name.startswith("OTEL_"):
             monkeypatch.delenv(name)
