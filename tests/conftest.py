@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from otel_perf import stepping
 from otel_perf.bottlenecks import analyst, watchdog
 from otel_perf.core import guard, threads
 from otel_perf.health import runner, server
@@ -29,7 +30,7 @@ def _measured(function, arguments):
 
 writer.start_new_thread = drain.start_new_thread = _measured
 runner.start_new_thread = server.start_new_thread = _measured
-analyst.start_new_thread = watchdog.start_new_thread = leaks.start_new_thread = _measured
+analyst.start_new_thread = watchdog.start_new_thread = leaks.start_new_thread = stepping.start_new_thread = _measured
 
 log_lines.watch()
 
@@ -52,7 +53,8 @@ def pytest_runtest_makereport():
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch, tmp_path):
-    """No variable of the machine's, no store in the working folder."""
+    """No variable of the machine's, no store in the working folder, no OpenFeature unless the test uses it."""
+    monkeypatch.delitem(sys.modules, "openfeature.api", raising=False)
     for name in list(os.environ):
         if name.startswith("OTEL_"):
             monkeypatch.delenv(name)

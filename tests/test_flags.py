@@ -18,6 +18,7 @@ from tests.e2e.support import wait_for
 def _quick(monkeypatch):
     monkeypatch.setattr(flags, "FILE_EVERY", 0.01)
     monkeypatch.setattr(flags, "PROVIDER_EVERY", 0.02)
+    wait_for(lambda: threads() == [], what="those of other tests have ended")
 
 
 @pytest.fixture
@@ -42,6 +43,7 @@ def watching():
 
 
 def threads():
+    """Those that watch flags."""
     return [thread for thread in threading.enumerate() if thread.name == "otel-perf-flags"]
 
 

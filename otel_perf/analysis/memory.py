@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import BaseModel
 
 from otel_perf.analysis.otlp import service_of
+from otel_perf.core.events import FEATURE_CHANGED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 EVENTS: Final = frozenset(
     {"perf.memory.leak_suspected", "perf.memory.pressure", "perf.gc.tuned", "perf.health.changed"}
 )
+STEPS: Final = {"stepped down", "back"}  # of a feature: by itself, mostly because memory was short
 _CACHE: Final = "perf.cache."
 _Key = tuple[str, str]  # service and instance
 
@@ -99,7 +101,9 @@ class Memory:
 
     def add_log(self, entry: LogEntry) -> None:
         """Look at a log record."""
-        if entry.event_name not in EVENTS or entry.attributes.get("perf.health.check", "memory") != "memory":
+        stepped = entry.event_name == FEATURE_CHANGED.name and entry.attributes.get("perf.feature.state") in STEPS
+        others = entry.attributes.get("perf.health.check", "memory") != "memory"
+        if (entry.event_name not in EVENTS or others) and not stepped:
             return
         key = service_of(entry.resource), entry.event_name
         known = self._events.get(key)

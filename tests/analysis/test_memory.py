@@ -60,6 +60,13 @@ def test_of_each_kind_of_event_the_last_one_is_shown():
     ]
 
 
+def test_features_that_stepped_down_by_themselves_are_shown_and_flips_are_not():
+    memory = Memory()
+    for time, state in enumerate(("stepped down", "back", "off", "installed")):
+        memory.add_log(event("perf.feature.changed", f"bottlenecks {state}", time, **{"perf.feature.state": state}))
+    assert [(found.count, found.last) for found in memory.events()] == [(2, "bottlenecks back")]
+
+
 class Shown:
     """What the text needs of a report."""
 

@@ -153,7 +153,13 @@ def test_the_same_instances_are_chosen_in_every_process():
 
 
 @pytest.fixture
-def provider():
+def openfeature(monkeypatch):
+    """The app uses it."""
+    monkeypatch.setitem(sys.modules, "openfeature.api", api)
+
+
+@pytest.fixture
+def provider(openfeature):
     """Have OpenFeature answer with these flags."""
 
     def use(kind=InMemoryProvider, **values):
@@ -253,7 +259,7 @@ def test_a_provider_that_is_not_ready_changes_nothing(provider, monkeypatch):
     assert rollout.problems == []
 
 
-def test_a_failing_openfeature_client_is_a_problem(monkeypatch):
+def test_a_failing_openfeature_client_is_a_problem(openfeature, monkeypatch):
     def broken():
         raise RuntimeError("provider down")
 
