@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     emit, emit_async = _signals.emit, _signals.emit_async
     wait, wait_sync = _signals.wait, _signals.wait_sync
-    on, check, join, close = _signals.on, _signals.check, _signals.join, _signals.close
+    on, check, since = _signals.on, _signals.check, _signals.since
+    join, close = _signals.join, _signals.close
 
-_METHODS = frozenset({"check", "close", "emit", "emit_async", "join", "on", "wait", "wait_sync"})
+_METHODS = frozenset({"check", "close", "emit", "emit_async", "join", "on", "since", "wait", "wait_sync"})
 _ERRORS = frozenset({"SignalError", "SignalFailedError", "SignalTimeoutError"})
 
 

@@ -163,6 +163,14 @@ class Signals:
 
         return look
 
+    def since(self, seq: int = 0, *, scope: str | None = None) -> list[Signal]:
+        """All signals that the board still has with higher numbers than ``seq``, in order: a replay.
+
+        Those of lives that are not trusted any more are among them, and what has expired. Raises ``SignalError``.
+        """
+        hub, wanted = self._opened(), self._scope(scope)
+        return [s for s in self._history(hub, seq) if s.scope == wanted and hub.is_genuine(s)]
+
     def close(self) -> None:
         """Say that this process ends in peace, and let go of the board; the next use opens it again.
 

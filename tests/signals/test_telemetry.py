@@ -142,3 +142,10 @@ def test_the_feature_reports_its_metrics_and_falls_silent_when_it_is_off(start, 
     pipeline.step_down("signals", "a test")
     assert api.signals.telemetry is None
     assert pipeline.census.read(WAITING) == []
+
+
+def test_what_was_said_is_replayed_from_a_number(signals):
+    said = [signals.emit(name, scope=scope) for name, scope in (("A", ""), ("B", "blue"), ("A", ""), ("C", ""))]
+    assert signals.since() == [said[0], said[2], said[3]]
+    assert signals.since(said[0].seq) == [said[2], said[3]]
+    assert signals.since(scope="blue") == [said[1]]

@@ -108,3 +108,19 @@ async def served_beneath(scope: MutableMapping[str, Any], receive: Receive, send
 
 def served_by_wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     return perf.health.wsgi_app(environ, start_response)
+
+
+async def with_signals() -> str:
+    put = perf.signals.emit("CACHE_WARM", payload={"rows": 7}, key="eu", ttl=60, agent="loader")
+    assert_type(put, perf.signals.Signal)
+    found = await perf.signals.wait("CACHE_WARM", timeout=30, then=["UP"])
+    assert_type(found, dict[str, perf.signals.Signal])
+    perf.signals.wait_sync("A", "B", any_of=True)
+    end = perf.signals.on("CACHE_WARM", lambda signal: print(signal.value))
+    end()
+    perf.health.check("db")(perf.signals.check("DB_READY"))
+    try:
+        perf.signals.wait_sync("DB_READY", timeout=1)
+    except perf.signals.SignalTimeoutError as error:
+        return ", ".join(error.missing)
+    return found["CACHE_WARM"].reason
