@@ -1,7 +1,7 @@
 """The public API as a user's type checker sees it: checked by mypy, never run."""
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import Any, assert_type
 
 from pydantic import BaseModel
 
