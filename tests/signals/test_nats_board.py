@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -478,6 +479,23 @@ def test_a_token_or_an_nkey(tmp_path):
         assert works(opened(server.url, nkey=str(tmp_path / "seed")))
 
 
+def test_a_user_with_few_rights(tmp_path):
+    rights = ["$JS.API.>", "$JS.FC.>", "_INBOX.>", *(f"{pre}few{n}.>" for pre in ("", "$KV.") for n in (1, 2))]
+    allowed = f"permissions: {{publish: {json.dumps(rights)}, subscribe: {json.dumps(rights)}}}"
+    (tmp_path / "nats.conf").write_text(f'authorization {{ users = [{{user: joe, password: "geheim", {allowed}}}] }}')
+    with nats_server.running(tmp_path, "-c", str(tmp_path / "nats.conf")) as server:
+        few = Boards(server, tmp_path)
+        few.url = f"nats://joe:geheim@{server.address}/few1"
+        TestNatsBoard().test_who_was_killed_is_not_trusted_once_it_is_back(few)
+        few.url = f"nats://joe:geheim@{server.address}/few2"
+        TestNatsBoard().test_a_second_life_beside_the_first_takes_nothing_from_it(few)
+        other = opened(f"nats://joe:geheim@{server.address}/other")
+        with pytest.raises(SignalError, match=r"/other cannot be used: .*(?i:permissions violation)"):
+            other.join(producer())
+        other.close()
+        few.close()
+
+
 def test_the_second_server_is_used_where_the_first_does_not_run(nats_of_all):
     board = opened(f"nats://127.0.0.1:{free_port()},{nats_of_all.address}/t{uuid.uuid4().hex}")
     assert works(board)
@@ -519,6 +537,20 @@ def test_a_wrong_url_is_a_clear_error_without_its_password(url):
 def test_a_file_that_is_not_there_is_a_clear_error(name, tmp_path):
     with pytest.raises(SettingError, match=rf"OTEL_PERF_SIGNALS_{name.upper()}='.*': No such file"):
         address_of(SignalsSettings(url="nats://h", **{name: str(tmp_path / "none")}))
+
+
+def test_an_nkey_that_is_none_is_a_clear_error(nats_of_all, tmp_path):
+    (tmp_path / "seed").write_text("geheim")
+    with pytest.raises(SignalError, match=r"the credentials or the nkey cannot be used \(") as caught:
+        opened(nats_of_all.url, nkey=str(tmp_path / "seed"))
+    assert "geheim" not in str(caught.value)
+
+
+def test_credentials_that_are_none_are_a_clear_error(tmp_path):
+    (tmp_path / "creds").write_text("geheim\n-----BEGIN NATS USER JWT-----\n")
+    with pytest.raises(SettingError, match=r"OTEL_PERF_SIGNALS_CREDENTIALS='.*creds': it has no user JWT") as caught:
+        opened("nats://h", credentials=str(tmp_path / "creds"))
+    assert "geheim" not in str(caught.value)
 
 
 def test_a_certificate_that_is_none_is_a_clear_error(tmp_path):
