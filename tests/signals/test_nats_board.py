@@ -1,6 +1,7 @@
 """The NATS board against the real server: the contract, and what only a network brings."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -477,6 +478,50 @@ def test_a_token_or_an_nkey(tmp_path):
     (tmp_path / "nats.conf").write_text(f'authorization {{ users = [{{nkey: "{public}"}}] }}')
     with nats_server.running(tmp_path, "-c", str(tmp_path / "nats.conf")) as server:
         assert works(opened(server.url, nkey=str(tmp_path / "seed")))
+
+
+def keys(prefix):
+    """A new pair; its public key."""
+    seed = bytes(nkeys.encode_seed(os.urandom(32), prefix))
+    pair = nkeys.from_seed(bytearray(seed))
+    return pair, pair.public_key.decode(), seed.decode()
+
+
+def token(issuer, subject, name, claims):
+    """A JWT as nsc makes it."""
+
+    def encoded(data):
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+    header = {"typ": "JWT", "alg": "ed25519-nkey"}
+    body = {"iss": issuer.public_key.decode(), "sub": subject, "name": name, "iat": 0, "nats": {**claims, "version": 2}}
+    signed = ".".join(encoded(json.dumps(part).encode()) for part in (header, body))
+    return f"{signed}.{encoded(issuer.sign(signed.encode()))}"
+
+
+def test_a_credentials_file(tmp_path):
+    operator, operator_key, _ = keys(nkeys.PREFIX_BYTE_OPERATOR)
+    account, account_key, _ = keys(nkeys.PREFIX_BYTE_ACCOUNT)
+    _, user_key, user_seed = keys(nkeys.PREFIX_BYTE_USER)
+    no_limit = dict.fromkeys(("subs", "data", "payload"), -1)
+    limits = {**no_limit, **dict.fromkeys(("conn", "leaf", "mem_storage", "disk_storage", "streams", "consumer"), -1)}
+    _, system, _ = keys(nkeys.PREFIX_BYTE_ACCOUNT)
+    account_token = token(operator, account_key, "A", {"type": "account", "limits": limits})
+    system_token = token(operator, system, "SYS", {"type": "account", "limits": no_limit})
+    (tmp_path / "nats.conf").write_text(
+        f"operator: {token(operator, operator_key, 'O', {'type': 'operator'})}\n"
+        f"resolver: MEMORY\nresolver_preload: {{{account_key}: {account_token}, {system}: {system_token}}}\n"
+        f"system_account: {system}\n"
+    )
+    user_token = token(account, user_key, "U", {"type": "user", **no_limit})
+    (tmp_path / "user.creds").write_text(
+        f"-----BEGIN NATS USER JWT-----\n{user_token}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{user_seed}\n------END USER NKEY SEED------\n"
+    )
+    with nats_server.running(tmp_path, "-c", str(tmp_path / "nats.conf")) as server:
+        assert works(opened(server.url, credentials=str(tmp_path / "user.creds")))
+        with pytest.raises(SignalError, match=r"(?i)authorization violation"):
+            opened(server.url)
 
 
 def test_a_user_with_few_rights(tmp_path):
