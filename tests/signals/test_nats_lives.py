@@ -82,10 +82,12 @@ def test_threads_that_work_while_the_process_forks_go_on_in_the_parent(boards):
     thread = threading.Thread(target=emit)
     thread.start()
     try:
+        wait_for(lambda: put, what="the first signal")
         for _ in range(5):
             board.before_fork()
             child = os.fork()
             if child == 0:
+                os_signal.alarm(20)  # one that hangs is a failure
                 board.after_fork_in_child()
                 os._exit(0 if board.current("", ["CACHE_WARM"]) else 1)
             board.after_fork_in_parent()
