@@ -61,6 +61,30 @@ def test_a_life_that_had_no_connection_when_another_began_is_not_lost_for_good(o
     assert {heard.state for heard in other.producers()} == {"here"}
 
 
+def test_a_life_whose_generation_is_taken_in_a_bucket_made_anew_has_another(own_server, own):
+    board, other = own.open(), own.open()
+    put = board.put(signal(board.join(producer())))
+    board._link.keep, kept = (lambda work: work.close()), board._link.keep  # it does not connect again by itself
+    own_server.stop()
+    shutil.rmtree(own_server.store)
+    own_server.start()
+    assert other.join(producer()).generation == 1
+    board._link.keep = kept
+    heard = board.producers()
+    assert sorted((h.producer.generation, h.state) for h in heard) == [(1, "here"), (2, "here")]
+    assert [s.uid for s in other.current("", ["CACHE_WARM"])] == [put.uid]
+
+
+def test_who_only_reads_keeps_no_more_than_who_puts(boards):
+    reader, board = boards.open(kept=300), boards.open(kept=300)
+    who = board.join(producer())
+    first = board.put(signal(who, "RARE"))
+    for _ in range(1_000):
+        last = board.put(signal(who, "OFTEN"))
+    assert reader.current("", ["RARE", "OFTEN"]) == [first, last]
+    assert len(reader._mirror._signals) <= 300 + 512
+
+
 def test_what_is_said_while_the_server_is_away_is_there_when_it_is_back(own_server, own):
     board = own.open()
     who = board.join(producer())
