@@ -8,6 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from otel_perf.core.errors import SignalError
 from otel_perf.signals.board import KEPT
 from otel_perf.signals.tables import LEFT, LOST, SCHEMA, Tables
 
@@ -35,51 +36,52 @@ class MemoryBoard:
         self._condition = threading.Condition()
         self._mark = 0
         self._interrupted = False
+        self._closed = False
 
     def join(self, producer: Producer) -> Producer:
         """See the contract. Nobody in one process is killed alone: see :meth:`lose`."""
-        return self._change(lambda: self._tables.join(producer, _claim, _is_alive))
+        return self._change(lambda: self._opened().join(producer, _claim, _is_alive))
 
     def leave(self, producer: Producer) -> None:
         """See the contract."""
-        self._change(lambda: self._tables.end(producer, LEFT))
+        self._change(lambda: self._opened().end(producer, LEFT))
 
     def lose(self, producer: Producer) -> None:
         """It ended without leaving."""
-        self._change(lambda: self._tables.end(producer, LOST))
+        self._change(lambda: self._opened().end(producer, LOST))
 
     def put(self, signal: Signal) -> Signal:
         """See the contract."""
-        return self._change(lambda: self._tables.put(signal, _claim, _is_alive))
+        return self._change(lambda: self._opened().put(signal, _claim, _is_alive))
 
     def current(self, scope: str, names: Collection[str]) -> Sequence[Signal]:
         """See the contract."""
         with self._condition:
-            return self._tables.current(scope, names)
+            return self._opened().current(scope, names)
 
     def since(self, seq: int, limit: int = 1000) -> Sequence[Signal]:
         """See the contract."""
         with self._condition:
-            return self._tables.since(seq, limit)
+            return self._opened().since(seq, limit)
 
     def producers(self) -> Sequence[Heard]:
         """See the contract."""
         with self._condition:
-            return self._tables.producers()
+            return self._opened().producers()
 
     def note(self, wait: Wait) -> None:
         """See the contract."""
-        self._change(lambda: self._tables.note(wait))
+        self._change(lambda: self._opened().note(wait))
 
     def forget(self, wait: Wait) -> None:
         """See the contract."""
         with self._condition:
-            self._tables.forget(wait)
+            self._opened().forget(wait)
 
     def waits(self) -> Sequence[Wait]:
         """See the contract."""
         with self._condition:
-            return self._tables.waits(_is_alive)
+            return self._opened().waits(_is_alive)
 
     def changed(self, mark: object, timeout: float) -> object:
         """See the contract."""
@@ -97,7 +99,13 @@ class MemoryBoard:
     def close(self) -> None:
         """See the contract."""
         with self._condition:
+            self._closed = True
             self._connection.close()
+
+    def _opened(self) -> Tables:
+        if self._closed:
+            raise SignalError(f"the signal board in {self.place} was closed")
+        return self._tables
 
     def before_fork(self) -> None:
         """Let nobody be in the midst of something."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 SCHEMES: Final = ("nats", "tls")
 BUCKET: Final = "otel_perf_signals"
 PORT: Final = 4222
+_CREDENTIALS: Final = (b"BEGIN NATS USER JWT", b"BEGIN USER NKEY SEED")
 _BUCKET: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -81,7 +83,11 @@ def _login(urls: list[SplitResult]) -> dict[str, Any]:
 def _secrets(settings: SignalsSettings) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if settings.credentials:
-        options["user_credentials"] = _readable("CREDENTIALS", settings.credentials)
+        options["user_credentials"] = path = _readable("CREDENTIALS", settings.credentials)
+        if not all(part in Path(path).read_bytes() for part in _CREDENTIALS):  # nats-py looks for them for ever
+            raise SettingError(
+                f"OTEL_PERF_SIGNALS_CREDENTIALS={path!r}: it has no user JWT and seed; nsc makes such files"
+            )
     if settings.nkey:
         options["nkeys_seed"] = _readable("NKEY", settings.nkey)
     if settings.certificate or settings.client_certificate:
@@ -91,7 +97,7 @@ def _secrets(settings: SignalsSettings) -> dict[str, Any]:
 
 def _readable(name: str, path: str) -> str:
     try:
-        with open(path, "rb"):  # noqa: PTH123
+        with Path(path).open("rb"):
             return path
     except OSError as error:
         raise SettingError(

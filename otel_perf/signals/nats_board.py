@@ -137,6 +137,7 @@ class NatsBoard:
     # --- lives ---------------------------------------------------------------------------------------
 
     async def _join(self, session: Session, producer: Producer) -> Producer:
+        await self._answer(session, producer)  # first: another one may ask as soon as it is there
         await self._fresh(session)
         known = self._mirror.lives.get(producer.uid)
         joined = known.producer if known is not None and known.state == HERE else None  # an attempt that went through
@@ -145,9 +146,9 @@ class NatsBoard:
             if await session.put(life_key(wanted), encoded(Record(wanted, HERE)), expected=0) is not None:
                 joined = wanted
             await self._fresh(session)
-        await self._answer(session, joined)
         self._own[joined.uid] = joined
         await self._mark_lost(session, self._mirror.earlier(joined))
+        await self._insist(session)
         return joined
 
     async def _mark_lost(self, session: Session, lives: Sequence[Life]) -> None:

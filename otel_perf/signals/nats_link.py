@@ -130,6 +130,8 @@ class Link:
                         except nats.errors.Error as error:
                             if _is_gone(error):
                                 await session.close()  # the next session makes the bucket
+                            if isinstance(error, TimeoutError) and isinstance(session.error, nats.errors.Error):
+                                raise session.error from error  # the server has said why there is no answer
                             raise
                     except REPEATABLE as error:
                         why = error

@@ -31,7 +31,7 @@ _NO_STREAM: Final = 10059
 _NAME_TAKEN: Final = 10058  # the bucket was made meanwhile, or by hand with other limits
 
 NOT_FOUND: Final = 404
-_REFUSALS: Final = ("authorization", "permissions", "certificate")
+_REFUSALS: Final = ("authorization", "permissions", "certificate", "credentials")
 
 Entry = tuple[str, bytes, int, int]  # key, value, number, nanoseconds since the epoch by the server's clock
 
@@ -79,6 +79,7 @@ class Session:
                 ping_interval=10,
                 **self._address.options,
             )
+            self.error = None
             self._js = self._client.jetstream(timeout=ATTEMPT)
             try:
                 await self.last()
@@ -91,6 +92,9 @@ class Session:
             await self.close()
             if isinstance(error, nats.errors.NoServersError) and self.error is not None:
                 raise self.error from error  # that says why
+            if isinstance(error, Exception) and not isinstance(error, nats.errors.Error | OSError):
+                kind = type(error).__name__  # of nkeys, or where a file has not what it should; its text may be secret
+                raise nats.errors.Error(f"the credentials or the nkey cannot be used ({kind})") from None
             raise
 
     async def _make(self) -> None:
@@ -274,4 +278,4 @@ def is_final(error: BaseException) -> bool:
     if isinstance(error, APIError):
         return 400 <= (error.code or 0) < 500 and error.code != NOT_FOUND
     said = str(error).lower()
-    return isinstance(error, nats.errors.MaxPayloadError | ImportError) or any(word in said for word in _REFUSALS)
+    return isinstance(error, nats.errors.MaxPayloadError) or any(word in said for word in _REFUSALS)

@@ -122,6 +122,12 @@ class BoardContract:
         assert boards.open().current("", ["LONG", "CACHE_WARM"]) == [long, last]
         assert board.producers()[0].producer == right
 
+    def test_a_producer_that_the_board_does_not_know_joins_with_its_signal(self, boards):
+        board = boards.open()
+        put = board.put(signal(producer("new")))
+        assert [s.uid for s in board.current("", ["CACHE_WARM"])] == [put.uid]
+        assert [(heard.producer.identity, heard.state) for heard in board.producers()] == [("new", "here")]
+
     def test_who_was_heard_of(self, boards):
         board = boards.open()
         one, two = board.join(producer("one")), board.join(producer("two"))

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from otel_perf.core.errors import SignalError
 from otel_perf.signals.board import KEPT
 from otel_perf.signals.memory_board import MemoryBoard
 from tests.e2e.support import wait_for
@@ -66,3 +67,10 @@ def test_a_child_that_was_forked_while_others_emit_can_use_it(boards):
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def test_one_that_was_closed_says_so(boards):
+    board = boards.open()
+    board.close()
+    with pytest.raises(SignalError, match="the signal board in the memory of this process was closed"):
+        board.current("", ["A"])
