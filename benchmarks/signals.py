@@ -88,7 +88,7 @@ def main() -> int:
         }
         results = common.interleaved(calls, options.rounds, warm_up=False)
 
-    title = f"{options.signals * options.rounds} signals each, and 1,000 waiters for {options.idle * options.rounds:g} s"
+    title = f"{options.signals * options.rounds} signals each, 1,000 waiters for {options.idle * options.rounds:g} s"
     columns = ["board", "wake p50 µs", "wake p99 µs", f"p50 × {WATCH}", "idle % of a core"]
     table = common.Table(title, columns)
     p50 = {name: common.percentile(_all(found), 0.5) for name, found in results.items()}

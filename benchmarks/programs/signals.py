@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import random
-import subprocess
 import sys
 import threading
 import time
@@ -26,14 +25,17 @@ class Ours:
     """``perf.signals``."""
 
     async def begin(self) -> None:
+        """Be ready."""
         import otel_perf as perf
 
         self._signals = perf.signals
 
     async def wait(self, name: str) -> int:
+        """Wait for a signal; when it was sent."""
         return int((await self._signals.wait(name))[name].value)
 
     def emit(self, name: str) -> None:
+        """Send one."""
         import otel_perf as perf
 
         perf.signals.emit(name, payload=time.monotonic_ns())
@@ -43,15 +45,18 @@ class Event:
     """An event of asyncio for each name, set from a thread."""
 
     async def begin(self) -> None:
+        """Be ready."""
         self._loop = asyncio.get_running_loop()
         self._events: dict[str, asyncio.Event] = {}
         self._stamps: dict[str, int] = {}
 
     async def wait(self, name: str) -> int:
+        """Wait for a signal; when it was sent."""
         await self._events.setdefault(name, asyncio.Event()).wait()
         return self._stamps[name]
 
     def emit(self, name: str) -> None:
+        """Send one."""
         self._stamps[name] = time.monotonic_ns()
         self._loop.call_soon_threadsafe(lambda: self._events.setdefault(name, asyncio.Event()).set())
 
@@ -60,6 +65,7 @@ class Watch:
     """A key-value bucket of NATS: one watch, and an event for each name."""
 
     async def begin(self) -> None:
+        """Be ready."""
         import nats
         from nats.js.errors import BucketNotFoundError
 
@@ -73,6 +79,7 @@ class Watch:
         self._values: dict[str, int] = {}
 
     async def watch(self) -> None:
+        """Take what comes."""
         watcher = await self._bucket.watchall()
         async for entry in watcher:
             if entry is not None and entry.value:
@@ -80,10 +87,12 @@ class Watch:
                 self._events.setdefault(entry.key, asyncio.Event()).set()
 
     async def wait(self, name: str) -> int:
+        """Wait for a signal; when it was sent."""
         await self._events.setdefault(name, asyncio.Event()).wait()
         return self._values[name]
 
     async def put(self, name: str) -> None:
+        """Send one."""
         await self._bucket.put(name, str(time.monotonic_ns()).encode())
 
 
@@ -104,12 +113,12 @@ async def wait(hand: str, signals: int, idle: float) -> None:
     if hand == "event" or os.environ["OTEL_PERF_SIGNALS_URL"] == "memory:":
         threading.Thread(target=emit_here, args=(made, run, signals)).start()
     else:
-        process = subprocess.Popen([sys.executable, "-P", __file__, "emit", hand, str(signals), run])
+        process = await asyncio.create_subprocess_exec(sys.executable, "-P", __file__, "emit", hand, str(signals), run)
     latencies = []
     for number in range(signals):
         sent = await (made.wait(f"S_{run}_{number}") if number else first)
         latencies.append((time.monotonic_ns() - sent) / 1e9)
-    if process is not None and process.wait() != 0:
+    if process is not None and await process.wait() != 0:
         raise SystemExit("the emitting program failed")
     waiting = [asyncio.create_task(made.wait(f"NEVER_{run}_{number % NAMES}")) for number in range(WAITERS)]
     await asyncio.sleep(SETTLED)
