@@ -136,7 +136,7 @@ class HealthFeature(Feature[HealthSettings]):
         undo.callback(runner.end)
         undo.callback(host.census.add(health.STATUS, runner.readings))
         undo.callback(on_fork(child=publisher.after_fork_in_child))
-        undo.callback(on_fork(child=runner.start))
+        undo.callback(on_fork(child=runner.after_fork_in_child))
         runner.start()
 
     def _watch(self, loops: Loops, settings: HealthSettings, host: Host, undo: ExitStack) -> None:

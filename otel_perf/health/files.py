@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from otel_perf.core.home import Home
     from otel_perf.health.runner import Report
 
 PREFIX: Final = "health-"
@@ -27,8 +28,12 @@ def host() -> str:
     return re.sub(r"[^A-Za-z0-9.-]", "", name)
 
 
-def write(folder: Path, report: Report) -> Path:
+def write(home: Home, report: Report) -> Path:
     """Put the report of this process there, in one step. Raises ``OSError``."""
+    try:
+        folder = home.make()
+    except OSError:
+        folder = home.fallback()
     path = folder / f"{PREFIX}{host()}-{report['pid']}.json"
     part = path.with_suffix(".part")
     body = json.dumps({**report, "born": born(report["pid"])}).encode("utf-8", "replace")
@@ -41,10 +46,12 @@ def write(folder: Path, report: Report) -> Path:
     return path
 
 
-def read(folder: Path) -> list[Report]:
-    """The reports of the processes of this machine that are still there; files of others are removed."""
+def read(home: Home) -> list[Report]:
+    """The reports of the processes of this machine that are still there; the files of those that ended are removed."""
     found = []
-    for path in sorted(folder.glob(f"{PREFIX}{host()}-*.json")):
+    fallback = home.fallback_with(".gitignore")  # where a process writes whose home cannot be written
+    folders = [home.path] if fallback is None else [home.path, fallback]
+    for path in sorted(path for folder in folders for path in folder.glob(f"{PREFIX}{host()}-*.json")):
         with suppress(OSError, ValueError, KeyError, TypeError):
             report: Report = json.loads(path.read_bytes())
             if _is_there(report["pid"], report["born"]):

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import inf
+from sys import modules
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core import health
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 
     Report = dict[str, Any]
 
-SETTLED: Final = (
-    1.0  # seconds of being ready, after which it has started: an app registers its checks as it is imported
-)
+SETTLED: Final = 1.0  # seconds of being ready, after which it has started: checks come with the app's imports
+# Who has imported one of these forks workers: what a check opens there, a pool's connection, they would share.
+_FORKING: Final = ("gunicorn.arbiter", "celery.concurrency.prefork")
 LONGEST: Final = 1.0  # seconds between looks; who reads a report knows by its age whether somebody still looks
 
 
@@ -70,9 +71,10 @@ class State:
 
 
 class Runner:
-    """One thread; :meth:`start` and :meth:`end` are thread-safe, and a child of ``fork`` has to start its own.
+    """One thread; :meth:`start` and :meth:`end` are thread-safe.
 
-    ``tell`` gets the changes, ``publish`` the report after each look, both in that thread.
+    Who forks workers (gunicorn with ``--preload``, celery) leaves the checks of the app to them. ``tell`` gets the
+    changes, ``publish`` the report after each look, both in that thread.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Runner:
         self._guard = guard
         self._clock = clock
         self._bell: Any = None
+        self._is_child = False
         self._forget()
 
     def _forget(self) -> None:
@@ -101,8 +104,13 @@ class Runner:
         self._started = False
         self.report = self._made(self._clock())
 
+    def after_fork_in_child(self) -> None:
+        """Begin anew, and know nothing yet."""
+        self._is_child = True
+        self.start()
+
     def start(self) -> None:
-        """Begin, or begin anew in a child, which knows nothing yet."""
+        """Begin."""
         self._forget()
         self._bell = bell = allocate_lock()
         bell.acquire()
@@ -132,7 +140,9 @@ class Runner:
         """Ask who is due, take the answers that are there; seconds until there is more to do."""
         now = self._clock()
         asked = {self._asked.popleft() for _ in range(len(self._asked))}
-        self._states = {check: self._states.get(check) or State(now) for check in tuple(health.checks)}
+        leaves = not self._is_child and any(name in modules for name in _FORKING)
+        wanted = [check for check in tuple(health.checks) if check.quick or not leaves]
+        self._states = {check: self._states.get(check) or State(now) for check in wanted}
         for check, state in self._states.items():
             if check.name in asked:
                 state.due = now

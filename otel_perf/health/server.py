@@ -7,6 +7,7 @@ takes over when it ends. Of gunicorn's that is the master, which the workers com
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
 import time
@@ -25,8 +26,8 @@ RETRY: Final = 1.0  # seconds between tries to listen
 PATIENCE: Final = 2.0  # seconds that a client has for its request
 AT_ONCE: Final = 32  # clients; more wait
 REQUEST: Final = 8192  # bytes
-FOREIGN: Final = 3  # tries, after which who has the port is asked what it is
-_SERVER: Final = "otel-perf"
+LONGEST: Final = 2**20  # bytes of an answer
+FOREIGN: Final = 5  # tries, after which who has the port is asked whom it answers for
 _REASONS: Final = {
     200: "OK",
     400: "Bad Request",
@@ -113,8 +114,8 @@ class Server:
             return
         if not is_taken(error):
             self._say(f"cannot be listened at ({error}); name an address of this machine, and a port above 1023")
-        elif self._tries == FOREIGN and not is_ours(self._host, self._port):
-            self._say("is taken by another program; choose another port")
+        elif self._tries == FOREIGN and not answers_for(os.getpid(), self._host, self._port):
+            self._say("is taken by another program, or by a service with another OTEL_PERF_HOME; choose another port")
 
     def _say(self, what: str) -> None:
         self._said = True
@@ -171,7 +172,7 @@ def _request(client: socket.socket) -> tuple[str, str]:
 
 
 def _response(found: Answer, *, with_body: bool) -> bytes:
-    headers: list[tuple[str, Any]] = [*found.headers, ("Server", _SERVER), ("Connection", "close")]
+    headers: list[tuple[str, Any]] = [*found.headers, ("Connection", "close")]
     lines = [f"HTTP/1.1 {found.status} {_REASONS[found.status]}", *(f"{name}: {value}" for name, value in headers)]
     head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
     return head + found.body if with_body else head
@@ -184,12 +185,14 @@ def is_taken(error: OSError) -> bool:
     return error.errno in {errno.EADDRINUSE, getattr(errno, "WSAEADDRINUSE", errno.EADDRINUSE)}
 
 
-def is_ours(host: str, port: int) -> bool:
-    """Whether it is another process of otel-perf's that answers there."""
+def answers_for(pid: int, host: str, port: int) -> bool:
+    """Whether the answer of who listens there is about that process, too."""
+    found = b""
     with suppress(OSError), socket.create_connection((reachable(host), port), timeout=PATIENCE) as asked:
-        asked.sendall(b"HEAD /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        return f"Server: {_SERVER}".encode() in asked.recv(REQUEST)
-    return False
+        asked.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while len(found) < LONGEST and (more := asked.recv(REQUEST)):
+            found += more
+    return f'"componentId": "{pid}"'.encode() in found
 
 
 def reachable(host: str) -> str:

@@ -1,7 +1,9 @@
 """Checks are asked in the background, each as often as it wants, and none holds up another."""
 
+import sys
 import threading
 import time
+from types import ModuleType
 
 import pytest
 
@@ -143,6 +145,19 @@ def test_changes_are_told_with_their_reason(still, told, clock):
     assert (change.name, change.status, change.before, change.reason) == ("named", 2, 0, "the disk is full")
     assert change.critical
     assert not change.flapping
+
+
+def test_who_forks_workers_leaves_the_apps_checks_to_them(still, clock, monkeypatch):
+    """A connection that a check opens in gunicorn's master would be every worker's."""
+    monkeypatch.setitem(sys.modules, "gunicorn.arbiter", ModuleType("gunicorn.arbiter"))
+    health.register("db", lambda: True)
+    health.register("quick", lambda: True, quick=True)
+    still.step()
+    assert [check["name"] for check in still.report["checks"]] == ["quick"]
+    assert still.report["ready"]
+    still.after_fork_in_child()
+    wait_for(lambda: status(still, "db") == "healthy", timeout=2)
+    still.end()
 
 
 def test_the_worst_of_one_name_is_the_metric(still):
