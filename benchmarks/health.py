@@ -1,4 +1,4 @@
-"""Latency and CPU of requests with health and without it: a port that is asked all the time, checks that hang and raise.
+"""Latency and CPU of requests with health and without: a port that is asked all the time, checks that hang and raise.
 
 Every round starts a fresh uvicorn for each variant, and sends it the same requests at the same steady times; latencies
 count from when a request was due. "asked" has the checks of programs/web_checks.py, and its port is asked for /healthz

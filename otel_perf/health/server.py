@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import struct
 import sys
 import time
 from contextlib import suppress
@@ -26,6 +27,7 @@ RETRY: Final = 1.0  # seconds between tries to listen
 PATIENCE: Final = 2.0  # seconds that a client has for its request
 AT_ONCE: Final = 32  # clients; more wait
 REQUEST: Final = 8192  # bytes
+END: Final = b"\r\n\r\n"  # of a request
 LONGEST: Final = 2**20  # bytes of an answer
 FOREIGN: Final = 5  # tries, after which who has the port is asked whom it answers for
 _REASONS: Final = {
@@ -49,7 +51,7 @@ class Server:
         self._problem = problem
         self._said = False
         self._listener: socket.socket | None = None
-        self._clients = 0
+        self._clients: set[socket.socket] = set()
         self._reset()
 
     def _reset(self) -> None:
@@ -89,7 +91,7 @@ class Server:
     def after_fork_in_child(self) -> None:
         """The parent listens; the child's copy of the descriptor would keep the port from others when it has ended."""
         listener, self._listener = self._listener, None
-        self._clients = 0
+        self._clients = set()
         self.reports = ()
         self._reset()
         if listener is not None:
@@ -131,25 +133,28 @@ class Server:
                 if listener is self._listener:
                     time.sleep(RETRY)
                 continue
-            while self._clients >= AT_ONCE and listener is self._listener:
+            while len(self._clients) >= AT_ONCE and listener is self._listener:
                 time.sleep(0.01)
-            self._clients += 1
+            self._clients.add(client)
+            read = _there(client)
+            if END in read:
+                self._converse(client, read)
+                continue
             try:
-                start_new_thread(self._converse, (client,))
+                start_new_thread(self._converse, (client, read))
             except RuntimeError:  # no more threads
-                self._converse(client)
+                self._converse(client, read)
 
-    def _converse(self, client: socket.socket) -> None:
+    def _converse(self, client: socket.socket, read: bytes) -> None:
         try:
             with client:
-                client.settimeout(PATIENCE)
-                method, path = _request(client)
+                method, path = _request(client, read)
                 found = self._answer(method, path)
                 client.sendall(_response(found, with_body=method != "HEAD"))
         except OSError:  # it went away
             pass
         finally:
-            self._clients -= 1
+            self._clients.discard(client)
 
     def _answer(self, method: str, path: str) -> Answer:
         if not path.startswith("/"):
@@ -159,10 +164,28 @@ class Server:
         return answer(self.reports, path.partition("?")[0], time.monotonic())
 
 
-def _request(client: socket.socket) -> tuple[str, str]:
+def _there(client: socket.socket) -> bytes:
+    """What the client has sent already, mostly its whole request; and a bound for all that it may still be waited for.
+
+    Where another thread computes, each call that gives the interpreter away takes 5 ms to get it back. With
+    ``settimeout`` each would do so twice, and a thread for each client once more.
+    """
+    if sys.platform == "win32":
+        client.settimeout(PATIENCE)
+        return b""
+    seconds = struct.pack("ll", int(PATIENCE), int(PATIENCE % 1 * 1e6))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
+    try:
+        return client.recv(REQUEST, socket.MSG_DONTWAIT)
+    except OSError:  # nothing yet, or it has gone again
+        return b""
+
+
+def _request(client: socket.socket, read: bytes) -> tuple[str, str]:
     """Method and path; of what is no request, nothing."""
-    read, ends = b"", time.monotonic() + PATIENCE
-    while b"\r\n\r\n" not in read and len(read) < REQUEST:
+    ends = time.monotonic() + PATIENCE
+    while END not in read and len(read) < REQUEST:
         more = client.recv(REQUEST)
         if not more or time.monotonic() > ends:
             break

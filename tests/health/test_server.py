@@ -35,6 +35,15 @@ def server(port, problems):
     made.close()
 
 
+def test_a_request_that_comes_in_pieces(server, port):
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        for part in (b"GET /rea", b"dyz HTTP/1.1\r\nHost: x\r\n"):
+            client.sendall(part)
+            wait_for(lambda: server._clients, what="it is in conversation")
+        client.sendall(b"\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 OK")
+
+
 def ask(port, path="/readyz", method="GET"):
     connection = HTTPConnection("127.0.0.1", port, timeout=5)
     connection.request(method, path)
@@ -90,7 +99,7 @@ def test_clients_that_say_nothing_hold_up_nobody_for_long(server, port, monkeypa
     began = time.monotonic()
     assert ask(port)[0] == 200
     assert time.monotonic() - began < 0.5
-    wait_for(lambda: server._clients == 0, timeout=5, what="they were let go")
+    wait_for(lambda: not server._clients, timeout=5, what="they were let go")
     for client in idle:
         client.close()
 
