@@ -98,8 +98,7 @@ class Server:
             listener.close()
 
     def _listen(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        made = socket.socket(family, socket.SOCK_STREAM)
+        made = socket.socket(_family(self._host))
         try:
             if sys.platform != "win32":  # there it would take the port from who has it
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -201,6 +200,10 @@ def _response(found: Answer, *, with_body: bool) -> bytes:
     return head + found.body if with_body else head
 
 
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
 def is_taken(error: OSError) -> bool:
     """Whether somebody else listens."""
     import errno
@@ -211,7 +214,9 @@ def is_taken(error: OSError) -> bool:
 def answers_for(pid: int, host: str, port: int) -> bool:
     """Whether the answer of who listens there is about that process, too."""
     found = b""
-    with suppress(OSError), socket.create_connection((reachable(host), port), timeout=PATIENCE) as asked:
+    with suppress(OSError), socket.socket(_family(host)) as asked:  # create_connection would import to look up a name
+        asked.settimeout(PATIENCE)
+        asked.connect((reachable(host), port))
         asked.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         while len(found) < LONGEST and (more := asked.recv(REQUEST)):
             found += more

@@ -113,6 +113,14 @@ def test_it_is_turned_on_and_off_while_the_program_runs(start, home, tmp_path):
     assert {check.name for check in health.checks} == {"db"}
 
 
+def test_a_flush_takes_the_file_away_since_the_process_may_end(start, home):
+    place = Home({HOME_VARIABLE: str(home)})
+    pipeline = start()
+    wait_for(lambda: files.read(place))
+    pipeline.flush()
+    assert files.read(place) == []
+
+
 def test_a_check_that_hangs_does_not_hold_up_the_end(start):
     release, asked = threading.Event(), threading.Event()
 

@@ -243,10 +243,49 @@ def test_the_app_is_told_of_changes_whatever_its_listeners_do(still, clock, monk
     otel_perf.health.on_change(lambda change: 1 / 0)
     end = otel_perf.health.on_change(heard.append)
     still.step()
+    wait_for(lambda: heard, what="the change was told")
     assert heard == [
         {"name": "named", "status": "unhealthy", "before": "healthy", "reason": "full", "critical": True, "flapping": False}
     ]  # fmt: skip
-    assert "called because the health of named changed, failed" in caplog.text
+    assert "called because named changed, failed" in caplog.text
     end()
     end()
     assert len(present.listeners) == 1
+
+
+def test_a_listener_that_hangs_holds_up_no_check_and_changes_keep_their_order(still, clock, monkeypatch):
+    from otel_perf.health import present
+
+    monkeypatch.setattr(still, "_tell", present.tell)
+    release, heard, answers = threading.Event(), [], ["healthy"]
+
+    def slow(change):
+        release.wait(20)
+        heard.append(change["status"])
+
+    health.register("named", lambda: answers[-1], every=1, quick=True)
+    otel_perf.health.on_change(slow)
+    for answer in ("degraded", "unhealthy", "healthy"):
+        answers.append(answer)
+        still.step()
+        clock.now += 1
+    assert heard == []
+    release.set()
+    wait_for(lambda: len(heard) == 3)
+    assert heard == ["degraded", "unhealthy", "healthy"]
+
+
+def test_a_child_of_a_fork_tells_its_own_changes(still, monkeypatch):
+    """GIVEN a parent in the midst of telling THEN its child does not wait for a thread that it does not have."""
+    from otel_perf.health import present
+
+    monkeypatch.setattr(still, "_tell", present.tell)
+    heard = []
+    otel_perf.health.on_change(heard.append)
+    health.register("named", lambda: "full", quick=True)
+    assert present._telling.acquire(blocking=False)
+    present._untold.append({"name": "the parent's"})
+    present.after_fork_in_child()
+    still.step()
+    wait_for(lambda: heard)
+    assert [change["name"] for change in heard] == ["named"]
