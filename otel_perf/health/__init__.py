@@ -90,7 +90,7 @@ class HealthFeature(Feature[HealthSettings]):
         """Turn it on."""
         from otel_perf.core import health
         from otel_perf.core.forks import on_fork
-        from otel_perf.health import files, present
+        from otel_perf.health import present
         from otel_perf.health.publisher import Publisher
         from otel_perf.health.runner import Runner
 
@@ -125,7 +125,7 @@ class HealthFeature(Feature[HealthSettings]):
         if server is not None:
             server.reports = (runner.report,)
             server.bind()  # now, before a program that the app starts can have the port
-            files.read(host.home)  # now: what it imports must not be under way when the process forks
+            host.home.fallback_with("")  # now: what it imports must not be under way when the process forks
         self._watch(self._loops, settings, host, undo)
         health.changed.append(runner.news)
         undo.callback(health.changed.remove, runner.news)

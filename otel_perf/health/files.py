@@ -10,6 +10,7 @@ import json
 import os
 import re
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 PREFIX: Final = "health-"
 
 
+@cache
 def host() -> str:
     """Of the machine or container: process ids of another one say nothing here."""
     name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "localhost")
@@ -48,10 +50,10 @@ def write(home: Home, report: Report) -> Path:
 
 def read(home: Home) -> list[Report]:
     """The reports of the processes of this machine that are still there; the files of those that ended are removed."""
-    found = []
-    fallback = home.fallback_with(".gitignore")  # where a process writes whose home cannot be written
-    folders = [home.path] if fallback is None else [home.path, fallback]
-    for path in sorted(path for folder in folders for path in folder.glob(f"{PREFIX}{host()}-*.json")):
+    found, paths = [], _files(home.path)
+    if not paths and (fallback := home.fallback_with(".gitignore")) is not None:  # the home cannot be written
+        paths = _files(fallback)
+    for path in paths:
         with suppress(OSError, ValueError, KeyError, TypeError):
             report: Report = json.loads(path.read_bytes())
             if _is_there(report["pid"], report["born"]):
@@ -60,6 +62,15 @@ def read(home: Home) -> list[Report]:
             else:
                 path.unlink()
     return found
+
+
+def _files(folder: Path) -> list[Path]:
+    start = f"{PREFIX}{host()}-"
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return [folder / name for name in sorted(names) if name.startswith(start) and name.endswith(".json")]
 
 
 def born(pid: int) -> int | None:

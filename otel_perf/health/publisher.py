@@ -88,8 +88,5 @@ class Publisher:
 
     def _others(self, own: int) -> list[Report]:
         """The other processes that were told the same port: workers, mostly, and who started them."""
-        try:
-            found = files.read(self._home)
-        except OSError:
-            return []
+        found = files.read(self._home)
         return [report for report in found if report.get("port") == self._port and report["pid"] != own]
