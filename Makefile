@@ -57,6 +57,7 @@ bench:
 	$(DEV)/python benchmarks/detection.py
 	$(DEV)/python benchmarks/localisation.py
 	$(DEV)/python benchmarks/logs.py
+	$(DEV)/python benchmarks/health.py
 	$(DEV)/python benchmarks/requests.py
 	$(DEV)/python benchmarks/audit.py
 	$(DEV)/python benchmarks/signals.py

@@ -1,4 +1,4 @@
-"""The web application of the benchmarks (programs/web.py) under uvicorn, started for one measurement."""
+"""A web application of the benchmarks (usually programs/web.py) under uvicorn, started for one measurement."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class Variant:
     folder: Path
     env: Mapping[str, str]
     instrumented: bool = True
+    app: str = "web:app"
 
 
 @contextlib.contextmanager
@@ -36,7 +37,7 @@ def serving(variant: Variant, work: Path) -> Iterator[tuple[int, int]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    server = ["uvicorn", "--app-dir", str(common.PROGRAMS), "--port", str(port), "--no-access-log", "web:app"]
+    server = ["uvicorn", "--app-dir", str(common.PROGRAMS), "--port", str(port), "--no-access-log", variant.app]
     command = ["opentelemetry-instrument", *server] if variant.instrumented else server
     settings = {"OTEL_PYTHON_FASTAPI_EXCLUDED_URLS": "flush", "OTEL_PERF_HOME": str(work / "home")}
     env = common.environ(variant.folder, settings, variant.env)

@@ -10,7 +10,7 @@ import pytest
 from otel_perf import stepping
 from otel_perf.bottlenecks import analyst, watchdog
 from otel_perf.core import guard, threads
-from otel_perf.health import runner, server
+from otel_perf.health import present, runner, server
 from otel_perf.memory import leaks
 from otel_perf.store import drain, writer
 from tests import log_lines
@@ -29,7 +29,7 @@ def _measured(function, arguments):
 
 
 writer.start_new_thread = drain.start_new_thread = _measured
-runner.start_new_thread = server.start_new_thread = _measured
+present.start_new_thread = runner.start_new_thread = server.start_new_thread = _measured
 analyst.start_new_thread = watchdog.start_new_thread = leaks.start_new_thread = stepping.start_new_thread = _measured
 
 log_lines.watch()

@@ -103,11 +103,11 @@ def _of_port(host: str, port: int, probe: str, timeout: float) -> Asked:
 def _of_files(arguments: argparse.Namespace, probe: str) -> Asked:
     from otel_perf.health import files
 
-    folder = options.home_of(arguments).path
-    found = [report for report in files.read(folder) if arguments.service in {None, report["service"]}]
+    home = options.home_of(arguments)
+    found = [report for report in files.read(home) if arguments.service in {None, report["service"]}]
     if not found:
         whose = f" of service {arguments.service}" if arguments.service else ""
-        return Asked(BAD, _failed(f"no process{whose} says in {folder} how it is; --home names another folder"))
+        return Asked(BAD, _failed(f"no process{whose} says in {home.path} how it is; --home names another folder"))
     made = document([aged(report, time.monotonic()) for report in found], probe)
     return Asked(BAD if made["status"] == "fail" else GOOD, made)
 

@@ -99,6 +99,10 @@ def check(
     def decorate(function: F) -> F:
         if not callable(function):
             raise TypeError(f"health.check({name!r}): {function!r} cannot be called; give it a function")
+        if inspect.iscoroutinefunction(function):
+            # Here, and not in a thread of ours: a child that is forked meanwhile could never import them.
+            import asyncio  # noqa: F401
+            import concurrent.futures  # noqa: F401
         place = _place(function)
         for known in tuple(checks):  # its module was loaded again
             if known.name == name and place is not None and _place(known.call) == place:

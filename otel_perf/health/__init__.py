@@ -128,6 +128,7 @@ class HealthFeature(Feature[HealthSettings]):
         if server is not None:
             server.reports = (runner.report,)
             server.bind()  # now, before a program that the app starts can have the port
+            host.home.fallback_with("")  # now: what it imports must not be under way when the process forks
         self._watch(self._loops, settings, host, undo)
         health.changed.append(runner.news)
         undo.callback(health.changed.remove, runner.news)
@@ -138,8 +139,9 @@ class HealthFeature(Feature[HealthSettings]):
         undo.callback(publisher.withdraw, ended=True)
         undo.callback(runner.end)
         undo.callback(host.census.add(health.STATUS, runner.readings))
+        undo.callback(on_fork(child=present.after_fork_in_child))
         undo.callback(on_fork(child=publisher.after_fork_in_child))
-        undo.callback(on_fork(child=runner.start))
+        undo.callback(on_fork(child=runner.after_fork_in_child))
         runner.start()
 
     def _watch(self, loops: Loops, settings: HealthSettings, host: Host, undo: ExitStack) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from otel_perf.core.health import HEALTHY
 
@@ -13,8 +12,7 @@ WINDOW: Final = 60.0  # seconds, within which more of them are flapping
 CALM: Final = 30.0  # seconds without a change, after which it has come to rest
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A change that is told."""
 
     name: str

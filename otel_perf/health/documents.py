@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from otel_perf.health.runner import Report
 
@@ -123,9 +123,3 @@ def _shown(check: dict[str, Any], pid: int) -> dict[str, Any]:
 
 def _encoded(found: dict[str, Any]) -> bytes:
     return json.dumps(found, ensure_ascii=False).encode("utf-8", "replace")
-
-
-def troubles(reports: Iterable[Report]) -> list[tuple[Report, dict[str, Any]]]:
-    """The checks that are not well, the worst first."""
-    found = [(report, check) for report in reports for check in report["checks"] if check["status"] != "healthy"]
-    return sorted(found, key=lambda pair: pair[1]["status"] != "unhealthy")

@@ -10,15 +10,18 @@ import json
 import os
 import re
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from otel_perf.core.home import Home
     from otel_perf.health.runner import Report
 
 PREFIX: Final = "health-"
 
 
+@cache
 def host() -> str:
     """Of the machine or container: process ids of another one say nothing here."""
     name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "localhost")
@@ -27,8 +30,12 @@ def host() -> str:
     return re.sub(r"[^A-Za-z0-9.-]", "", name)
 
 
-def write(folder: Path, report: Report) -> Path:
+def write(home: Home, report: Report) -> Path:
     """Put the report of this process there, in one step. Raises ``OSError``."""
+    try:
+        folder = home.make()
+    except OSError:
+        folder = home.fallback()
     path = folder / f"{PREFIX}{host()}-{report['pid']}.json"
     part = path.with_suffix(".part")
     body = json.dumps({**report, "born": born(report["pid"])}).encode("utf-8", "replace")
@@ -41,10 +48,12 @@ def write(folder: Path, report: Report) -> Path:
     return path
 
 
-def read(folder: Path) -> list[Report]:
-    """The reports of the processes of this machine that are still there; files of others are removed."""
-    found = []
-    for path in sorted(folder.glob(f"{PREFIX}{host()}-*.json")):
+def read(home: Home) -> list[Report]:
+    """The reports of the processes of this machine that are still there; the files of those that ended are removed."""
+    found, paths = [], _files(home.path)
+    if not paths and (fallback := home.fallback_with(".gitignore")) is not None:  # the home cannot be written
+        paths = _files(fallback)
+    for path in paths:
         with suppress(OSError, ValueError, KeyError, TypeError):
             report: Report = json.loads(path.read_bytes())
             if _is_there(report["pid"], report["born"]):
@@ -53,6 +62,15 @@ def read(folder: Path) -> list[Report]:
             else:
                 path.unlink()
     return found
+
+
+def _files(folder: Path) -> list[Path]:
+    start = f"{PREFIX}{host()}-"
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return [folder / name for name in sorted(names) if name.startswith(start) and name.endswith(".json")]
 
 
 def born(pid: int) -> int | None:

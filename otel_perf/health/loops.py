@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,17 +32,15 @@ LATE: Final = 0.25  # share of what is unhealthy, from which on a loop is degrad
 LAG: Final = Metric("perf.eventloop.lag", "s", "histogram", "How late event loops answered a heartbeat")
 
 
-@dataclass(slots=True)
 class Heart:
     """A running loop. Its own thread writes ``lag``, then ``answered``; that of the checks the rest."""
 
-    loop: Any
-    thread: int
-    main: bool
-    sent: float = 0.0
-    waits: bool = False
-    answered: bool = False
-    lag: float = 0.0
+    def __init__(self, loop: Any, thread: int, *, main: bool) -> None:
+        self.loop = loop
+        self.thread = thread
+        self.main = main
+        self.sent = self.lag = 0.0
+        self.waits = self.answered = False
 
     def beat(self) -> None:
         """Called by the loop."""
@@ -107,7 +104,7 @@ class Loops:
             return
         found = threading._active.get(thread)  # type: ignore[attr-defined]
         if not isinstance(found, threading._DummyThread | None):  # no loop of a check, or of a cleanup task
-            self._hearts[thread] = Heart(loop, thread, found is threading.main_thread())
+            self._hearts[thread] = Heart(loop, thread, main=found is threading.main_thread())
 
     def app_loop(self) -> Any:
         """The main thread's, else the one that has been running for the longest."""

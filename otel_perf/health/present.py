@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from otel_perf.core.health import WORDS
+from otel_perf.core.threads import allocate_lock, start_new_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 running: list[Runner] = []
 listeners: list[Listener] = []
+_untold: deque[dict[str, Any]] = deque(maxlen=1000)
+_telling = allocate_lock()  # held by the thread that tells
 _log = logging.getLogger("otel_perf")
 
 
@@ -41,8 +45,8 @@ def status() -> dict[str, Any]:
 def on_change(listener: Listener) -> Callable[[], None]:
     """Have a function called with each change that is told: ``name``, ``status``, ``before``, ``reason`` in a mapping.
 
-    It is called in a thread of ours, which waits for it; what it raises is logged. A check that goes to and fro is told
-    once, with ``flapping``, and again when it has come to rest. The returned function ends it.
+    It is called in a thread of ours, with one change after the other; what it raises is logged. A check that goes to
+    and fro is told once, with ``flapping``, and again when it has come to rest. The returned function ends it.
     """
     listeners.append(listener)
 
@@ -54,19 +58,41 @@ def on_change(listener: Listener) -> Callable[[], None]:
 
 
 def tell(change: Change) -> None:
-    """Tell the app."""
-    told = {
-        "name": change.name,
-        "status": WORDS[change.status],
-        "before": WORDS[change.before],
-        "reason": change.reason,
-        "critical": change.critical,
-        "flapping": change.flapping,
-    }
-    for listener in tuple(listeners):
+    """Tell the app, in a thread of its own: a listener that hangs holds up the next changes, and no check."""
+    if not listeners:
+        return
+    _untold.append(
+        {
+            "name": change.name,
+            "status": WORDS[change.status],
+            "before": WORDS[change.before],
+            "reason": change.reason,
+            "critical": change.critical,
+            "flapping": change.flapping,
+        }
+    )
+    if _telling.acquire(blocking=False):
         try:
-            listener(dict(told))
-        except Exception:
-            _log.warning(
-                "otel-perf: %r, called because the health of %s changed, failed", listener, change.name, exc_info=True
-            )
+            start_new_thread(_tell, ())
+        except RuntimeError:  # no more threads
+            _telling.release()
+
+
+def after_fork_in_child() -> None:
+    """The thread is the parent's, and so are its changes."""
+    global _telling
+    _telling = allocate_lock()
+    _untold.clear()
+
+
+def _tell() -> None:
+    while _untold:
+        told = _untold.popleft()
+        for listener in tuple(listeners):
+            try:
+                listener(dict(told))
+            except BaseException:  # it does not end the telling
+                _log.warning("otel-perf: %r, called because %s changed, failed", listener, told["name"], exc_info=True)
+    _telling.release()
+    if _untold and _telling.acquire(blocking=False):  # it came between the last look and the release
+        _tell()

@@ -80,7 +80,7 @@ class Publisher:
             return
         self._due = now + REFRESH
         try:
-            self._path = files.write(self._home.make(), {**report, "port": self._port})
+            self._path = files.write(self._home, {**report, "port": self._port})
             self._written = said
         except OSError as error:
             self._due = now + RETRY
@@ -88,8 +88,5 @@ class Publisher:
 
     def _others(self, own: int) -> list[Report]:
         """The other processes that were told the same port: workers, mostly, and who started them."""
-        try:
-            found = files.read(self._home.path)
-        except OSError:
-            return []
+        found = files.read(self._home)
         return [report for report in found if report.get("port") == self._port and report["pid"] != own]

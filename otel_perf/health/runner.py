@@ -11,9 +11,8 @@ import os
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from math import inf
+from sys import modules
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core import health
@@ -32,34 +31,36 @@ if TYPE_CHECKING:
 
     Report = dict[str, Any]
 
-SETTLED: Final = (
-    1.0  # seconds of being ready, after which it has started: an app registers its checks as it is imported
-)
+SETTLED: Final = 1.0  # seconds of being ready, after which it has started: checks come with the app's imports
+# Who has imported one of these forks workers: what a check opens there, a pool's connection, they would share.
+_FORKING: Final = ("gunicorn.arbiter", "celery.concurrency.prefork")
 LONGEST: Final = 1.0  # seconds between looks; who reads a report knows by its age whether somebody still looks
 
 
-@dataclass(slots=True)
 class Question:
     """A check was asked, in a thread of its own."""
 
-    until: float
-    answer: tuple[int, str] | None = None
-    took: float = 0.0
-    late: bool = False
+    __slots__ = ("answer", "late", "took", "until")
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.answer: tuple[int, str] | None = None
+        self.took = 0.0
+        self.late = False
 
 
-@dataclass(slots=True)
 class State:
     """What is known of a check; the runner's thread writes it."""
 
-    due: float
-    status: int | None = None  # None: it has not answered yet
-    reason: str = ""
-    since: float = 0.0  # seconds since the epoch
-    at: float = 0.0
-    took: float = 0.0
-    question: Question | None = None
-    told: Told = field(default_factory=Told)
+    __slots__ = ("at", "due", "question", "reason", "since", "status", "told", "took")
+
+    def __init__(self, due: float) -> None:
+        self.due = due
+        self.status: int | None = None  # it has not answered yet
+        self.reason = self.at = self.since = ""
+        self.took = 0.0
+        self.question: Question | None = None
+        self.told = Told()
 
     @property
     def next(self) -> float:
@@ -70,9 +71,10 @@ class State:
 
 
 class Runner:
-    """One thread; :meth:`start` and :meth:`end` are thread-safe, and a child of ``fork`` has to start its own.
+    """One thread; :meth:`start` and :meth:`end` are thread-safe.
 
-    ``tell`` gets the changes, ``publish`` the report after each look, both in that thread.
+    Who forks workers (gunicorn with ``--preload``, celery) leaves the checks of the app to them. ``tell`` gets the
+    changes, ``publish`` the report after each look, both in that thread.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Runner:
         self._guard = guard
         self._clock = clock
         self._bell: Any = None
+        self._is_child = False
         self._forget()
 
     def _forget(self) -> None:
@@ -101,8 +104,13 @@ class Runner:
         self._started = False
         self.report = self._made(self._clock())
 
+    def after_fork_in_child(self) -> None:
+        """Begin anew, and know nothing yet."""
+        self._is_child = True
+        self.start()
+
     def start(self) -> None:
-        """Begin, or begin anew in a child, which knows nothing yet."""
+        """Begin."""
         self._forget()
         self._bell = bell = allocate_lock()
         bell.acquire()
@@ -132,7 +140,9 @@ class Runner:
         """Ask who is due, take the answers that are there; seconds until there is more to do."""
         now = self._clock()
         asked = {self._asked.popleft() for _ in range(len(self._asked))}
-        self._states = {check: self._states.get(check) or State(now) for check in tuple(health.checks)}
+        leaves = not self._is_child and any(name in modules for name in _FORKING)
+        wanted = [check for check in tuple(health.checks) if check.quick or not leaves]
+        self._states = {check: self._states.get(check) or State(now) for check in wanted}
         for check, state in self._states.items():
             if check.name in asked:
                 state.due = now
@@ -176,7 +186,7 @@ class Runner:
             self._settle(check, state, (DEGRADED, "it could not be asked: no thread is to be had"), 0.0)
 
     def _settle(self, check: Check, state: State, answer: tuple[int, str], took: float) -> None:
-        state.at, state.took = time.time(), took
+        state.at, state.took = _now(), took
         if answer[0] != state.status:
             state.since = state.at
         state.status, state.reason = answer
@@ -211,8 +221,8 @@ class Runner:
                     "reason": state.reason,
                     "critical": self._is_critical(check),
                     "live": check.live,
-                    "time": _iso(state.at),
-                    "since": _iso(state.since),
+                    "time": state.at,
+                    "since": state.since,
                     "took": state.took,
                 }
                 for check, state in states
@@ -257,5 +267,7 @@ def _ring(bell: Any) -> None:
             bell.release()
 
 
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _now() -> str:
+    """The time by ISO 8601; ``datetime`` would take a millisecond of every start."""
+    seconds = time.time()
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(seconds * 1000) % 1000:03}Z"

@@ -7,7 +7,9 @@ takes over when it ends. Of gunicorn's that is the master, which the workers com
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import struct
 import sys
 import time
 from contextlib import suppress
@@ -25,8 +27,9 @@ RETRY: Final = 1.0  # seconds between tries to listen
 PATIENCE: Final = 2.0  # seconds that a client has for its request
 AT_ONCE: Final = 32  # clients; more wait
 REQUEST: Final = 8192  # bytes
-FOREIGN: Final = 3  # tries, after which who has the port is asked what it is
-_SERVER: Final = "otel-perf"
+END: Final = b"\r\n\r\n"  # of a request
+LONGEST: Final = 2**20  # bytes of an answer
+FOREIGN: Final = 5  # tries, after which who has the port is asked whom it answers for
 _REASONS: Final = {
     200: "OK",
     400: "Bad Request",
@@ -48,7 +51,7 @@ class Server:
         self._problem = problem
         self._said = False
         self._listener: socket.socket | None = None
-        self._clients = 0
+        self._clients: set[socket.socket] = set()
         self._reset()
 
     def _reset(self) -> None:
@@ -88,15 +91,14 @@ class Server:
     def after_fork_in_child(self) -> None:
         """The parent listens; the child's copy of the descriptor would keep the port from others when it has ended."""
         listener, self._listener = self._listener, None
-        self._clients = 0
+        self._clients = set()
         self.reports = ()
         self._reset()
         if listener is not None:
             listener.close()
 
     def _listen(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        made = socket.socket(family, socket.SOCK_STREAM)
+        made = socket.socket(_family(self._host))
         try:
             if sys.platform != "win32":  # there it would take the port from who has it
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -113,8 +115,8 @@ class Server:
             return
         if not is_taken(error):
             self._say(f"cannot be listened at ({error}); name an address of this machine, and a port above 1023")
-        elif self._tries == FOREIGN and not is_ours(self._host, self._port):
-            self._say("is taken by another program; choose another port")
+        elif self._tries == FOREIGN and not answers_for(os.getpid(), self._host, self._port):
+            self._say("is taken by another program, or by a service with another OTEL_PERF_HOME; choose another port")
 
     def _say(self, what: str) -> None:
         self._said = True
@@ -130,25 +132,28 @@ class Server:
                 if listener is self._listener:
                     time.sleep(RETRY)
                 continue
-            while self._clients >= AT_ONCE and listener is self._listener:
+            while len(self._clients) >= AT_ONCE and listener is self._listener:
                 time.sleep(0.01)
-            self._clients += 1
+            self._clients.add(client)
+            read = _there(client)
+            if END in read:
+                self._converse(client, read)
+                continue
             try:
-                start_new_thread(self._converse, (client,))
+                start_new_thread(self._converse, (client, read))
             except RuntimeError:  # no more threads
-                self._converse(client)
+                self._converse(client, read)
 
-    def _converse(self, client: socket.socket) -> None:
+    def _converse(self, client: socket.socket, read: bytes) -> None:
         try:
             with client:
-                client.settimeout(PATIENCE)
-                method, path = _request(client)
+                method, path = _request(client, read)
                 found = self._answer(method, path)
                 client.sendall(_response(found, with_body=method != "HEAD"))
         except OSError:  # it went away
             pass
         finally:
-            self._clients -= 1
+            self._clients.discard(client)
 
     def _answer(self, method: str, path: str) -> Answer:
         if not path.startswith("/"):
@@ -158,10 +163,28 @@ class Server:
         return answer(self.reports, path.partition("?")[0], time.monotonic())
 
 
-def _request(client: socket.socket) -> tuple[str, str]:
+def _there(client: socket.socket) -> bytes:
+    """What the client has sent already, mostly its whole request; and a bound for all that it may still be waited for.
+
+    Where another thread computes, each call that gives the interpreter away takes 5 ms to get it back. With
+    ``settimeout`` each would do so twice, and a thread for each client once more.
+    """
+    if sys.platform == "win32":
+        client.settimeout(PATIENCE)
+        return b""
+    seconds = struct.pack("ll", int(PATIENCE), int(PATIENCE % 1 * 1e6))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
+    try:
+        return client.recv(REQUEST, socket.MSG_DONTWAIT)
+    except OSError:  # nothing yet, or it has gone again
+        return b""
+
+
+def _request(client: socket.socket, read: bytes) -> tuple[str, str]:
     """Method and path; of what is no request, nothing."""
-    read, ends = b"", time.monotonic() + PATIENCE
-    while b"\r\n\r\n" not in read and len(read) < REQUEST:
+    ends = time.monotonic() + PATIENCE
+    while END not in read and len(read) < REQUEST:
         more = client.recv(REQUEST)
         if not more or time.monotonic() > ends:
             break
@@ -171,10 +194,14 @@ def _request(client: socket.socket) -> tuple[str, str]:
 
 
 def _response(found: Answer, *, with_body: bool) -> bytes:
-    headers: list[tuple[str, Any]] = [*found.headers, ("Server", _SERVER), ("Connection", "close")]
+    headers: list[tuple[str, Any]] = [*found.headers, ("Connection", "close")]
     lines = [f"HTTP/1.1 {found.status} {_REASONS[found.status]}", *(f"{name}: {value}" for name, value in headers)]
     head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
     return head + found.body if with_body else head
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def is_taken(error: OSError) -> bool:
@@ -184,12 +211,16 @@ def is_taken(error: OSError) -> bool:
     return error.errno in {errno.EADDRINUSE, getattr(errno, "WSAEADDRINUSE", errno.EADDRINUSE)}
 
 
-def is_ours(host: str, port: int) -> bool:
-    """Whether it is another process of otel-perf's that answers there."""
-    with suppress(OSError), socket.create_connection((reachable(host), port), timeout=PATIENCE) as asked:
-        asked.sendall(b"HEAD /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        return f"Server: {_SERVER}".encode() in asked.recv(REQUEST)
-    return False
+def answers_for(pid: int, host: str, port: int) -> bool:
+    """Whether the answer of who listens there is about that process, too."""
+    found = b""
+    with suppress(OSError), socket.socket(_family(host)) as asked:  # create_connection would import to look up a name
+        asked.settimeout(PATIENCE)
+        asked.connect((reachable(host), port))
+        asked.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while len(found) < LONGEST and (more := asked.recv(REQUEST)):
+            found += more
+    return f'"componentId": "{pid}"'.encode() in found
 
 
 def reachable(host: str) -> str:

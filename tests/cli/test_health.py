@@ -9,22 +9,18 @@ import time
 import pytest
 
 from otel_perf import cli
+from otel_perf.core.home import HOME_VARIABLE, Home
 from otel_perf.health import files
 from otel_perf.health.server import Server
 from tests.e2e.support import free_port
+from tests.health.reports import check, report
 
-
-def report(**changed):
-    made = {"status": "healthy", "live": True, "ready": True, "started": True, "service": "shop", "pid": os.getpid()}
-    return {**made, "made": time.monotonic(), "checks": [check("db")], **changed}
-
-
-def check(name, status="healthy", reason="", *, critical=True):
-    return {"name": name, "status": status, "reason": reason, "critical": critical, "live": False, "time": "now"}
-
-
-BAD = {"status": "unhealthy", "ready": False, "checks": [check("db", "unhealthy", "gone"), check("mail", "unknown")]}
-WARM = {"status": "degraded", "checks": [check("db", "degraded", "slow")]}
+BAD = {
+    "status": "unhealthy",
+    "ready": False,
+    "checks": [check("db", "unhealthy", "gone", critical=True), check("mail", "unknown", critical=True)],
+}
+WARM = {"status": "degraded", "checks": [check("db", "degraded", "slow", critical=True)]}
 
 
 @pytest.fixture
@@ -67,7 +63,7 @@ ILL = f"""\
 @pytest.mark.parametrize("way", ["file", "port"])
 def test_what_it_says(folder, request, capsys, way, changed, probe, status, text):
     if way == "file":
-        files.write(folder, report(**changed))
+        files.write(Home({HOME_VARIABLE: str(folder)}), report(**changed))
     else:
         request.getfixturevalue("port").reports = [report(**changed)]
     assert run("--probe", probe) == status
@@ -82,14 +78,14 @@ def test_what_it_says(folder, request, capsys, way, changed, probe, status, text
 def test_without_a_word_of_anybody_it_is_not_well(folder, capsys):
     assert run() == 1
     assert capsys.readouterr().out == f"UNHEALTHY: no process says in {folder} how it is; --home names another folder\n"
-    files.write(folder, report())
+    files.write(Home({HOME_VARIABLE: str(folder)}), report())
     assert run("--service", "other") == 1
     assert "no process of service other" in capsys.readouterr().out
     assert run("--service", "shop") == 0
 
 
 def test_a_process_that_has_fallen_silent(folder, capsys):
-    files.write(folder, report(made=time.monotonic() - 30))
+    files.write(Home({HOME_VARIABLE: str(folder)}), report(made=time.monotonic() - 30))
     assert run() == 1
     assert f"process {os.getpid()} has not said how it is for 30 s" in capsys.readouterr().out
 
@@ -155,6 +151,6 @@ def test_wrong_usage_is_2(folder, arguments, capsys):
 
 def test_a_wrong_variable_is_said(folder, monkeypatch, capsys):
     monkeypatch.setenv("OTEL_PERF_HEALTH_PORT", "many")
-    files.write(folder, report())
+    files.write(Home({HOME_VARIABLE: str(folder)}), report())
     assert run() == 0
     assert "OTEL_PERF_HEALTH_PORT='many'" in capsys.readouterr().err

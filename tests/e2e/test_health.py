@@ -153,7 +153,7 @@ def test_the_port_of_workers_answers_for_all_of_them(home):
     """gunicorn with two workers: their master has the port; the worst of them counts; who is killed is replaced."""
     port, health = free_port(), free_port()
     command = (
-        "gunicorn", "--workers", "2", "--control-socket", "gunicorn.ctl", "--chdir", str(APPS),
+        "gunicorn", "--workers", "2", "--preload", "--control-socket", "gunicorn.ctl", "--chdir", str(APPS),
         "--bind", f"127.0.0.1:{port}", "healthy:application",
     )  # fmt: skip
     apps = ensure("apps")
@@ -162,6 +162,9 @@ def test_the_port_of_workers_answers_for_all_of_them(home):
         wait_for(lambda: len(processes(health)) == 3, what="master and workers answer")
         wait_for(lambda: ask(health, "readyz")[0] == 200, what="all are ready")
         workers = processes(health) - {server.pid}
+        assert (
+            processes(health, "raises") == workers
+        )  # the app's checks are not asked in the master, which has it loaded
 
         ill = do(port, "raise", "on")
         wait_for(lambda: ask(health, "readyz")[0] == 503, SOON, what="one of them is not ready")
@@ -184,9 +187,9 @@ def test_the_port_of_workers_answers_for_all_of_them(home):
     assert list(home.glob("health-*")) == []
 
 
-def processes(port):
-    """The ids of those that answer at the port of health."""
-    return {int(entry["componentId"]) for entry in ask(port, "healthz")[1]["checks"].get("disk", [])}
+def processes(port, name="disk"):
+    """The ids of those that answer at the port of health, and have that check."""
+    return {int(entry["componentId"]) for entry in ask(port, "healthz")[1]["checks"].get(name, [])}
 
 
 def mounted(port):

@@ -10,6 +10,7 @@ from starlette.routing import Mount
 
 import otel_perf as perf
 from otel_perf.health import present
+from tests.health.reports import report
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -18,8 +19,7 @@ class Known:
     """A runner that knows something."""
 
     def __init__(self, **changed):
-        made = {"status": "healthy", "live": True, "ready": True, "started": True, "service": "shop", "pid": 7}
-        self.report = {**made, "checks": [], "made": time.monotonic(), **changed}
+        self.report = report(**changed)
 
 
 @pytest.fixture

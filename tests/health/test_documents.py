@@ -4,23 +4,15 @@ import json
 
 import pytest
 
-from otel_perf.health.documents import CONTENT_TYPE, DEAD, STALE, answer, of, probe_of, troubles
+from otel_perf.health.documents import CONTENT_TYPE, DEAD, STALE, answer, of, probe_of
+from tests.health import reports
+from tests.health.reports import check
 
 NOW = 5000.0
 
 
-def check(name, status="healthy", *, critical=False, live=False, reason=""):
-    return {
-        "name": name, "status": status, "reason": reason, "critical": critical, "live": live,
-        "time": "2026-11-26T20:00:00.000Z", "since": "2026-11-26T19:00:00.000Z", "took": 0.001,
-    }  # fmt: skip
-
-
-def report(*checks, pid=7, status="healthy", live=True, ready=True, started=True, made=NOW, service="shop"):
-    return {
-        "status": status, "live": live, "ready": ready, "started": started, "service": service, "pid": pid,
-        "made": made, "checks": list(checks),
-    }  # fmt: skip
+def report(*checks, **changed):
+    return reports.report(*checks, **{"pid": 7, "made": NOW, **changed})
 
 
 def asked(probe, *reports, now=NOW):
@@ -110,8 +102,3 @@ def test_headers_are_those_of_the_body_and_nothing_is_cached():
         "Content-Type": CONTENT_TYPE, "Content-Length": str(len(found.body)), "Cache-Control": "no-store",
     }  # fmt: skip
     assert "größe" in json.loads(found.body)["checks"]
-
-
-def test_troubles_are_the_worst_first():
-    found = troubles([report(check("a"), check("b", "degraded"), check("c", "unhealthy"))])
-    assert [entry["name"] for _, entry in found] == ["c", "b"]

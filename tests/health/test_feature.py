@@ -12,6 +12,7 @@ from opentelemetry import trace
 
 import otel_perf as perf
 from otel_perf.core import cleaning, finishing, health
+from otel_perf.core.home import HOME_VARIABLE, Home
 from otel_perf.health import files, present
 from otel_perf.memory.singletons import singletons
 from otel_perf.store import database, drain
@@ -96,20 +97,28 @@ def test_it_is_turned_on_and_off_while_the_program_runs(start, home, tmp_path):
     pipeline = start(OTEL_PERF_FLAGS_FILE=str(path), OTEL_PERF_HEALTH_PORT=str(port))
     for _ in range(2):
         wait_for(lambda: ask(port, "readyz")[0] == 503, what="the check has failed")
-        wait_for(lambda: len(files.read(home)) == 1, what="the file is there")
+        wait_for(lambda: len(files.read(Home({HOME_VARIABLE: str(home)}))) == 1, what="the file is there")
         assert not perf.health.status()["ready"]
         flags(path, health=False)
         pipeline.reload()
         pipeline.reload()
         assert perf.health.status()["ready"]
         assert not listens(port)
-        assert files.read(home) == []
+        assert files.read(Home({HOME_VARIABLE: str(home)})) == []
         assert (health.changed, present.running, finishing.app_loop) == ([], [], [])
         assert asyncio.events._set_running_loop is original
         flags(path, health=True)
         pipeline.reload()
     pipeline.shutdown()
     assert {check.name for check in health.checks} == {"db"}
+
+
+def test_a_flush_takes_the_file_away_since_the_process_may_end(start, home):
+    place = Home({HOME_VARIABLE: str(home)})
+    pipeline = start()
+    wait_for(lambda: files.read(place))
+    pipeline.flush()
+    assert files.read(place) == []
 
 
 def test_a_check_that_hangs_does_not_hold_up_the_end(start):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -11,24 +12,17 @@ from otel_perf.core.home import Home
 from otel_perf.health import files
 from otel_perf.health.publisher import REFRESH, RETRY, YOUNG, Publisher
 from tests.e2e.support import wait_for
-
-
-def report(pid=None, **changed):
-    made = {
-        "status": "healthy",
-        "live": True,
-        "ready": True,
-        "started": True,
-        "service": "shop",
-        "made": 1.0,
-        "checks": [],
-    }
-    return {**made, "pid": os.getpid() if pid is None else pid, **changed}
+from tests.health.reports import report
 
 
 @pytest.fixture
-def publisher(home, clock):
-    return Publisher(Home({"OTEL_PERF_HOME": str(home)}), 0, None, file=True, clock=clock)
+def place(home):
+    return Home({"OTEL_PERF_HOME": str(home)})
+
+
+@pytest.fixture
+def publisher(place, clock):
+    return Publisher(place, 0, None, file=True, clock=clock)
 
 
 @pytest.fixture
@@ -41,49 +35,49 @@ def other():
     process.stdin.close()
 
 
-def test_what_is_written_is_read(tmp_path, other):
-    path = files.write(tmp_path, report())
-    files.write(tmp_path, report(other.pid, service="\ud800"))
+def test_what_is_written_is_read(place, other):
+    path = files.write(place, report())
+    files.write(place, report(pid=other.pid, service="\ud800"))
     assert path.stat().st_mode & 0o777 == 0o600
-    assert {found["pid"] for found in files.read(tmp_path)} == {os.getpid(), other.pid}
+    assert {found["pid"] for found in files.read(place)} == {os.getpid(), other.pid}
 
 
-def test_those_that_have_ended_do_not_count_and_leave_nothing(tmp_path, other):
-    files.write(tmp_path, report(other.pid))
-    assert len(files.read(tmp_path)) == 1
+def test_those_that_have_ended_do_not_count_and_leave_nothing(place, home, other):
+    files.write(place, report(pid=other.pid))
+    assert len(files.read(place)) == 1
     other.kill()  # and nobody waits for it yet: a zombie has ended, too
-    wait_for(lambda: files.read(tmp_path) == [], what="the file of a dead process is gone")
-    assert list(tmp_path.iterdir()) == []
+    wait_for(lambda: files.read(place) == [], what="the file of a dead process is gone")
+    assert [path.name for path in home.iterdir()] == [".gitignore"]
 
 
-def test_a_process_with_the_number_of_another_does_not_count(tmp_path):
-    path = files.write(tmp_path, report())
+def test_a_process_with_the_number_of_another_does_not_count(place):
+    path = files.write(place, report())
     path.write_text(json.dumps({**report(), "born": 12345}))
-    assert files.read(tmp_path) == []
+    assert files.read(place) == []
 
 
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "5", '{"pid": "x", "born": 1}', '{"pid": 1}', '{"pid": null, "born": null}']
 )
-def test_what_is_no_report_is_passed_over(tmp_path, content):
-    (tmp_path / f"health-{files.host()}-9.json").write_text(content)
-    files.write(tmp_path, report())
-    assert [found["pid"] for found in files.read(tmp_path)] == [os.getpid()]
+def test_what_is_no_report_is_passed_over(place, home, content):
+    files.write(place, report())
+    (home / f"health-{files.host()}-9.json").write_text(content)
+    assert [found["pid"] for found in files.read(place)] == [os.getpid()]
 
 
-def test_files_of_another_machine_are_left_alone(tmp_path):
-    path = tmp_path / "health-elsewhere-1.json"
-    path.write_text(json.dumps({**report(1), "born": 1}))
-    assert files.read(tmp_path) == []
+def test_files_of_another_machine_are_left_alone(place):
+    path = place.make() / "health-elsewhere-1.json"
+    path.write_text(json.dumps({**report(pid=1), "born": 1}))
+    assert files.read(place) == []
     assert path.exists()
 
 
-def test_a_short_program_leaves_no_folder_behind(publisher, clock, home):
+def test_a_short_program_leaves_no_folder_behind(publisher, clock, home, place):
     publisher.publish(report())
     assert not home.exists()
     clock.now += YOUNG
     publisher.publish(report())
-    assert len(files.read(home)) == 1
+    assert len(files.read(place)) == 1
 
 
 def test_it_is_written_when_something_has_changed_else_seldom(publisher, clock, home):
@@ -107,32 +101,43 @@ def test_it_is_written_when_something_has_changed_else_seldom(publisher, clock, 
     assert made() == clock.now
 
 
-def test_a_process_that_may_end_takes_it_back_and_says_it_again(publisher, clock, home):
+def test_a_process_that_may_end_takes_it_back_and_says_it_again(publisher, clock, place):
     clock.now += YOUNG
     publisher.publish(report())
     publisher.withdraw()
     publisher.publish(report())
-    assert files.read(home) == []
+    assert files.read(place) == []
     clock.now += REFRESH
     publisher.publish(report())
-    assert len(files.read(home)) == 1
+    assert len(files.read(place)) == 1
     publisher.withdraw(ended=True)
     clock.now += 2 * REFRESH
     publisher.publish(report())
-    assert files.read(home) == []
+    assert files.read(place) == []
 
 
-def test_a_child_writes_its_own_and_leaves_its_parents(publisher, clock, home, other):
+def test_a_child_writes_its_own_and_leaves_its_parents(publisher, clock, place, other):
     clock.now += YOUNG
     publisher.publish(report())
     publisher.after_fork_in_child()
     publisher.withdraw()
     clock.now += REFRESH + YOUNG
-    publisher.publish(report(other.pid))
-    assert len(files.read(home)) == 2
+    publisher.publish(report(pid=other.pid))
+    assert len(files.read(place)) == 2
 
 
-def test_a_home_that_cannot_be_written_is_no_trouble_and_tried_again(publisher, clock, home):
+def test_a_home_that_cannot_be_written_has_a_fallback(publisher, clock, home, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    home.write_text("a file")
+    clock.now += YOUNG
+    publisher.publish(report())
+    assert [found["pid"] for found in files.read(place)] == [os.getpid()]
+    publisher.withdraw(ended=True)
+    assert files.read(place) == []
+
+
+def test_where_there_is_none_it_is_tried_again(publisher, clock, home, place, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(home / "no" / "such"))
     home.write_text("a file")
     clock.now += YOUNG
     publisher.publish(report())
@@ -141,4 +146,4 @@ def test_a_home_that_cannot_be_written_is_no_trouble_and_tried_again(publisher, 
     assert not home.exists()
     clock.now += RETRY
     publisher.publish(report())
-    assert len(files.read(home)) == 1
+    assert len(files.read(place)) == 1

@@ -1,7 +1,9 @@
 """Checks are asked in the background, each as often as it wants, and none holds up another."""
 
+import sys
 import threading
 import time
+from types import ModuleType
 
 import pytest
 
@@ -145,6 +147,19 @@ def test_changes_are_told_with_their_reason(still, told, clock):
     assert not change.flapping
 
 
+def test_who_forks_workers_leaves_the_apps_checks_to_them(still, clock, monkeypatch):
+    """A connection that a check opens in gunicorn's master would be every worker's."""
+    monkeypatch.setitem(sys.modules, "gunicorn.arbiter", ModuleType("gunicorn.arbiter"))
+    health.register("db", lambda: True)
+    health.register("quick", lambda: True, quick=True)
+    still.step()
+    assert [check["name"] for check in still.report["checks"]] == ["quick"]
+    assert still.report["ready"]
+    still.after_fork_in_child()
+    wait_for(lambda: status(still, "db") == "healthy", timeout=2)
+    still.end()
+
+
 def test_the_worst_of_one_name_is_the_metric(still):
     for answer in ("degraded", "healthy", "unhealthy", "degraded"):
         health.register("db", lambda answer=answer: answer, quick=True)
@@ -228,10 +243,49 @@ def test_the_app_is_told_of_changes_whatever_its_listeners_do(still, clock, monk
     otel_perf.health.on_change(lambda change: 1 / 0)
     end = otel_perf.health.on_change(heard.append)
     still.step()
+    wait_for(lambda: heard, what="the change was told")
     assert heard == [
         {"name": "named", "status": "unhealthy", "before": "healthy", "reason": "full", "critical": True, "flapping": False}
     ]  # fmt: skip
-    assert "called because the health of named changed, failed" in caplog.text
+    assert "called because named changed, failed" in caplog.text
     end()
     end()
     assert len(present.listeners) == 1
+
+
+def test_a_listener_that_hangs_holds_up_no_check_and_changes_keep_their_order(still, clock, monkeypatch):
+    from otel_perf.health import present
+
+    monkeypatch.setattr(still, "_tell", present.tell)
+    release, heard, answers = threading.Event(), [], ["healthy"]
+
+    def slow(change):
+        release.wait(20)
+        heard.append(change["status"])
+
+    health.register("named", lambda: answers[-1], every=1, quick=True)
+    otel_perf.health.on_change(slow)
+    for answer in ("degraded", "unhealthy", "healthy"):
+        answers.append(answer)
+        still.step()
+        clock.now += 1
+    assert heard == []
+    release.set()
+    wait_for(lambda: len(heard) == 3)
+    assert heard == ["degraded", "unhealthy", "healthy"]
+
+
+def test_a_child_of_a_fork_tells_its_own_changes(still, monkeypatch):
+    """GIVEN a parent in the midst of telling THEN its child does not wait for a thread that it does not have."""
+    from otel_perf.health import present
+
+    monkeypatch.setattr(still, "_tell", present.tell)
+    heard = []
+    otel_perf.health.on_change(heard.append)
+    health.register("named", lambda: "full", quick=True)
+    assert present._telling.acquire(blocking=False)
+    present._untold.append({"name": "the parent's"})
+    present.after_fork_in_child()
+    still.step()
+    wait_for(lambda: heard)
+    assert [change["name"] for change in heard] == ["named"]

@@ -11,8 +11,9 @@ from http.client import HTTPConnection
 import pytest
 
 from otel_perf.health import server as module
-from otel_perf.health.server import Server, is_ours
+from otel_perf.health.server import Server, answers_for
 from tests.e2e.support import free_port, listens, wait_for
+from tests.health.reports import check, report
 
 
 @pytest.fixture
@@ -28,23 +29,19 @@ def port():
 @pytest.fixture
 def server(port, problems):
     made = Server("127.0.0.1", port, problems.append)
-    made.reports = [report()]
+    made.reports = [report(check("disk"))]
     made.bind()
     yield made
     made.close()
 
 
-def report(**changed):
-    made = {
-        "status": "healthy",
-        "live": True,
-        "ready": True,
-        "started": True,
-        "service": "shop",
-        "pid": 7,
-        "checks": [],
-    }
-    return {**made, "made": time.monotonic(), **changed}
+def test_a_request_that_comes_in_pieces(server, port):
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        for part in (b"GET /rea", b"dyz HTTP/1.1\r\nHost: x\r\n"):
+            client.sendall(part)
+            wait_for(lambda: server._clients, what="it is in conversation")
+        client.sendall(b"\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 OK")
 
 
 def ask(port, path="/readyz", method="GET"):
@@ -102,7 +99,7 @@ def test_clients_that_say_nothing_hold_up_nobody_for_long(server, port, monkeypa
     began = time.monotonic()
     assert ask(port)[0] == 200
     assert time.monotonic() - began < 0.5
-    wait_for(lambda: server._clients == 0, timeout=5, what="they were let go")
+    wait_for(lambda: not server._clients, timeout=5, what="they were let go")
     for client in idle:
         client.close()
 
@@ -124,7 +121,7 @@ def test_it_is_one_of_several_that_listens_and_another_takes_over(server, port, 
     for _ in range(module.FOREIGN + 2):
         second.bind()
     assert (server.is_bound, second.is_bound) == (True, False)
-    assert problems == []  # it is one of ours that has the port
+    assert problems == []  # who has the port answers for this process, too
     server.close()
     wait_for(lambda: second.bind() or second.is_bound, what="the other one listens")
     assert ask(port)[0] == 503
@@ -136,15 +133,25 @@ def test_a_foreign_program_at_the_port_is_told_of_once(port, problems, monkeypat
     monkeypatch.setattr(module, "RETRY", 0.0)
     monkeypatch.setattr(module, "PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", port)):
-        assert not is_ours("127.0.0.1", port)
+        assert not answers_for(os.getpid(), "127.0.0.1", port)
         made = Server("127.0.0.1", port, problems.append)
         for _ in range(2 * module.FOREIGN):
             made.bind()
-    what = "is taken by another program; choose another port; health has no port"
-    assert problems == [f"otel-perf: OTEL_PERF_HEALTH_PORT={port} at 127.0.0.1 {what}"]
+    what = f"otel-perf: OTEL_PERF_HEALTH_PORT={port} at 127.0.0.1 is taken by another program, or by a service"
+    assert problems == [f"{what} with another OTEL_PERF_HOME; choose another port; health has no port"]
     made.bind()
     assert made.is_bound  # it has ended
     made.close()
+
+
+def test_another_service_at_the_port_is_told_of(server, port, problems, monkeypatch):
+    """GIVEN a server that does not answer for this process, whose files are elsewhere."""
+    monkeypatch.setattr(module, "RETRY", 0.0)
+    server.reports = [report(check("disk"), pid=1)]
+    second = Server("127.0.0.1", port, problems.append)
+    for _ in range(2 * module.FOREIGN):
+        second.bind()
+    assert len(problems) == 1
 
 
 def test_an_address_of_another_machine_is_told_of(port, problems):
@@ -164,7 +171,8 @@ def test_ipv6(problems):
     made.bind()
     if problems:
         pytest.skip(problems[0])
-    assert is_ours("::", port)
+    made.reports = [report(check("disk"))]
+    assert answers_for(os.getpid(), "::", port)
     made.close()
 
 
