@@ -15,6 +15,7 @@ from otel_perf.core.health import remove as remove
 from otel_perf.core.settings import Duration, Size, count
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import ExitStack
 
     from otel_perf.health.apps import asgi_app as asgi_app
@@ -76,6 +77,7 @@ class HealthFeature(Feature[HealthSettings]):
     def __init__(self) -> None:
         self._loops: Loops | None = None
         self._withdraw: list[Any] = []
+        self._first: Callable[[], Any] | None = None
 
     def provide(self, settings: HealthSettings, host: Host, parts: Parts) -> None:
         """Add what sends the lag of the event loops."""
@@ -159,7 +161,13 @@ class HealthFeature(Feature[HealthSettings]):
         disk = partial(room, host.home.path, settings.disk)
         undo.callback(health.register("eventloop", lag, every=BEAT, quick=True))
         undo.callback(health.register("eventloop.stuck", stuck, live=True, every=1.0, quick=True))
+        self._first = disk
         undo.callback(health.register("disk", disk, every=15.0, quick=True))
+
+    def prove(self) -> None:
+        """Ask one check; the others are asked in the background."""
+        if self._first is not None:
+            self._first()
 
     def flush(self) -> None:
         """The process may end now; if it goes on, it says so again."""
