@@ -242,7 +242,7 @@ class Pipeline:
         name, wanted = state.feature.name, state.is_wanted(self._identity)
         missing = self.sequence.missing(state.feature.awaits)
         if wanted and missing and not state.on:
-            state.reason = f"waits for {', '.join(missing)}"
+            state.settled, state.reason = False, f"waits for {', '.join(missing)}"
             with self.guard(name):
                 state.feature.holds_off()
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -11,12 +12,11 @@ from otel_perf.analysis.otlp import service_of
 from otel_perf.core.events import WAITED_FOR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from otel_perf.analysis.otlp import SpanRecord
 
 _RECEIVED: Final = "perf.signal.received"
-_ENDS: Final = 1000  # signals that a chain is looked for from
+
+Key = tuple[str, str, int]  # name, key and number of a signal
 
 
 class Emission(BaseModel):
@@ -75,7 +75,7 @@ class _Got:
 
     process: tuple[str, str]
     row: WaitRow
-    keys: tuple[tuple[str, str, int], ...]  # name, key and number of each signal, the last one last
+    keys: tuple[Key, ...]  # of each signal, the last one last
 
 
 class Signals:
@@ -139,37 +139,37 @@ class Signals:
         emitted = {(e.name, e.key, e.sequence): (process, e) for process, e in self._emissions}
         waits: dict[tuple[str, str], list[_Got]] = {}
         for got in sorted(self._waits, key=lambda got: got.row.end_ns):
-            waits.setdefault(got.process, []).append(got)
-
-        def before(process: tuple[str, str], time_ns: int) -> _Got | None:
-            ended = [got for got in waits.get(process, ()) if got.row.end_ns <= time_ns and got.keys]
-            return ended[-1] if ended else None
-
-        def back(process: tuple[str, str], emission: Emission) -> Iterator[Step]:
-            seen: set[tuple[str, str, int]] = set()
-            while True:
-                got = before(process, emission.time_ns)
-                waited = 0.0 if got is None else got.row.seconds
-                worked = 0.0 if got is None else (emission.time_ns - got.row.end_ns) / 1e9
-                yield Step(
+            if got.keys:
+                waits.setdefault(got.process, []).append(got)
+        ends = {process: [got.row.end_ns for got in found] for process, found in waits.items()}
+        lasted: dict[Key, float] = {}  # seconds of waiting in the chain up to a signal
+        before: dict[Key, _Got | None] = {}
+        for key, (process, emission) in sorted(emitted.items(), key=lambda item: item[1][1].time_ns):
+            at = bisect_right(ends.get(process, ()), emission.time_ns)
+            ended = before[key] = waits[process][at - 1] if at else None
+            lasted[key] = 0.0 if ended is None else ended.row.seconds + lasted.get(ended.keys[-1], 0.0)
+        last = max(lasted, key=lambda key: lasted[key], default=None)
+        steps: list[Step] = []
+        seen: set[Key] = set()
+        while last is not None and last in emitted and last not in seen:
+            seen.add(last)
+            emission, ended = emitted[last][1], before[last]
+            steps.append(
+                Step(
                     service=emission.agent or emission.service, name=emission.name, time_ns=emission.time_ns,
-                    waited=waited, worked=worked,
-                )  # fmt: skip
-                key = None if got is None else got.keys[-1]
-                if key is None or key in seen or key not in emitted:
-                    return
-                seen.add(key)
-                process, emission = emitted[key]
-
-        chains = [list(back(process, emission))[::-1] for process, emission in self._emissions[-_ENDS:]]
-        return max(chains, key=lambda chain: (sum(step.waited for step in chain), len(chain)), default=[])
+                    waited=0.0 if ended is None else ended.row.seconds,
+                    worked=0.0 if ended is None else (emission.time_ns - ended.row.end_ns) / 1e9,
+                )
+            )  # fmt: skip
+            last = None if ended is None else ended.keys[-1]
+        return steps[::-1]
 
 
 def _process(span: SpanRecord) -> tuple[str, str]:
     return service_of(span.resource), str(span.resource.get("service.instance.id", ""))
 
 
-def _key(attributes: dict[str, object]) -> tuple[str, str, int]:
+def _key(attributes: dict[str, object]) -> Key:
     number = attributes.get("perf.signal.sequence", 0)
     return (
         str(attributes.get("perf.signal.name", "")), str(attributes.get("perf.signal.key", "")),

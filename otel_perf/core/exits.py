@@ -29,6 +29,8 @@ BUDGET: Final = 2.0  # seconds that a signal or os._exit waits at most; usually 
 SIGNALS: Final = ("SIGTERM", "SIGHUP")
 # Modules of gunicorn's worker that sets every signal to its default; uvicorn, which it runs, then ends by one.
 RESETTING: Final = ("uvicorn.workers", "uvicorn_worker._workers")
+leaving: list[Callable[[], object]] = []
+"""Called, within the budget, before ``os._exit``: the program ends as it wants to, and not by a signal."""
 MARK: Final = "__otel_perf__"  # attribute of our excepthooks
 
 
@@ -174,9 +176,15 @@ def _watch_os(flush: Callable[[], object], undo: ExitStack) -> None:
 def _flush_first(name: str, original: Callable[..., Any], flush: Callable[[], object]) -> Callable[..., Any]:
     from functools import wraps
 
+    def leave() -> None:
+        if name == "_exit":
+            for call in tuple(leaving):
+                call()
+        flush()
+
     @wraps(original)
     def flushed(*args: Any, **kwargs: Any) -> Any:
-        bounded(flush, BUDGET)
+        bounded(leave, BUDGET)
         return original(*args, **kwargs)
 
     setattr(os, name, flushed)

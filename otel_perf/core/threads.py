@@ -25,3 +25,12 @@ def _original(name: str) -> Any:
 start_new_thread = _original("start_new_thread")
 allocate_lock = _original("allocate_lock")
 get_ident = _original("get_ident")
+
+
+def is_patched() -> bool:
+    """Whether gevent or eventlet has put its own in the place of ``threading``'s."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    return bool(
+        (gevent is not None and gevent.is_module_patched("threading"))
+        or (eventlet is not None and eventlet.is_monkey_patched("thread"))
+    )

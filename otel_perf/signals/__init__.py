@@ -55,7 +55,7 @@ class SignalsFeature(Feature[SignalsSettings]):
         """Turn it on."""
         from functools import partial
 
-        from otel_perf.core import health
+        from otel_perf.core import exits, health
         from otel_perf.signals import telemetry
         from otel_perf.signals.api import signals
         from otel_perf.signals.checks import check
@@ -73,6 +73,8 @@ class SignalsFeature(Feature[SignalsSettings]):
             (telemetry.WAITING, lambda: [(signals.waiting, {})]),
         ):
             undo.callback(host.census.add(metric, source))
+        exits.leaving.append(signals.leave)
+        undo.callback(exits.leaving.remove, signals.leave)
         undo.callback(health.register("signals", partial(check, host.sequence, signals)))
         Mirror(host, signals, lambda: host.guard(self.name)).install(undo)
 

@@ -9,6 +9,7 @@ import asyncio
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
 from contextlib import nullcontext
@@ -21,7 +22,9 @@ from otel_perf.core.settings import load
 from otel_perf.signals import boards
 from otel_perf.signals.hub import Hub
 from otel_perf.signals.identity import producer_of
+from otel_perf.signals.judge import Judge
 from otel_perf.signals.request import request
+from otel_perf.signals.responder import Responder
 from otel_perf.signals.settings import SignalsSettings
 from otel_perf.signals.signal import (
     LONGEST_KEY,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from otel_perf.signals.signal import Producer, Signal
     from otel_perf.signals.telemetry import Telemetry
 
+PATIENCE: Final = 1.0  # seconds that a fork waits for who opens or closes a board
 SAID_AGAIN: Final = 60.0  # seconds until the same trouble is said again
 
 _log = logging.getLogger("otel_perf")
@@ -51,13 +55,19 @@ class Signals:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.telemetry: Telemetry | None = None
+        self.responder = Responder(self.failed)  # outlives the board, which may be closed and opened again
         self.home: Home | None = None  # of the distribution, where it runs: found when the program started
         self._environ = environ
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._hub: Hub | None = None
+        self._ended = False
+        self._leaves = 0  # the process that has arranged to leave
+        self._forking = self._held = False
         self._settings = SignalsSettings()
         self._trouble: tuple[str, float] = ("", 0.0)
-        self._unwatch: Callable[[], None] = _nothing
+        # For good, and before a board is opened: a fork may come while it is.
+        atexit.register(self.leave)  # now: an app's callback, which may still emit, is registered later and runs before
+        on_fork(before=self._before_fork, parent=self._after_fork_in_parent, child=self._after_fork_in_child)
 
     def emit(
         self, name: str, *, payload: object = None, key: object = "", scope: str | None = None,
@@ -82,11 +92,16 @@ class Signals:
             scope=self._scope(scope),
             reason=None if failed is None else shown_reason(failed),
             payload=checked_payload(payload),
-            uid=uid_of(producer, idempotency),
+            uid=uid_of(
+                producer, idempotency, self._scope(scope), name, checked_key(key), "failed" if failed else "ready"
+            ),
             ttl=checked_ttl(ttl),
         )
         telemetry = self.telemetry
-        return hub.put(draft) if telemetry is None else telemetry.emit(draft, hub.put)
+        put = hub.put(draft) if telemetry is None else telemetry.emit(draft, hub.put)
+        if self._ended:  # nothing comes after this that would say that it ended in peace
+            self.leave()
+        return put
 
     async def emit_async(self, name: str, **options: Any) -> Signal:
         """As :meth:`emit`, with the event loop free meanwhile."""
@@ -105,7 +120,8 @@ class Signals:
         ``SignalFailedError`` when one says failed, unless ``accept_failed``; ``SignalError`` when the board cannot be
         reached; ``SettingError``.
         """
-        hub = self._opened()
+        # Opening may take seconds.
+        hub = await asyncio.to_thread(self._opened) if self._hub is None else self._opened()
         wanted = self._request(names, any_of=any_of, key=key, scope=scope, then=then, accept_failed=accept_failed)
         with self._waiting(wanted) as received:
             found = await hub.wait(wanted, timeout)
@@ -178,17 +194,16 @@ class Signals:
         """
         self._close(wake=True)
 
-    def _at_exit(self) -> None:
+    def leave(self) -> None:
+        """The process ends in peace. For good: what is emitted after this is put, and left, one by one."""
         # What waits is a daemon thread, which ends with the process, and would print an error of ours.
+        self._ended = True
         self._close(wake=False)
 
     def _close(self, *, wake: bool) -> None:
         with self._lock:
             hub, self._hub = self._hub, None
-            unwatch, self._unwatch = self._unwatch, _nothing
         if hub is not None:
-            atexit.unregister(self._at_exit)
-            unwatch()
             try:
                 hub.leave(wake=wake)
             except SignalError as error:
@@ -304,49 +319,74 @@ class Signals:
         return self._settings.scope if scope is None else checked_key(scope)
 
     def _opened(self) -> Hub:
-        hub = self._hub
-        if hub is None:
+        if self._forking:
             with self._lock:
-                hub = self._hub
-                if hub is None:
-                    hub = self._hub = self._open()
-                    atexit.register(self._at_exit)
+                pass
+        hub = self._hub
+        while hub is None:
+            made = self._open()  # under no lock: it may take seconds, and a fork or a signal's handler come meanwhile
+            with self._lock:
+                hub, self._hub = self._hub or made, self._hub or made
+            if hub is not made:
+                made.leave(wake=False)
+                made.board.close()
         return hub
 
     def _open(self) -> Hub:
         self._settings, problems = load(SignalsSettings, "signals", self._environ)
         for problem in problems:
             _log.warning("otel-perf: %s", problem)
-        hub = Hub(
-            boards.open_board(self._settings, self.home or Home(self._environ), _log.warning),
+        judge = Judge(self._settings.key.encode(), self.refused)
+        return Hub(
+            boards.open_board(self._settings, self.home or Home(self._environ), _log.warning, judge),
             lambda agent: producer_of(self._settings, self._environ, agent),
-            secret=self._settings.key.encode(),
-            refused=self.refused,
+            judge=judge,
+            responder=self.responder,
+            began=self._began,
             failed=self.failed,
         )
-        self._unwatch = on_fork(
-            before=lambda: _call(hub, "before_fork"),
-            parent=lambda: _call(hub, "after_fork_in_parent"),
-            child=lambda: self._in_child(hub),
-        )
-        return hub
 
-    def _in_child(self, hub: Hub) -> None:
-        self._lock = threading.Lock()
-        _call(hub, "after_fork_in_child")
+    def _began(self) -> None:
+        """A life has begun: a child of multiprocessing ends by ``os._exit``, without ``atexit``."""
+        processes: Any = sys.modules.get("multiprocessing.process")
+        if processes is not None and processes.parent_process() is not None and self._leaves != os.getpid():
+            self._leaves = os.getpid()
+            sys.modules["multiprocessing.util"].Finalize(None, self.leave, exitpriority=-100)
+
+    # --- forks -------------------------------------------------------------------------------------------
+
+    def _before_fork(self) -> None:
+        self._held = self._lock.acquire(timeout=PATIENCE)
+        self._forking = True
+        _call(self._hub, "before_fork")
+
+    def _after_fork_in_parent(self) -> None:
+        _call(self._hub, "after_fork_in_parent")
+        self._let_go()
+
+    def _after_fork_in_child(self) -> None:
+        self._ended = False
+        self.responder.after_fork_in_child()
         if self.telemetry is not None:
             self.telemetry.after_fork_in_child()
-        hub.after_fork_in_child()
+        if self._hub is not None:
+            _call(self._hub, "after_fork_in_child")
+            self._hub.after_fork_in_child()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of who came here meanwhile: in a child, threads that hooks before ours have started."""
+        self._forking = False
+        if self._held:
+            self._lock.release()
+        else:
+            self._lock = threading.RLock()
 
 
-def _call(hub: Hub, name: str) -> None:
-    action = getattr(hub.board, name, None)
+def _call(hub: Hub | None, name: str) -> None:
+    action = None if hub is None else getattr(hub.board, name, None)
     if action is not None:
         action()
-
-
-def _nothing() -> None:
-    """Where there is nothing to end."""
 
 
 def _nothing_of(_found: object) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from otel_perf.signals.signal import Producer, Signal
 
@@ -62,8 +62,14 @@ class Board(Protocol):
         """Put ``signal``, whose producer has joined: the same with its number."""
         ...
 
-    def current(self, scope: str, names: Collection[str]) -> Sequence[Signal]:
-        """The current signals of these names, of every key."""
+    def current(
+        self, scope: str, names: Collection[str], judge: Callable[[Signal], bool] | None = None
+    ) -> Sequence[Signal]:
+        """The current signals of these names, of every key; those that are not by ``judge`` are as if not there."""
+        ...
+
+    def said(self, scope: str, names: Collection[str]) -> Sequence[Signal]:
+        """The newest signals of these names, of every key, trusted or not, expired or not."""
         ...
 
     def since(self, seq: int, limit: int = 1000) -> Sequence[Signal]:

@@ -9,10 +9,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from otel_perf.core.errors import SignalError
+from otel_perf.signals.judge import Judge
 from otel_perf.signals.looker import Looker, Waiter
 from otel_perf.signals.request import checked_timeout
 from otel_perf.signals.responder import Handler, Responder
-from otel_perf.signals.signal import FAILED, READY, Signal, State, is_genuine, sealed
+from otel_perf.signals.signal import FAILED, READY, Signal, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,26 +29,28 @@ class Hub:
     """Thread-safe. Has a thread while somebody waits, two while somebody responds, and none else."""
 
     def __init__(
-        self, board: Board, producer_of: Callable[[str], Producer], *, secret: bytes = b"",
-        refused: Callable[[Signal], None] = lambda _signal: None,
+        self, board: Board, producer_of: Callable[[str], Producer], *, judge: Judge | None = None,
+        responder: Responder | None = None, began: Callable[[], None] = lambda: None,
         failed: Callable[[Exception], None] = lambda _error: None,
     ) -> None:  # fmt: skip
         """``producer_of``: a new life of an agent, of the process for ``""``.
 
-        ``refused`` is told of signals without the right mark, ``failed`` of a board that cannot be reached and of
-        handlers that raise.
+        ``responder`` outlives it; ``began`` is told of each life, ``failed`` of a board that cannot be reached.
         """
         self.board = board
         self._producer_of = producer_of
-        self._secret = secret
-        self._refused = refused
-        self._lock = threading.Lock()
+        self._judge = judge or Judge()
+        # RLock: a signal's handler, or a finalizer, may emit in the midst of another emit.
+        self._lock = threading.RLock()
+        self._joining = threading.RLock()
         self._joined: dict[str, Producer] = {}
         self._said: dict[tuple[str, str, str], Signal] = {}
         self._renewed = getattr(board, "renewed", 0)
-        self._refusals: set[str] = set()
-        self._responder = Responder(failed)
+        self._began = began
+        self._responder = Responder(failed) if responder is None else responder
         self._looker = Looker(board, self.current, self._begin, self._respond, failed)
+        if self._responder:
+            self._looker.look(news=True)
 
     @property
     def waiting(self) -> int:
@@ -58,10 +61,17 @@ class Hub:
 
     def join(self, agent: str = "") -> Producer:
         """Let the board know of this life, once: what an earlier one that was killed has said is trusted no more."""
-        with self._lock:
-            if agent not in self._joined:
-                self._joined[agent] = self.board.join(self._producer_of(agent))
-            return self._joined[agent]
+        joined = self._joined.get(agent)
+        if joined is None:
+            with self._joining:  # of its own: it may take seconds
+                joined = self._joined.get(agent)
+                if joined is None:
+                    made = self.board.join(self._producer_of(agent))
+                    joined = self._joined.setdefault(agent, made)
+                    if joined is not made:  # a signal's handler was faster, in the midst of it
+                        self.board.leave(made)
+                    self._began()
+        return joined
 
     def leave(self, *, wake: bool = True) -> None:
         """It ends in peace; ``wake``: whoever waits gets a ``SignalError``."""
@@ -73,15 +83,14 @@ class Hub:
 
     def put(self, signal: Signal) -> Signal:
         """Seal it, put it on the board, and remember it for a board that is made anew."""
-        if self._secret:
-            signal = sealed(signal, self._secret)
-        put = self.board.put(signal)
-        self.renew()
+        put = self.board.put(self._judge.seal(signal))
+        place = (put.scope, put.name, put.key)
         with self._lock:
-            self._said.pop(place := (put.scope, put.name, put.key), None)
+            self._said.pop(place, None)
             self._said[place] = put
             if len(self._said) > SAID:
                 del self._said[next(iter(self._said))]
+        self.renew(but=place)
         return put
 
     @staticmethod
@@ -96,11 +105,13 @@ class Hub:
 
     def current(self, scope: str, names: Iterable[str]) -> list[Signal]:
         """The current signals of these names that have the right mark. Raises ``SignalError``."""
-        return [s for s in self.board.current(scope, list(names)) if self.is_genuine(s)]
+        found = self.board.current(scope, list(names), self._judge if self._judge.judges else None)
+        self._judge.tell()
+        return list(found)
 
     def wait_sync(self, wanted: Request, timeout: float | None) -> dict[str, Signal]:
         """Wait in this thread. Raises ``SignalFailedError``, ``SignalTimeoutError``, ``SignalError``."""
-        checked_timeout(timeout)
+        timeout = checked_timeout(timeout)
         self.join()
         found = wanted.answer(self.current(wanted.scope, wanted.names))
         if found is not None:
@@ -118,7 +129,7 @@ class Hub:
 
     async def wait(self, wanted: Request, timeout: float | None) -> dict[str, Signal]:  # noqa: ASYNC109
         """Wait in this task, which may be cancelled. Its event loop never waits for the board."""
-        checked_timeout(timeout)
+        timeout = checked_timeout(timeout)
         loop = asyncio.get_running_loop()
         woken = asyncio.Event()
 
@@ -150,15 +161,15 @@ class Hub:
 
         return remove
 
-    def renew(self) -> None:
-        """Say again what a board that was made anew does not know."""
+    def renew(self, *, but: tuple[str, str, str] | None = None) -> None:
+        """Say again what a board that was made anew does not know, ``but`` what it was just told."""
         renewed = getattr(self.board, "renewed", 0)
         if renewed != self._renewed:
-            self._renewed = renewed
             with self._lock:
-                said = list(self._said.values())
+                said = [signal for place, signal in self._said.items() if place != but]
             for signal in said:
                 self.board.put(signal)
+            self._renewed = renewed
 
     def _begin(self) -> Producer:
         self.renew()
@@ -172,25 +183,17 @@ class Hub:
 
     def is_genuine(self, signal: Signal) -> bool:
         """Whether it has the right mark; who has not is told of once."""
-        if not self._secret or is_genuine(signal, self._secret):
-            return True
-        with self._lock:
-            known = signal.uid in self._refusals
-            if len(self._refusals) >= SAID:
-                self._refusals.clear()
-            self._refusals.add(signal.uid)
-        if not known:
-            self._refused(signal)
-        return False
+        genuine = self._judge(signal)
+        self._judge.tell()
+        return genuine
 
     # --- forks -------------------------------------------------------------------------------------------
 
     def after_fork_in_child(self) -> None:
         """Another process, with a life of its own, which has said nothing and where nobody waits."""
-        self._lock = threading.Lock()
+        self._lock, self._joining = threading.RLock(), threading.RLock()
         self._joined, self._said = {}, {}
         self._looker.after_fork_in_child()
-        self._responder.after_fork_in_child()
         if self._responder:
             self._looker.look(news=True)
 

@@ -41,6 +41,13 @@ class Lives:
         self._path = path
         self._handle: int | None = None
         self._own: set[int] = set()
+        self._board: object = None
+
+    def serve(self, board: object) -> None:
+        """Whose lives these are: the numbers of a board that is no more are given up."""
+        if self._board is not None and board != self._board:
+            self.close()
+        self._board = board
 
     def hold(self, number: int) -> None:
         """Hold the lock of this life until the process ends. Raises ``OSError``."""
@@ -69,7 +76,20 @@ class Lives:
                 os.close(handle)
 
     def _open(self) -> int:
+        if self._handle is not None and not self._is_there(self._handle):
+            os.close(self._handle)  # somebody has taken the file away: others lock another one
+            self._handle = None
         if self._handle is None:
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
             self._handle = os.open(self._path, flags, 0o600)
+            for number in self._own if fcntl is not None else ():
+                with contextlib.suppress(OSError):
+                    fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
         return self._handle
+
+    def _is_there(self, handle: int) -> bool:
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return False
+        return os.path.samestat(found, os.fstat(handle))

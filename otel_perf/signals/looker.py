@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 LOOK: Final = 1.0  # seconds that the thread rests at most; whoever wants it sooner interrupts the board
 NOTED: Final = 0.25  # seconds that a wait lasts before others are told of it
-HISTORY: Final = 10_000  # signals that are looked through for who was last heard of
 
 
 @dataclass(eq=False, slots=True)
@@ -51,7 +50,7 @@ class Looker:
         self._begin = begin
         self._respond = respond
         self._failed = failed
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._fresh: list[Waiter] = []
         self._waiters: dict[Waiter, None] = {}
         self._expired: list[tuple[Waiter, float]] = []
@@ -122,7 +121,7 @@ class Looker:
 
     def after_fork_in_child(self) -> None:
         """The thread is not there, and nobody who waited."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._fresh, self._waiters, self._expired, self._forgotten = [], {}, [], []
         self._notes, self._token = {}, None
 
@@ -179,12 +178,12 @@ class Looker:
             self._try(waiter, [s for name in waiter.request.names for s in there.get(name, ())])
         left = [(waiter, timeout) for waiter, timeout in expired if waiter.found is None and waiter.error is None]
         if left:
-            history, heard = self._board.since(0, HISTORY), self._board.producers()
-            waits = [*self._board.waits(), *self._own_waits()]
+            heard, waits = self._board.producers(), [*self._board.waits(), *self._own_waits()]
             for waiter, timeout in left:
-                there = current[waiter.request.scope]
-                signals = [s for name in waiter.request.names for s in there.get(name, ())]
-                waiter.error = timed_out(waiter.request, timeout, signals, history, heard, waits)
+                wanted, there = waiter.request, current[waiter.request.scope]
+                signals = [s for name in wanted.names for s in there.get(name, ())]
+                said = self._board.said(wanted.scope, wanted.names)
+                waiter.error = timed_out(wanted, timeout, signals, said, heard, waits)
                 self._wake(waiter)
 
     @staticmethod

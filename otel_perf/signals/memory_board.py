@@ -54,10 +54,17 @@ class MemoryBoard:
         """See the contract."""
         return self._change(lambda: self._opened().put(signal, _claim, _is_alive))
 
-    def current(self, scope: str, names: Collection[str]) -> Sequence[Signal]:
+    def current(
+        self, scope: str, names: Collection[str], judge: Callable[[Signal], bool] | None = None
+    ) -> Sequence[Signal]:
         """See the contract."""
         with self._condition:
-            return self._opened().current(scope, names)
+            return self._opened().current(scope, names, judge)
+
+    def said(self, scope: str, names: Collection[str]) -> Sequence[Signal]:
+        """See the contract."""
+        with self._condition:
+            return self._opened().said(scope, names)
 
     def since(self, seq: int, limit: int = 1000) -> Sequence[Signal]:
         """See the contract."""

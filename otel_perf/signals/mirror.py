@@ -1,18 +1,18 @@
 """The distribution's own signals on the board, for others; and those of others that the distribution waits for.
 
-In threads of ours: a start never waits for a board. Under the service's (or the agent's) name as the key, so that
+In a thread of ours: a start never waits for a board. Under the service's (or the agent's) name as the key, so that
 those of several programs stand side by side. A program that takes signals from others is part of a team: what it emits
 stands there without a key as well, as a signal of the team.
 """
 
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from otel_perf.core.errors import SignalError, SignalFailedError
-from otel_perf.core.sequence import NAMES
+from otel_perf.core.errors import OtelPerfError, SignalError, SignalFailedError
+from otel_perf.core.sequence import NAMES, OFF
+from otel_perf.core.threads import allocate_lock, is_patched, start_new_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,17 +29,27 @@ AGAIN: Final = 30.0  # seconds until a board is tried again that could not be re
 
 
 class Mirror:
-    """Of one installation; ended by its undo, made anew in a forked child."""
+    """Of one installation; ended by its undo, made anew in a forked child.
+
+    Its thread and locks are the operating system's: it begins before gevent can patch, and where that has patched
+    threads it does nothing, since the board would belong to two kinds of them.
+    """
 
     def __init__(self, host: Host, signals: Signals, guard: Callable[[], Guard]) -> None:
+        self._host = host
         self._sequence = host.sequence
         self._signals = signals
         self._guard = guard
-        self._lock = threading.Lock()
-        self._wake = threading.Condition(self._lock)
         self._dirty: dict[str, Answer] = {}
-        self._on = self._running = self._listening = False
+        self._on = self._listening = self._said = False
         self._remove: list[Callable[[], object]] = []
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = allocate_lock()
+        self._bell = allocate_lock()
+        self._bell.acquire()
+        self._running = False
 
     def install(self, undo: ExitStack) -> None:
         """Begin, until the undo."""
@@ -54,23 +64,25 @@ class Mirror:
     def _begin(self) -> None:
         with self._lock:
             self._on = True
-            self._dirty = self._sequence.answers()
+            answers = self._sequence.answers()
+            self._dirty = {name: answers[name] for name in answers if name not in self._sequence.external}
             self._start(DELAY)
 
     def _begin_in_child(self) -> None:
-        self._lock = threading.Lock()
-        self._wake = threading.Condition(self._lock)
-        self._running = self._listening = False
-        self._remove = []
+        # What the parent listens for is listened for here as well: its handlers were inherited.
+        self._reset()
         self._begin()
 
     def _end(self) -> None:
         with self._lock:
-            self._on = False
-            self._wake.notify_all()
+            self._on = self._listening = False
             removes, self._remove = self._remove, []
+            self._ring()
         for remove in removes:
             remove()
+        # Nobody listens any more: what waits goes on as if signals had been off from the start.
+        for name in self._sequence.missing(self._sequence.external):
+            self._sequence.answer_from_outside(name, f"{OFF}: signals are off")
 
     def _answered(self, answer: Answer) -> None:
         if answer.name not in self._sequence.external:
@@ -80,10 +92,13 @@ class Mirror:
 
     def _start(self, delay: float) -> None:
         if self._on and not self._running:
-            thread = threading.Thread(target=self._run, args=(delay,), name="otel-perf-signals-mirror", daemon=True)
             with suppress(RuntimeError):  # the interpreter ends
-                thread.start()
+                start_new_thread(self._run, (delay,))
                 self._running = True
+
+    def _ring(self) -> None:
+        with suppress(RuntimeError):  # it rings already
+            self._bell.release()
 
     # --- the thread --------------------------------------------------------------------------------
 
@@ -95,28 +110,55 @@ class Mirror:
                 self._listen()
                 self._put()
             except SignalError as error:
-                self._signals.failed(error)
+                self._say(error)
                 pause = AGAIN
+            except OtelPerfError as error:  # a wrong URL, an extra that is missing: it stays as it is
+                self._say(error)
+                self._give_up(str(error))
             except Exception as error:
                 self._guard().handle(error)
                 pause = AGAIN
 
     def _goes_on(self, pause: float) -> bool:
         """Rest; whether there is something to do after it."""
+        if pause:
+            self._bell.acquire(timeout=pause)
+        if is_patched():
+            self._give_up("gevent or eventlet has patched threads")
         with self._lock:
-            self._wake.wait_for(lambda: not self._on, pause)
-            self._running = self._on and (bool(self._dirty) or (bool(self._sequence.external) and not self._listening))
+            waits = bool(self._sequence.external) and not self._listening
+            self._running = self._on and (bool(self._dirty) or waits)
             return self._running
+
+    def _say(self, error: OtelPerfError) -> None:
+        """Once: an app that uses no signals is told often enough."""
+        if not self._said:
+            self._said = True
+            self._host.problem(f"otel-perf: signals: {error}")
+
+    def _give_up(self, why: str) -> None:
+        with self._lock:
+            self._on = False
+            self._dirty = {}
+        missing = self._sequence.missing(self._sequence.external)
+        if missing:
+            self._host.problem(f"otel-perf: {', '.join(missing)} cannot be waited for: {why}")
+        for name in missing:
+            self._sequence.answer_from_outside(name, why)
 
     def _listen(self) -> None:
         def settle(signal: Signal) -> None:
             self._sequence.answer_from_outside(signal.name, "" if signal.ready else str(SignalFailedError([signal])))
 
-        for name in () if self._listening else sorted(self._sequence.external):
-            remove = self._signals.listen(name, settle)
-            with self._lock:
-                self._remove.append(remove)
-        self._listening = True
+        if self._listening:
+            return
+        removes = [self._signals.listen(name, settle) for name in sorted(self._sequence.external)]
+        with self._lock:
+            self._listening = on = self._on
+            if on:
+                self._remove += removes
+        for remove in () if on else removes:  # it was turned off meanwhile
+            remove()
 
     def _put(self) -> None:
         with self._lock:

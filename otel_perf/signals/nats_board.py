@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 REPLAY: Final = 60.0  # seconds that a full board may take when it is opened; 3 s at most are usual
 LEAVING: Final = 1.0  # seconds
+HISTORY: Final = 10_000  # signals that are looked through for who was last heard of
 EVERY: Final = 256  # signals after which is looked whether there are too many
 
 
@@ -41,11 +42,13 @@ class NatsBoard:
     taken for lost while it could not answer (a partition, a restarted server) says again that it is here.
     """
 
-    def __init__(self, address: Address, *, kept: int = KEPT) -> None:
+    def __init__(self, address: Address, *, kept: int = KEPT, judge: Callable[[Signal], bool] | None = None) -> None:
+        """What is not by ``judge`` does not get into the mirror."""
         self.place = address.place
         self.renewed = 0
         self._address = address
         self._kept = kept
+        self._judge = judge
         self._reset()
         self._do(_nothing)  # what is wrong with the place is told now
 
@@ -54,7 +57,7 @@ class NatsBoard:
         self._condition = threading.Condition(self._lock)
         secrets = tuple(self._address.options[name] for name in ("password", "token") if name in self._address.options)
         self._link = Link(self.place, secrets, self._make, self._begin)
-        self._mirror = Mirror(self._kept)
+        self._mirror = Mirror(self._kept, self._judge)
         self._watched: Session | None = None
         self._made = ""  # when the bucket was
         self._own: dict[str, Producer] = {}  # lives that began here, by uid
@@ -79,11 +82,23 @@ class NatsBoard:
         """See the contract."""
         return self._do(lambda session: self._put(session, signal))
 
-    def current(self, scope: str, names: Collection[str]) -> Sequence[Signal]:
-        """See the contract."""
+    def current(
+        self, scope: str, names: Collection[str], judge: Callable[[Signal], bool] | None = None
+    ) -> Sequence[Signal]:
+        """See the contract. With the same judge as at the beginning."""
         now_ns = self._do(self._fresh)
         with self._lock:
-            return self._mirror.current(scope, names, now_ns)
+            found = self._mirror.current(scope, names, now_ns)
+        return [signal for signal in found if judge is None or judge(signal)]
+
+    def said(self, scope: str, names: Collection[str]) -> Sequence[Signal]:
+        """See the contract. Of the last 10,000."""
+        last = self._do(lambda session: session.last())
+        newest: dict[tuple[str, str], Signal] = {}
+        for signal in self.since(max(0, last - HISTORY), HISTORY):
+            if signal.scope == scope and signal.name in names:
+                newest[signal.name, signal.key] = signal
+        return list(newest.values())
 
     def since(self, seq: int, limit: int = 1000) -> Sequence[Signal]:
         """See the contract. What was put twice has its last number."""
@@ -244,7 +259,7 @@ class NatsBoard:
         if self._made not in {"", session.made} or last < self._mirror.seen:  # the server has lost the bucket
             with self._lock:
                 self._said = self._mirror.said_by(self._own)
-                self._mirror = Mirror(self._kept)
+                self._mirror = Mirror(self._kept, self._judge)
                 self.renewed += 1
         self._made, self._watched = session.made, session
         await session.watch(self._mirror.seen, last)

@@ -15,7 +15,7 @@ from otel_perf.signals.signal import Producer, Signal
 from otel_perf.signals.tables import HERE, LOST, PRODUCERS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container
+    from collections.abc import Callable, Collection, Container
 
 _PLAIN: Final = re.compile(rb"[^A-Za-z0-9_-]")
 _LONGEST: Final = 200  # characters of a key's part; the server takes 4 KB of one line
@@ -77,8 +77,9 @@ def signal_key(signal: Signal) -> str:
 class Mirror:
     """Of all signals their numbers, and those whole that may be current."""
 
-    def __init__(self, kept: int) -> None:
+    def __init__(self, kept: int, judge: Callable[[Signal], bool] | None = None) -> None:
         self.kept = kept
+        self._judge = judge
         self.seen = 0  # the number up to which it knows all
         self.lives: dict[str, Life] = {}
         self._newest: dict[str, int] = {}  # generation by identity
@@ -107,6 +108,8 @@ class Mirror:
         self._newest[who.identity] = max(self._newest.get(who.identity, 0), who.generation)
 
     def _apply_signal(self, signal: Signal, seq: int, came_ns: int) -> None:
+        if self._judge is not None and not self._judge(signal):
+            return
         latch, life = (signal.scope, signal.name, signal.key), signal.producer.uid
         self._drop(signal.uid)
         self._signals[signal.uid] = seq, latch, life

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, Final
 
 from otel_perf.core.errors import SettingError, SignalFailedError, SignalTimeoutError
 from otel_perf.signals.signal import Signal, checked_key, checked_name
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from otel_perf.signals.board import Heard, Wait
+
+
+LONGEST: Final = 10 * 365 * 86_400.0  # seconds: ten years
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,10 @@ def request(
 
 def checked_timeout(timeout: float | None) -> float | None:
     """Seconds, or ``None`` for no bound. Raises ``SettingError``."""
-    if timeout is None or (isinstance(timeout, int | float) and timeout >= 0):
-        return timeout
+    if timeout is None or timeout == inf:
+        return None
+    if isinstance(timeout, int | float) and timeout >= 0:
+        return min(float(timeout), LONGEST)
     raise SettingError(f"timeout {timeout!r}: it must be 0 or more seconds, or None to wait without a bound")
 
 

@@ -1,16 +1,18 @@
-"""Handlers of signals, in a thread of their own: one that takes long, or waits itself, holds nobody up."""
+"""Handlers of signals, each in a thread of its own: one that takes long, or waits itself, holds nobody up."""
 
 from __future__ import annotations
 
+import queue
 import threading
 from dataclasses import dataclass, field
-from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from otel_perf.signals.signal import Signal
+
+DONE: Final = 10_000  # uids that a handler remembers: a board that was made anew has them again
 
 
 @dataclass(eq=False, slots=True)
@@ -21,17 +23,18 @@ class Handler:
     key: str | None
     scope: str
     call: Callable[[Signal], object]
-    done: set[str] = field(default_factory=set)  # uids of what is current
+    done: dict[str, None] = field(default_factory=dict)  # uids that were handed to it
+    pending: dict[str, None] = field(default_factory=dict)  # of those, what it has not finished
+    queue: queue.SimpleQueue[Signal | None] | None = None
 
 
 class Responder:
-    """Calls handlers. Thread-safe; its thread runs while there are any."""
+    """Calls handlers. Thread-safe; a handler's thread begins with its first signal and ends when it is removed."""
 
     def __init__(self, failed: Callable[[Exception], None]) -> None:
         self._failed = failed
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._handlers: list[Handler] = []
-        self._queue: SimpleQueue[tuple[Handler, Signal] | None] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._handlers)
@@ -46,9 +49,8 @@ class Responder:
         with self._lock:
             if handler in self._handlers:
                 self._handlers.remove(handler)
-            if not self._handlers and self._queue is not None:
-                self._queue.put(None)
-                self._queue = None
+            if handler.queue is not None:
+                handler.queue.put(None)
 
     def names(self) -> dict[str, set[str]]:
         """The names that are responded to, by scope."""
@@ -61,35 +63,43 @@ class Responder:
         """Have handlers called with what of this is new to them."""
         signals = list(current)
         for handler in tuple(self._handlers):
-            if handler.scope != scope:
-                continue
-            mine = [s for s in signals if s.name == handler.name and handler.key in (None, s.key)]
-            new = [s for s in mine if s.uid not in handler.done]
-            handler.done = {s.uid for s in mine}
-            for signal in new:
-                self._enqueue(handler, signal)
+            for signal in signals if handler.scope == scope else ():
+                if signal.name == handler.name and handler.key in (None, signal.key):
+                    self._hand(handler, signal)
 
     def after_fork_in_child(self) -> None:
-        """The thread is not there; what was current for the parent has been responded to."""
-        self._lock = threading.Lock()
-        self._queue = None
+        """The threads are not there; what they had finished is done, and the rest is new here."""
+        self._lock = threading.RLock()
+        for handler in self._handlers:
+            for uid in handler.pending:
+                handler.done.pop(uid, None)
+            handler.pending, handler.queue = {}, None
 
-    def _enqueue(self, handler: Handler, signal: Signal) -> None:
+    def _hand(self, handler: Handler, signal: Signal) -> None:
         with self._lock:
-            if handler not in self._handlers:
+            if handler not in self._handlers or signal.uid in handler.done:
                 return
-            if self._queue is None:
-                self._queue = SimpleQueue()
-                threading.Thread(
-                    target=self._run, args=(self._queue,), name="otel-perf-signal-handlers", daemon=True
-                ).start()
-            self._queue.put((handler, signal))
+            if handler.queue is None:
+                # Looked up now: gevent puts its own in the place of both, which go together.
+                made: queue.SimpleQueue[Signal | None] = queue.SimpleQueue()
+                try:
+                    threading.Thread(
+                        target=self._run, args=(handler, made), name="otel-perf-signal-handler", daemon=True
+                    ).start()
+                except RuntimeError as error:  # too many threads: it is tried again with the next news
+                    self._failed(error)
+                    return
+                handler.queue = made
+            handler.done[signal.uid] = handler.pending[signal.uid] = None
+            if len(handler.done) > DONE:
+                del handler.done[next(iter(handler.done))]
+            handler.queue.put(signal)
 
-    def _run(self, queue: SimpleQueue[tuple[Handler, Signal] | None]) -> None:
-        while (item := queue.get()) is not None:
-            handler, signal = item
+    def _run(self, handler: Handler, signals: queue.SimpleQueue[Signal | None]) -> None:
+        while (signal := signals.get()) is not None:
             if handler in self._handlers:
                 try:
                     handler.call(signal)
                 except Exception as error:
                     self._failed(error)
+            handler.pending.pop(signal.uid, None)

@@ -114,11 +114,14 @@ def shown_reason(reason: object) -> str:
     return _CONTROL.sub(" ", str(reason))[:LONGEST_REASON]
 
 
-def uid_of(producer: Producer, idempotency: str | None) -> str:
-    """The same for what is emitted twice under one idempotency key by one identity, in whatever life."""
+def uid_of(producer: Producer, idempotency: str | None, *content: str) -> str:
+    """The same for what is emitted twice under one idempotency key by one identity, in whatever life.
+
+    ``content``: scope, name, key and state, so that one key may be used for several.
+    """
     if idempotency is None:
         return uuid.uuid4().hex
-    return uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([producer.identity, checked_key(idempotency)])).hex
+    return uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([producer.identity, checked_key(idempotency), *content])).hex
 
 
 def sealed(signal: Signal, secret: bytes) -> Signal:

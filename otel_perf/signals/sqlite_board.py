@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_perf.core.chance import chance
 from otel_perf.core.errors import SignalError
+from otel_perf.core.home import make_private
 from otel_perf.signals.board import KEPT
 from otel_perf.signals.lives import forget_parent, lives_of
 from otel_perf.signals.tables import LEFT, SCHEMA, Tables
@@ -29,6 +30,8 @@ FILE: Final = "signals.db"
 FORMAT: Final = 1
 PATIENCE: Final = 5.0  # seconds that an operation waits for a file that others keep busy
 FIRST, SLOWEST = 0.005, 0.05  # seconds between two looks for news: at first, and when nothing came for a while
+_WHOLE: Final = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
+_NESTED: Final = ("SAVEPOINT inner", "RELEASE inner", "ROLLBACK TO inner")
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 # Connections of a parent that forked: never used, and never closed, since that would drop the parent's locks.
@@ -50,13 +53,14 @@ class SqliteBoard:
         self._kept = kept
         self._say = say
         self._lock = threading.RLock()
+        self._held = False  # by a thread that forks
         self._connection: sqlite3.Connection | None = None
         self._tables: Tables | None = None
         self._lives = lives_of(path.with_suffix(".lock"))
         self._identity: tuple[int, int] | None = None
         self._boot = _boot()
         self._rest = FIRST
-        self._woken = threading.Event()
+        self._bell = _bell()
         self._do(lambda tables: tables.since(0, 0))  # what is wrong with the place is told now
 
     # --- the contract ------------------------------------------------------------------------------
@@ -73,9 +77,15 @@ class SqliteBoard:
         """See the contract."""
         return self._write(lambda tables: tables.put(signal, self._lives.hold, self._lives.is_held))
 
-    def current(self, scope: str, names: Collection[str]) -> Sequence[Signal]:
+    def current(
+        self, scope: str, names: Collection[str], judge: Callable[[Signal], bool] | None = None
+    ) -> Sequence[Signal]:
         """See the contract."""
-        return self._do(lambda tables: tables.current(scope, names))
+        return self._do(lambda tables: tables.current(scope, names, judge))
+
+    def said(self, scope: str, names: Collection[str]) -> Sequence[Signal]:
+        """See the contract."""
+        return self._do(lambda tables: tables.said(scope, names))
 
     def since(self, seq: int, limit: int = 1000) -> Sequence[Signal]:
         """See the contract."""
@@ -106,20 +116,23 @@ class SqliteBoard:
                 self._rest = FIRST
                 return found
             left = deadline - time.monotonic()
-            if left <= 0 or self._woken.wait(min(self._rest, left)):
-                self._woken.clear()
+            if left <= 0 or self._bell.acquire(timeout=min(self._rest, left)):
                 return found
             self._rest = min(self._rest * 1.2, SLOWEST)
 
     def interrupt(self) -> None:
         """See the contract."""
         self._rest = FIRST
-        self._woken.set()
+        self._ring()
 
     def close(self) -> None:
         """See the contract."""
         with self._lock:
             self._disconnect()
+
+    def _ring(self) -> None:
+        with contextlib.suppress(RuntimeError, ValueError):  # it rings already; the second is gevent's
+            self._bell.release()
 
     # --- forks -------------------------------------------------------------------------------------
 
@@ -129,23 +142,28 @@ class SqliteBoard:
         SQLite keeps the locks of a file per process: the child inherits what it thinks of them. With the parent's
         connection left open, the parent's end took the log away under the child, and what that said was lost.
         """
-        held = self._lock.acquire(timeout=PATIENCE)
+        self._held = self._lock.acquire(timeout=PATIENCE)
         connection = self._connection
-        if held and connection is not None and not connection.in_transaction:  # of this thread, whose handler forks
+        if (
+            self._held and connection is not None and not connection.in_transaction
+        ):  # of this thread, whose handler forks
             self._disconnect()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        with contextlib.suppress(RuntimeError):
+        if self._held:
             self._lock.release()
 
     def after_fork_in_child(self) -> None:
         """Leave all to the parent, and begin anew at the next use."""
         _abandoned.append((self._connection, self._tables))
-        self._lock = threading.RLock()
-        self._woken = threading.Event()
+        self._bell = _bell()
         self._connection = self._tables = None
         forget_parent()
+        if self._held:  # ours; threads that hooks before this one have started may wait for it
+            self._lock.release()
+        else:
+            self._lock = threading.RLock()
 
     # --- the file ----------------------------------------------------------------------------------
 
@@ -158,19 +176,21 @@ class SqliteBoard:
         def in_transaction(tables: Tables) -> T:
             connection = self._connection
             assert connection is not None
-            connection.execute("BEGIN IMMEDIATE")
+            # A signal's handler, or a finalizer, may come here in the midst of a transaction of this thread.
+            begin, end, back = _NESTED if connection.in_transaction else _WHOLE
+            connection.execute(begin)
             try:
                 made = action(tables)
-                connection.execute("COMMIT")
+                connection.execute(end)
             except BaseException:
                 if connection.in_transaction:
                     with contextlib.suppress(sqlite3.Error):
-                        connection.execute("ROLLBACK")
+                        connection.execute(back)
                 raise
             return made
 
         made = self._do(in_transaction)
-        self._woken.set()
+        self._ring()
         return made
 
     def _do(self, action: Callable[[Tables], T]) -> T:
@@ -206,7 +226,12 @@ class SqliteBoard:
         return self._tables
 
     def _connect(self) -> None:
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        try:
+            handle = os.open(self.path, flags, 0o600)
+        except FileNotFoundError:  # somebody has taken the folder away
+            make_private(self.path.parent)
+            handle = os.open(self.path, flags, 0o600)
         try:
             found = os.fstat(handle)
             others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
@@ -225,6 +250,7 @@ class SqliteBoard:
             connection.close()
             raise
         self._connection, self._identity = connection, _identity(self.path)
+        self._lives.serve(self._identity)
         self._opened += 1
         self._tables = Tables(connection, lambda: (self._boot, _boot_time()), self._kept)
 
@@ -265,6 +291,13 @@ class SqliteBoard:
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
+
+
+def _bell() -> Any:
+    """A lock that is released to wake who waits: that may be done in a signal's handler, unlike setting an event."""
+    bell = threading.Lock()
+    bell.acquire()
+    return bell
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -103,13 +103,15 @@ class Tables:
         if number is None:
             self.join(signal.producer, claim, is_alive)
             number = self._number(signal.producer)
+        assert number is not None
+        claim(number)  # who emits is here, whatever others took it for
         s = signal
         row = (s.scope, s.name, s.key, s.state, s.reason, s.payload, s.uid, s.made_ns, s.ttl, s.traceparent, s.mark)
         seq = execute(
             "INSERT INTO signal VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, number, *self._now())
         ).lastrowid
         assert seq is not None
-        execute("UPDATE producer SET at = ? WHERE id = ?", (time.time_ns(), number))
+        execute("UPDATE producer SET at = ?, state = 'here' WHERE id = ?", (time.time_ns(), number))
         if seq % 256 == 0:
             self._shrink()
         return replace(signal, seq=seq)
@@ -130,20 +132,40 @@ class Tables:
             if left > 0:  # names without end
                 self._execute("DELETE FROM signal WHERE seq IN (SELECT seq FROM signal ORDER BY seq LIMIT ?)", (left,))
 
-    def current(self, scope: str, names: Collection[str]) -> list[Signal]:
-        """The newest trusted ones that have not expired."""
+    def current(
+        self, scope: str, names: Collection[str], judge: Callable[[Signal], bool] | None = None
+    ) -> list[Signal]:
+        """The newest that are trusted and by ``judge``, if they have not expired."""
+        found = []
+        for row in self._newest(scope, names, _TRUSTED):
+            genuine = row if judge is None or judge(_signal(row)) else self._before(row, judge)
+            if genuine is not None and not self._is_over(genuine):
+                found.append(_signal(genuine))
+        return sorted(found, key=lambda signal: signal.seq)
+
+    def said(self, scope: str, names: Collection[str]) -> list[Signal]:
+        """The newest, whatever has become of it."""
+        return [_signal(row) for row in self._newest(scope, names, "1")]
+
+    def _newest(self, scope: str, names: Collection[str], condition: str) -> Iterator[Any]:
         wanted = sorted(set(names))
-        found: list[Signal] = []
         for start in range(0, len(wanted), _CHUNK):
             some = wanted[start : start + _CHUNK]
             marks = ", ".join("?" * len(some))
-            rows = self._execute(
+            yield from self._execute(
                 f"{_SIGNAL} WHERE s.seq IN (SELECT max(s.seq) FROM signal s JOIN producer p ON p.id = s.producer"
-                f" WHERE s.scope = ? AND s.name IN ({marks}) AND {_TRUSTED} GROUP BY s.name, s.key) ORDER BY s.seq",
+                f" WHERE s.scope = ? AND s.name IN ({marks}) AND {condition} GROUP BY s.name, s.key) ORDER BY s.seq",
                 (scope, *some),
-            )
-            found += [_signal(row) for row in rows if not self._is_over(row)]
-        return found
+            ).fetchall()
+
+    def _before(self, row: Any, judge: Callable[[Signal], bool]) -> Any:
+        """The newest of the same place that is by ``judge``; ``None`` if none is."""
+        name, key, scope, seq = row[0], row[1], row[2], row[11]
+        older = self._execute(
+            f"{_SIGNAL} WHERE s.scope = ? AND s.name = ? AND s.key = ? AND s.seq < ? AND {_TRUSTED}"
+            " ORDER BY s.seq DESC", (scope, name, key, seq),
+        )  # fmt: skip
+        return next((found for found in older if judge(_signal(found))), None)
 
     def since(self, seq: int, limit: int) -> list[Signal]:
         """All that came later, in order."""

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
@@ -56,7 +56,7 @@ class Telemetry:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._tracer = trace.get_tracer(SCOPE)
-        self._lock = Lock()
+        self._lock = RLock()
         self._emitted: Counter[str] = Counter()
         self._received: Counter[str] = Counter()
         self._refused = 0
@@ -150,7 +150,7 @@ class Telemetry:
 
     def after_fork_in_child(self) -> None:
         """Begin anew."""
-        self._lock = Lock()
+        self._lock = RLock()
         self._emitted, self._received, self._refused, self._durations = Counter(), Counter(), 0, {}
 
     # --- how ---------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 from otel_perf.core.errors import SettingError, SignalError, SignalFailedError, SignalTimeoutError
 from otel_perf.signals.hub import Hub
+from otel_perf.signals.judge import Judge
 from otel_perf.signals.memory_board import MemoryBoard
 from otel_perf.signals.nats_address import address_of
 from otel_perf.signals.nats_board import NatsBoard
@@ -34,8 +35,11 @@ def hubs(request, tmp_path):
         url = f"{request.getfixturevalue('nats_of_all').url}/t{uuid.uuid4().hex}"
         opened = partial(NatsBoard, address_of(SignalsSettings(url=url)))
 
-    def make(identity="shop", **options):
-        made.append(Hub(opened(), lambda agent: Producer(agent or identity, uuid.uuid4().hex, pid=7), **options))
+    def make(identity="shop", secret=b"", refused=lambda _signal: None, **options):
+        judge = Judge(secret, refused)
+        made.append(
+            Hub(opened(), lambda agent: Producer(agent or identity, uuid.uuid4().hex, pid=7), judge=judge, **options)
+        )
         return made[-1]
 
     yield make
