@@ -43,7 +43,7 @@ def run(*arguments):
     return cli.main(["health", *map(str, arguments)])
 
 
-ILL = f"""\
+ILL = """\
   UNHEALTHY db (process PID): gone
   degraded mail (process PID): it has not answered yet
 """
