@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +14,7 @@ from otel_perf.core.rollout import ENABLED_VARIABLE
 from otel_perf.core.settings import parse_switch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from opentelemetry.util._importlib_metadata import EntryPoint
 
@@ -44,6 +45,24 @@ def switched_off(environ: Mapping[str, str] = os.environ) -> str:
         return ""  # the roll-out names the wrong value
 
 
+def is_own_command(words: Sequence[str] = sys.orig_argv) -> bool:
+    """Whether the program is ``otel-perf`` itself, which an instrumented environment would have instrument itself.
+
+    A health check of a container would answer its own question.
+    """
+    rest = iter(words[1:])
+    for word in rest:
+        if word == "-m":
+            return next(rest, "") == "otel_perf"
+        if word in {"-X", "-W"}:
+            next(rest, "")
+        elif not word.startswith("-"):
+            return word.replace("\\", "/").rpartition("/")[2] in {"otel-perf", "otel-perf.exe"}
+        elif word == "-c":
+            return False
+    return False
+
+
 class PerfDistro(BaseDistro):  # type: ignore[misc]
     """Chooses our configurator, and leaves out the instrumentors that features of ours replace."""
 
@@ -61,7 +80,7 @@ class PerfDistro(BaseDistro):  # type: ignore[misc]
 
     def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
         """Load one instrumentor, the way :mod:`otel_perf.instrumentors` says."""
-        if not switched_off():
+        if not (switched_off() or is_own_command()):
             from otel_perf import instrumentors
 
             plainly = partial(super().load_instrumentor, entry_point, **kwargs)
@@ -76,7 +95,7 @@ class PerfConfigurator:
         global _pipeline
         if _chose_configurator:  # said to upstream in this process only: a child may have another distribution
             os.environ.pop(_CONFIGURATOR, None)
-        if _pipeline is not None or switched_off():
+        if _pipeline is not None or switched_off() or is_own_command():
             return
         from otel_perf.pipeline import Pipeline
 
@@ -115,8 +134,6 @@ def _configure_from_file() -> bool:
 
 def _greet(started: Pipeline) -> None:
     """One line at the first start in a terminal; never into a pipe or a log file."""
-    import sys
-
     store = started.features.get("store")
     try:
         if store is None or not store.on or not sys.stderr.isatty() or started.home.path.exists():

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from otel_perf.core.sequence import OFF
+from otel_perf.core.settings import variable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otel_perf.core.feature import Feature
     from otel_perf.core.rollout import Decision
 
@@ -48,3 +51,12 @@ def why_off(decision: Decision) -> str:
     if decision.share == 0.0:
         return f"off by {decision.source}"
     return f"not among the {decision.share:.0%} of {decision.source}"
+
+
+def from_others(signals: Installed | None, identity: str, say: Callable[[str], None]) -> tuple[str, ...]:
+    """Signals of the start that somebody else emits, as the settings of the feature of that name have it."""
+    external: tuple[str, ...] = () if signals is None else signals.settings.external
+    if external and signals is not None and not signals.is_wanted(identity):
+        say(f"otel-perf: {variable('signals', 'external')} needs signals, which are off: it is ignored")
+        return ()
+    return external

@@ -22,13 +22,13 @@ from otel_perf.core.feature import Parts
 from otel_perf.core.forks import on_fork
 from otel_perf.core.guard import Guard
 from otel_perf.core.home import Home
-from otel_perf.core.rollout import Rollout
+from otel_perf.core.rollout import Decision, Rollout
 from otel_perf.core.sequence import Sequence
-from otel_perf.core.settings import load, variable
+from otel_perf.core.settings import load
 from otel_perf.emitter import Emitter
 from otel_perf.features import discover
 from otel_perf.flags import FlagWatch
-from otel_perf.installed import Installed, why_off
+from otel_perf.installed import Installed, from_others, why_off
 from otel_perf.stepping import Stepping
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 INTERNAL_ERRORS: Final = Metric("perf.internal_errors", "{error}", "counter", "Errors of otel-perf itself, by feature")
 FLAG_EVALUATION: Final = Event("feature_flag.evaluation", "A feature's decision or a setting changed, and why")
-EXTERNAL: Final = variable("signals", "external")
 FORK_WAITS: Final = 0.5  # seconds at most, for a feature that is being turned on or off
 
 _log = logging.getLogger("otel_perf")
@@ -66,7 +65,7 @@ class Pipeline:
         self._identity = ""
         self._undo = ExitStack()
         self._emitter = Emitter()
-        self._started = self._ending = False
+        self._started = self._ending = self._turning = False
         self._installations = 0
         self._lock = threading.RLock()
         self._flags = FlagWatch(self.reload, lambda: self.guard("rollout"))
@@ -204,6 +203,11 @@ class Pipeline:
     def _after_fork_in_child(self) -> None:
         self._lock = threading.RLock()
         self.sequence.after_fork_in_child()
+        if self._turning and self._started:  # in a thread that is not here, for longer than the fork waited
+            self._turning = False
+            self._emitter.release()
+            for state in self.features.values():
+                state.decision = Decision(state.decision.share, "a fork")  # the next look at the flags sees to it
 
     # --- features ----------------------------------------------------------------------------------
 
@@ -216,12 +220,7 @@ class Pipeline:
             self.guard(state.feature.name).handle(error)
 
     def _expect_signals(self) -> None:
-        signals = self.features.get("signals")
-        if signals is not None and signals.settings.external:
-            if signals.is_wanted(self._identity):
-                self.sequence.leave_to_others(signals.settings.external)
-            else:
-                self.problem(f"otel-perf: {EXTERNAL} needs signals, which are off: it is ignored")
+        self.sequence.leave_to_others(from_others(self.features.get("signals"), self._identity, self.problem))
         for state in self.features.values():
             self.sequence.expect(state.feature.emits, state.feature.name)
         self.sequence.listeners.append(lambda _answer: self._arm())
@@ -342,10 +341,10 @@ class Pipeline:
 
     def reload(self) -> None:
         """Read the flags again and turn features on and off accordingly."""
+        self.rollout.reload()  # under no lock: an OpenFeature provider may take long, and a fork or the end waits
         with self._lock:
             if self.providers is None or self._ending:
                 return
-            self.rollout.reload()
             changed = []
             for state in self.features.values():
                 decision = self.rollout.decide(state.feature.name)
@@ -359,6 +358,7 @@ class Pipeline:
 
     def _turn(self, changed: list[Installed]) -> None:
         # Who takes events away may be among them: that others go on is told when all are, and before any goes off.
+        self._turning = True
         self._emitter.hold()
         try:
             for state in changed:
@@ -369,6 +369,7 @@ class Pipeline:
         for state in changed:
             if not state.is_wanted(self._identity):
                 self._changed(state)
+        self._turning = False
 
     def _changed(self, state: Installed) -> None:
         was = state.on

@@ -1,12 +1,16 @@
 """What opentelemetry-instrument calls, in process."""
 
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from otel_perf import distro, instrumentors
 from otel_perf.core.errors import MissingExtraError
+from tests.e2e import programs
+from tests.e2e.support import free_port
 
 
 class EntryPoint:
@@ -184,3 +188,35 @@ def test_a_missing_extra_names_its_command():
     error = MissingExtraError("otel-perf view", "view")
     assert str(error) == "otel-perf view needs an extra: pip install 'otel-perf[view]'"
     assert error.extra == "view"
+
+
+@pytest.mark.parametrize(
+    ("words", "own"),
+    [
+        (["python", "/venv/bin/otel-perf", "health"], True),
+        (["python", "-X", "dev", "-m", "otel_perf", "report"], True),
+        (["python", r"C:\venv\Scripts\otel-perf.exe"], True),
+        (["python", "-m", "app", "otel_perf"], False),
+        (["python", "app.py", "otel-perf"], False),
+        (["python", "-c", "otel-perf"], False),
+        (["python", "-W", "otel-perf", "app.py"], False),
+        ([], False),
+    ],
+)
+def test_the_command_line_is_not_instrumented(words, own):
+    assert distro.is_own_command(words) is own
+
+
+def test_a_health_check_in_an_instrumented_environment_does_not_ask_itself(home):
+    """GIVEN what an operator puts into a container WHEN nothing runs there THEN the check says so."""
+    from opentelemetry.instrumentation import auto_instrumentation
+
+    port = free_port()
+    variables = {"OTEL_PERF_HEALTH_PORT": port, "PYTHONPATH": str(Path(auto_instrumentation.__file__).parent)}
+    command = [sys.executable, "-m", "otel_perf", "health"]
+    for more in ([], ["--port", str(port)]):
+        done = subprocess.run(
+            [*command, *more], env=programs.environment(home, **variables), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1, done.stdout
+        assert not home.exists()

@@ -515,3 +515,55 @@ def test_what_is_stored_late_goes_through_the_shaper_too(start, home, with_shapi
     pipeline.shutdown()
     assert with_shaping.shaper.seen == ["late"]
     assert [span.name for span in spans(home)] == ["late"]
+
+
+def test_a_provider_that_takes_long_holds_up_neither_a_fork_nor_the_end(start, monkeypatch):
+    asking, go_on = threading.Event(), threading.Event()
+    pipeline = start()
+
+    def ask(self, keys):
+        asking.set()
+        go_on.wait(20)
+
+    monkeypatch.setattr("otel_perf.core.rollout.Rollout._ask_provider", ask)
+    thread = threading.Thread(target=pipeline.reload)
+    thread.start()
+    assert asking.wait(10)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    pipeline.shutdown()
+    assert thread.is_alive()
+    go_on.set()
+    thread.join()
+
+
+def test_a_fork_in_the_midst_of_a_long_turn_leaves_no_events_held(start, tmp_path, monkeypatch):
+    """The thread that turns a feature on is not in the child: events flow there, and the next look turns it on."""
+    monkeypatch.setattr("otel_perf.pipeline.FORK_WAITS", 0.05)
+    path = tmp_path / "flags.json"
+    flags(path, calls=False)
+    pipeline = start(OTEL_PERF_FLAGS_FILE=str(path))
+    turning, go_on = threading.Event(), threading.Event()
+    apply = pipeline._apply
+
+    def slowly(state):
+        if state.feature.name == "calls" and threading.current_thread() is not threading.main_thread():
+            turning.set()
+            go_on.wait(20)
+        apply(state)
+
+    monkeypatch.setattr(pipeline, "_apply", slowly)
+    flags(path, calls=True)
+    thread = threading.Thread(target=pipeline.reload)
+    thread.start()
+    assert turning.wait(10)
+    pid = os.fork()
+    if pid == 0:
+        pipeline.reload()
+        good = pipeline.features["calls"].on and pipeline._emitter._held is None
+        os._exit(0 if good else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    go_on.set()
+    thread.join()

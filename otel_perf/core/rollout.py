@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_perf.core.settings import PREFIX, Problem, Switch, allowed_values, parse_switch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 ENABLED_VARIABLE: Final = f"{PREFIX}_ENABLED"
@@ -86,7 +86,11 @@ class Rollout:
         self.reload()
 
     def reload(self) -> bool:
-        """Read the flag file again if it changed; ``True`` if it did. Keeps the last good content."""
+        """Ask the provider again, which may take long, and read the flag file if it changed; ``True`` if it did.
+
+        Keeps the last good content. Not under a lock that others wait for.
+        """
+        self._ask_provider(list(self._answers))
         if self.path is None:
             return False
         import json
@@ -165,18 +169,21 @@ class Rollout:
         return self._read(key, self._of_provider(key), f"OpenFeature, {key}")
 
     def _of_provider(self, key: str) -> object:
+        if key not in self._answers:
+            self._ask_provider([key])
+        return self._answers.get(key)
+
+    def _ask_provider(self, keys: Iterable[str]) -> None:
         # Only if the app itself uses OpenFeature: importing it here would cost every start.
         api = sys.modules.get("openfeature.api")
-        if api is None:
-            return None
-        if monotonic() >= self._ask_again:
+        for key in keys if api is not None and monotonic() >= self._ask_again else ():
             try:
                 self._answers[key] = self._ask(api, key)
             except Exception as error:  # a provider is somebody else's code
                 self._ask_again = monotonic() + BROKEN
                 reason = f"could not be asked of the OpenFeature provider ({error})"
                 self._complain(key, "", reason, _ALLOWED, "what it was")
-        return self._answers.get(key)
+                return
 
     def _ask(self, api: Any, key: str) -> object:
         with _untraced():

@@ -11,6 +11,8 @@ import _thread
 import sys
 from typing import Any
 
+_PATCHERS = (("gevent.monkey", "is_module_patched", "threading"), ("eventlet.patcher", "is_monkey_patched", "thread"))
+
 
 def _original(name: str) -> Any:
     gevent = sys.modules.get("gevent.monkey")
@@ -29,8 +31,9 @@ get_ident = _original("get_ident")
 
 def is_patched() -> bool:
     """Whether gevent or eventlet has put its own in the place of ``threading``'s."""
-    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
-    return bool(
-        (gevent is not None and gevent.is_module_patched("threading"))
-        or (eventlet is not None and eventlet.is_monkey_patched("thread"))
-    )
+    # By name: either may just be imported by another thread, and have nothing yet.
+    for module, name, what in _PATCHERS:
+        tell = getattr(sys.modules.get(module), name, None)
+        if tell is not None and tell(what):
+            return True
+    return False

@@ -238,6 +238,7 @@ def test_a_provider_that_breaks_down_keeps_what_it_said_and_is_left_alone_for_a_
     broken.append(1)
     asked.clear()
     for _ in range(5):
+        rollout.reload()
         assert rollout.decide("logs").share == 0.1
     assert asked == ["perf.enabled"]
     (problem,) = rollout.problems
@@ -245,6 +246,7 @@ def test_a_provider_that_breaks_down_keeps_what_it_said_and_is_left_alone_for_a_
     broken.clear()
     now[0] += BROKEN
     provider(Breaking, logs="20%")
+    rollout.reload()
     assert rollout.decide("logs").share == 0.2
 
 
@@ -255,6 +257,7 @@ def test_a_provider_that_is_not_ready_changes_nothing(provider, monkeypatch):
     client = api.get_client()
     monkeypatch.setattr(client, "get_provider_status", lambda: ProviderStatus.NOT_READY)
     monkeypatch.setattr(api, "get_client", lambda: client)
+    rollout.reload()
     assert rollout.decide("logs").share == 0.1
     assert rollout.problems == []
 
