@@ -57,3 +57,48 @@ def test_a_worker_that_begins_with_us_asks_the_apps_checks_and_a_master_does_not
             [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=30, check=True
         )
         assert done.stdout.startswith(asked), (method, done.stdout, done.stderr)
+
+
+def test_checks_beside_requests_that_have_loops_of_their_own(home):
+    """GIVEN asyncio.run for each request, in threads, as Flask does THEN the asynchronous check stays well."""
+    seen = run(
+        """
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+@perf.health.check("db", critical=True, every=0.05)
+async def db():
+    await asyncio.sleep(0.02)
+ends = time.monotonic() + 1.5
+def requests():
+    while time.monotonic() < ends:
+        asyncio.run(asyncio.sleep(0.01))
+pool = ThreadPoolExecutor(2)
+done = [pool.submit(requests) for _ in range(2)]
+seen = set()
+while time.monotonic() < ends:
+    seen |= {(c["status"], c["reason"]) for c in perf.health.status()["checks"] if c["name"] == "db"}
+    time.sleep(0.01)
+print(sorted(seen - {("unknown", "")}))
+""",
+        home,
+    )
+    assert seen == ["[('healthy', '')]"]
+
+
+def test_a_check_that_wants_to_end_the_app_does_not(home):
+    assert run(
+        """
+import asyncio
+@perf.health.check("x", every=0.1)
+async def x():
+    sys.exit(3)
+async def main():
+    for _ in range(50):
+        await asyncio.sleep(0.05)
+        found = [c for c in perf.health.status()["checks"] if c["name"] == "x"]
+        if found and found[0]["reason"]:
+            return found[0]["reason"]
+print(asyncio.run(main()))
+""",
+        home,
+    ) == ["RuntimeError: it raised SystemExit(3)"]
