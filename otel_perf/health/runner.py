@@ -137,7 +137,7 @@ class Runner:
                 wait = self.step()
             except Exception as error:
                 wait = LONGEST
-                self._guard().handle(error)
+                self._failed(error)
             bell.acquire(timeout=wait)
 
     def step(self) -> float:
@@ -150,11 +150,22 @@ class Runner:
         for check, state in self._states.items():
             if check.name in asked:
                 state.due = now
-            self._look(check, state, now)
-        self.report = self._made(now)
+            try:
+                self._look(check, state, now)
+            except Exception as error:  # the others are asked all the same
+                self._failed(error)
+        try:
+            self.report = self._made(now)
+        except Exception as error:  # what is known is told on; by its age it would be taken for dead
+            self.report = {**self.report, "made": now}
+            self._failed(error)
         self._publish(self.report)
         following = min((state.next for state in self._states.values()), default=inf)
         return min(LONGEST, max(0.0, following - self._clock()))
+
+    def _failed(self, error: Exception) -> None:
+        """Stepping down would close the port, and have the app started anew because of us."""
+        self._guard().handle(error, steps_down=False)
 
     def _look(self, check: Check, state: State, now: float) -> None:
         question = state.question

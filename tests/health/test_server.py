@@ -138,7 +138,7 @@ def test_a_foreign_program_at_the_port_is_told_of_once(port, problems, monkeypat
         for _ in range(2 * module.FOREIGN):
             made.bind()
     what = f"otel-perf: OTEL_PERF_HEALTH_PORT={port} at 127.0.0.1 is taken by another program, or by a service"
-    assert problems == [f"{what} with another OTEL_PERF_HOME; choose another port; health has no port"]
+    assert problems == [f"{what} with another OTEL_PERF_HOME or user; choose another port; health has no port"]
     made.bind()
     assert made.is_bound  # it has ended
     made.close()
