@@ -169,10 +169,10 @@ def test_a_beat_costs_the_loop_little(loops, app):
 
 def test_the_loop_of_a_request_is_not_the_apps_however_long_it_blocks(loops, app, monkeypatch):
     """GIVEN a young loop beside the main thread's THEN it counts once it has run for a while, from then on."""
-    monkeypatch.setattr(module, "SETTLED", 1.0)
+    monkeypatch.setattr(module, "SETTLED", 0.8)
     settled(loops)
-    app.loop.call_soon_threadsafe(time.sleep, 0.6)
-    ends = time.monotonic() + 0.7
+    app.loop.call_soon_threadsafe(time.sleep, 0.55)
+    ends = time.monotonic() + 0.6
     while time.monotonic() < ends:
         assert loops.app_loop() is None
         assert loops.check(UNHEALTHY) == ("healthy", "no event loop runs")
