@@ -80,6 +80,10 @@ def _in_loop(loop: Any, awaited: Callable[[], Any], ends: float) -> Any:
         loop.call_soon_threadsafe(begin)
     except RuntimeError:
         raise _GoneError("the event loop was closed") from None
+    return _waited_for(future, loop, tasks, ends)
+
+
+def _waited_for(future: Any, loop: Any, tasks: list[Any], ends: float) -> Any:
     while True:
         left = ends - time.monotonic()
         try:

@@ -84,7 +84,7 @@ class Publisher:
         """Of a master, whose workers have the app's checks, that it is not ready before they have been seen."""
         if not report.get("leaves") or self._seen or not self._file:
             return report
-        unseen = f"the workers of process {report['pid']} have not said how they are; can it read what their user writes?"
+        unseen = f"the workers of {report['pid']} have not said how they are; can it read what their user writes?"
         return {**report, "ready": False, "started": False, "silent": unseen}
 
     def _write(self, report: Report, now: float) -> None:

@@ -145,7 +145,8 @@ class Server:
         if not is_taken(error):
             self._say(f"cannot be listened at ({error}); name an address of this machine, and a port above 1023")
         elif self._tries == FOREIGN and not answers_for(os.getpid(), self._host, self._port):
-            self._say("is taken by another program, or by a service with another OTEL_PERF_HOME or user; choose another port")
+            whose = "by another program, or by a service with another OTEL_PERF_HOME or user"
+            self._say(f"is taken {whose}; choose another port")
 
     def _say(self, what: str) -> None:
         self._said = True
@@ -159,7 +160,7 @@ class Server:
                 self._end()  # the next look listens anew
                 return
             try:
-                client = Socket(_family(self._host), socket.SOCK_STREAM, 0, listener._accept()[0])
+                client = Socket(_family(self._host), socket.SOCK_STREAM, 0, listener._accept()[0])  # type: ignore[attr-defined]
             except OSError:  # it was closed, or there are no descriptors left
                 if listener is self._listener:
                     _wait(RETRY)
@@ -303,7 +304,8 @@ def is_taken(error: OSError) -> bool:
 def answers_for(pid: int, host: str, port: int) -> bool:
     """Whether the answer of who listens there is about that process, too."""
     found = b""
-    with suppress(OSError), closing(Socket(_family(host), socket.SOCK_STREAM)) as asked:  # create_connection would import to look up a name
+    # create_connection would import to look up a name
+    with suppress(OSError), closing(Socket(_family(host), socket.SOCK_STREAM)) as asked:
         asked.settimeout(PATIENCE)
         asked.connect((reachable(host), port))
         asked.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -166,7 +166,9 @@ def handle_path(handle):
     return Path(f"/proc/self/fd/{handle}").readlink()
 
 
-def test_a_home_that_is_full_has_the_fallback_until_there_is_room(publisher, clock, home, place, full, tmp_path, monkeypatch):
+def test_a_home_that_is_full_has_the_fallback_until_there_is_room(
+    publisher, clock, home, place, full, tmp_path, monkeypatch
+):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     clock.now += YOUNG
     publisher.publish(report(made=clock.now))
@@ -183,7 +185,9 @@ def test_a_home_that_is_full_has_the_fallback_until_there_is_room(publisher, clo
     assert files.read(place)[0]["made"] == clock.now
 
 
-def test_what_is_not_true_any_more_or_will_be_too_old_is_taken_back(publisher, clock, home, place, full, tmp_path, monkeypatch):
+def test_what_is_not_true_any_more_or_will_be_too_old_is_taken_back(
+    publisher, clock, home, place, full, tmp_path, monkeypatch
+):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     full.add(str(place.fallback()))
     assert RETRY <= REFRESH < STALE / 2

@@ -111,7 +111,7 @@ print(asyncio.run(main()))
     ) == ["RuntimeError: it raised SystemExit(3)"]
 
 
-ASK = r'''
+ASK = r"""
 import socket, threading
 def get(path="/livez", timeout=5.0):
     began = time.monotonic()
@@ -123,7 +123,7 @@ def get(path="/livez", timeout=5.0):
             found += more
     return int(found.split()[1]), time.monotonic() - began < 1.0
 port = int(os.environ["OTEL_PERF_HEALTH_PORT"])
-'''
+"""
 IDLE = "idle = [socket.create_connection(('127.0.0.1', port)) for _ in range({})]\ntime.sleep(0.1)\nprint(*get())\n"
 
 
@@ -215,7 +215,7 @@ os.kill(pid, 9)
 """
     home.mkdir(mode=0o700)
     with tempfile.TemporaryDirectory(dir="/tmp") as tmp:  # pytest's are for its user alone
-        os.chmod(tmp, 0o1777)
+        Path(tmp).chmod(0o1777)
         assert run(ASK + code, home, TMPDIR=tmp, OTEL_PERF_HEALTH_PORT=str(free_port())) == ["503", "503", "200"]
 
 
