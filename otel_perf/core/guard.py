@@ -41,13 +41,13 @@ class Guard:
     Cost: about 0.2 µs an entry and exit.
     """
 
-    __slots__ = ("_forgiven", "_on_trip", "errors", "name", "tripped")
+    __slots__ = ("_forgiven", "_harmless", "_on_trip", "errors", "name", "tripped")
 
     def __init__(self, name: str, on_trip: Callable[[], None] | None = None) -> None:
         self.name = name
         self.errors = 0
         self.tripped = False
-        self._forgiven = 0
+        self._forgiven = self._harmless = 0
         self._on_trip = on_trip
 
     def __enter__(self) -> Self:
@@ -61,8 +61,8 @@ class Guard:
         self.handle(error)
         return True
 
-    def handle(self, error: Exception) -> None:
-        """Count and log ``error``; re-raise it under :func:`strict`.
+    def handle(self, error: Exception, *, steps_down: bool = True) -> None:
+        """Count and log ``error``; re-raise it under :func:`strict`. One that does not ``steps_down`` is only counted.
 
         A ``RecursionError`` where the application had used up its frames is not ours; logging it would raise the next.
         """
@@ -77,11 +77,12 @@ class Guard:
         self.errors += 1
         if self.errors == self._forgiven + 1:
             _log.warning("otel-perf: internal error in %s (the application is not affected)", self.name, exc_info=error)
-        if self.errors >= self._forgiven + LIMIT and not self.tripped:
+        self._harmless += not steps_down
+        if self.errors - self._harmless >= self._forgiven + LIMIT and not self.tripped:
             self.tripped = True
             if self._on_trip is not None:
                 self._on_trip()
 
     def forgive(self) -> None:
         """Begin anew, with the next error as the first."""
-        self._forgiven, self.tripped = self.errors, False
+        self._forgiven, self._harmless, self.tripped = self.errors, 0, False

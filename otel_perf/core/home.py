@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 HOME_VARIABLE: Final = "OTEL_PERF_HOME"
 STORE_FILE: Final = "telemetry.db"
 DEFAULT_HOME: Final = ".otel-perf"
+_FALLBACK: Final = "otel-perf-"  # and the user's number
 
 
 class Home:
@@ -75,23 +76,41 @@ class Home:
                     found += [path] if path.name != own.name else []
         return found
 
+    def fallbacks_of_others(self) -> list[Path]:
+        """This home's fallbacks of other users, of whom root may have started programs as; for root alone."""
+        if not hasattr(os, "geteuid") or os.geteuid() != 0:
+            return []
+        own, found = self._fallback_path(), []
+        with contextlib.suppress(OSError):
+            for name in os.listdir(own.parent.parent):
+                user = name.removeprefix(_FALLBACK)
+                if name.startswith(_FALLBACK) and user.isdecimal() and name != own.parent.name:
+                    path = own.parent.with_name(name) / own.name
+                    with contextlib.suppress(OSError):
+                        _check_private(path.parent, int(user))
+                        _check_private(path, int(user))
+                        found.append(path)
+        return found
+
     def _fallback_path(self) -> Path:
         import hashlib
         import tempfile
 
         user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
         mark = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"otel-perf-{user}" / mark
+        return Path(tempfile.gettempdir()) / f"{_FALLBACK}{user}" / mark
 
 
-def _check_private(path: Path) -> None:
-    """Refuse a folder that is not the user's own, or open to others.
+def _check_private(path: Path, owner: int | None = None) -> None:
+    """Refuse a folder that is not the user's own, or ``owner``'s, or open to others.
 
     The temporary folder is shared: somebody else may have made ours first, to read what we write or to have it
     written through a link.
     """
     found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+    if owner is None and hasattr(os, "getuid"):
+        owner = os.getuid()
+    if not stat.S_ISDIR(found.st_mode) or owner not in {None, found.st_uid}:
         raise PermissionError(f"{path} belongs to another user")
     if hasattr(os, "getuid") and found.st_mode & 0o077:
         raise PermissionError(f"{path} is open to others")

@@ -105,7 +105,7 @@ class HealthFeature(Feature[HealthSettings]):
         if settings.port:
             from otel_perf.health.server import Server
 
-            server = Server(settings.host, settings.port, host.problem)
+            server = Server(settings.host, settings.port, host.problem, lambda: host.guard(self.name))
             undo.callback(server.close)
             undo.callback(on_fork(child=server.after_fork_in_child))
         publisher = Publisher(host.home, settings.port, server, file=settings.file)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE: Final = "application/health+json"
 STALE: Final = 15.0  # seconds without a word, after which a process is not ready,
-DEAD: Final = 60.0  # and does not live any more
+DEAD: Final = 60.0  # and, if it is the one that is asked, does not live any more
 PROBES: Final = {"livez": "live", "readyz": "ready", "startupz": "started", "healthz": ""}
 """What is asked for, and the field of a report that answers; ``healthz`` shows everything."""
 _WORDS: Final = {"healthy": "pass", "degraded": "warn", "unhealthy": "fail", "unknown": "warn"}
@@ -93,7 +93,8 @@ def aged(report: Report, now: float) -> Report:
     if age < STALE:
         return report
     silent = f"process {report['pid']} has not said how it is for {age:.0f} s"
-    live = report["live"] and age < DEAD
+    # A sibling that is only silent may not be able to write: whoever started it sees to it.
+    live = report["live"] and (age < DEAD or "sibling" in report)
     return {**report, "status": "unhealthy", "ready": False, "live": live, "silent": silent}
 
 

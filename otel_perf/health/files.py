@@ -6,19 +6,29 @@ Ages are by the monotonic clock, which all processes of a machine share.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import stat
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from otel_perf.core.health import WORDS
 
 if TYPE_CHECKING:
     from otel_perf.core.home import Home
     from otel_perf.health.runner import Report
 
 PREFIX: Final = "health-"
+LONGEST: Final = 2**20  # bytes of a report
+_FIELDS: Final = {
+    "pid": int, "made": int | float, "service": str, "status": str, "live": bool, "ready": bool, "started": bool,
+    "checks": list,
+}  # fmt: skip
+_CHECK: Final = {"name": str, "status": str, "reason": str, "critical": bool, "live": bool, "time": str}
 
 
 @cache
@@ -31,37 +41,67 @@ def host() -> str:
 
 
 def write(home: Home, report: Report) -> Path:
-    """Put the report of this process there, in one step. Raises ``OSError``."""
+    """Put the report of this process there, in one step; into the fallback if the home is full. Raises ``OSError``."""
     try:
-        folder = home.make()
+        return _written(home.make(), report)
     except OSError:
-        folder = home.fallback()
+        return _written(home.fallback(), report)
+
+
+def _written(folder: Path, report: Report) -> Path:
     path = folder / f"{PREFIX}{host()}-{report['pid']}.json"
     part = path.with_suffix(".part")
     body = json.dumps({**report, "born": born(report["pid"])}).encode("utf-8", "replace")
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
     try:
-        os.write(handle, body)
-    finally:
-        os.close(handle)
-    part.replace(path)
+        try:
+            if os.write(handle, body) != len(body):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(handle)
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+        raise
     return path
 
 
 def read(home: Home) -> list[Report]:
     """The reports of the processes of this machine that are still there; the files of those that ended are removed."""
-    found, paths = [], _files(home.path)
-    if not paths and (fallback := home.fallback_with(".gitignore")) is not None:  # the home cannot be written
-        paths = _files(fallback)
-    for path in paths:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            report: Report = json.loads(path.read_bytes())
-            if _is_there(report["pid"], report["born"]):
-                report["made"] = float(report["made"])
-                found.append(report)
-            else:
-                path.unlink()
-    return found
+    found: dict[int, Report] = {}
+    for folder in (home.path, home.fallback_with(".gitignore"), *home.fallbacks_of_others()):
+        for path in () if folder is None else _files(folder):
+            # RecursionError: another user's may be anything.
+            with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+                report: Report = json.loads(_content(path))
+                if not _is_there(report["pid"], report["born"]):
+                    path.unlink()
+                elif _is_whole(report) and report["made"] >= found.get(report["pid"], report)["made"]:
+                    found[report["pid"]] = report  # of one that is in two places the newer
+    return list(found.values())
+
+
+def _content(path: Path) -> bytes:
+    """What a file says; nothing of what is none: to open a pipe would wait."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    try:
+        return os.read(handle, LONGEST) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
+    finally:
+        os.close(handle)
+
+
+def _is_whole(report: Report) -> bool:
+    """Whether everything is there that an answer is made of: another version may have written it."""
+    return (
+        _has(report, _FIELDS)
+        and report["status"] in WORDS
+        and all(_has(check, _CHECK) and check["status"] in {*WORDS, "unknown"} for check in report["checks"])
+    )
+
+
+def _has(found: Any, fields: dict[str, Any]) -> bool:
+    return isinstance(found, dict) and all(isinstance(found.get(name), kind) for name, kind in fields.items())
 
 
 def _files(folder: Path) -> list[Path]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from otel_perf.core.buckets import Counted
 
 BEAT: Final = 0.25  # seconds
+SETTLED: Final = 5.0  # seconds that a loop beside the main thread's must have run: a request may have one of its own
 LATE: Final = 0.25  # share of what is unhealthy, from which on a loop is degraded
 LAG: Final = Metric("perf.eventloop.lag", "s", "histogram", "How late event loops answered a heartbeat")
 
@@ -39,6 +40,7 @@ class Heart:
         self.loop = loop
         self.thread = thread
         self.main = main
+        self.since = time.monotonic()
         self.sent = self.lag = 0.0
         self.waits = self.answered = False
 
@@ -46,6 +48,10 @@ class Heart:
         """Called by the loop."""
         self.lag = time.monotonic() - self.sent
         self.answered = True
+
+    def counts(self, at: float) -> bool:
+        """Whether it was the app's by then, not that of a request."""
+        return self.main or at - self.since >= SETTLED
 
     def late(self) -> float:
         """Seconds that it needs, or has needed so far, to answer."""
@@ -57,12 +63,14 @@ class Loops:
 
     def __init__(self) -> None:
         self._hearts: dict[int, Heart] = {}  # by thread
+        self._before: list[Heart] = []  # while it is off, those that were running
         self._unseen = False  # there are loops that do not say when they run
         self.after_fork_in_child()
 
     def after_fork_in_child(self) -> None:
         """The threads of the parent's loops are not there, and its figures are its own."""
         self._hearts.clear()
+        self._before.clear()
         self._durations = Durations({})
 
     def counted(self) -> Iterable[Counted]:
@@ -86,9 +94,19 @@ class Loops:
             put(module, "_set_running_loop", wrapped, undo)  # which uvloop takes
             self._find()
 
+        def uninstall() -> None:
+            # uvloop's cannot be found by the stacks.
+            self._before = [heart for heart in self._hearts.values() if heart.loop.is_running()]
+            self._hearts.clear()
+
+        for heart in self._before:
+            if heart.loop.is_running():
+                heart.waits = heart.answered = False
+                self._hearts[heart.thread] = heart
+        self._before.clear()
         self._unseen = "uvloop" in sys.modules  # it has taken the function as it was
         on_import("asyncio", imported, undo)
-        undo.callback(self._hearts.clear)
+        undo.callback(uninstall)
 
     def _find(self) -> None:
         """By the stacks of all threads."""
@@ -107,8 +125,9 @@ class Loops:
             self._hearts[thread] = Heart(loop, thread, main=found is threading.main_thread())
 
     def app_loop(self) -> Any:
-        """The main thread's, else the one that has been running for the longest."""
-        hearts = list(self._hearts.values())
+        """The main thread's, else the one that has been running for the longest, and long enough."""
+        now = time.monotonic()
+        hearts = [heart for heart in list(self._hearts.values()) if heart.counts(now)]
         return max(hearts, key=lambda heart: heart.main).loop if hearts else None
 
     def beat(self) -> None:
@@ -123,6 +142,8 @@ class Loops:
                 if not heart.loop.is_running():
                     self._hearts.pop(heart.thread, None)
                 continue
+            if not heart.counts(heart.sent):
+                heart.lag = 0.0
             heart.sent, heart.waits = time.monotonic(), True
             try:
                 heart.loop.call_soon_threadsafe(heart.beat)
@@ -152,7 +173,8 @@ class Loops:
         ], f"an event loop has not answered for {late:.0f} s{f'; it is at {place}' if place else ''}"
 
     def _latest(self) -> tuple[float, Heart | None]:
-        return max(((heart.late(), heart) for heart in list(self._hearts.values())), key=_lateness, default=(0.0, None))
+        hearts = (heart for heart in list(self._hearts.values()) if heart.counts(heart.sent))
+        return max(((heart.late(), heart) for heart in hearts), key=_lateness, default=(0.0, None))
 
 
 def _lateness(pair: tuple[float, Heart]) -> float:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
+import threading
 import time
 from collections import deque
 from contextlib import suppress
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     Report = dict[str, Any]
 
 SETTLED: Final = 1.0  # seconds of being ready, after which it has started: checks come with the app's imports
-# Who has imported one of these forks workers: what a check opens there, a pool's connection, they would share.
+# Who imports one of these forks workers: what a check opens there, a pool's connection, they would share.
 _FORKING: Final = ("gunicorn.arbiter", "celery.concurrency.prefork")
 LONGEST: Final = 1.0  # seconds between looks; who reads a report knows by its age whether somebody still looks
 
@@ -95,13 +97,15 @@ class Runner:
         self._clock = clock
         self._bell: Any = None
         self._is_child = False
+        # A worker that begins with us, in a hook or the app's module, has its master's modules, and forks nobody.
+        self._inherited = frozenset() if _forks_here() else frozenset(name for name in _FORKING if name in modules)
         self._forget()
 
     def _forget(self) -> None:
         self._states: dict[Check, State] = {}
         self._asked: deque[str] = deque()
         self._ready_since: float | None = None
-        self._started = False
+        self._started = self._leaves = False
         self.report = self._made(self._clock())
 
     def after_fork_in_child(self) -> None:
@@ -133,24 +137,35 @@ class Runner:
                 wait = self.step()
             except Exception as error:
                 wait = LONGEST
-                self._guard().handle(error)
+                self._failed(error)
             bell.acquire(timeout=wait)
 
     def step(self) -> float:
         """Ask who is due, take the answers that are there; seconds until there is more to do."""
         now = self._clock()
         asked = {self._asked.popleft() for _ in range(len(self._asked))}
-        leaves = not self._is_child and any(name in modules for name in _FORKING)
-        wanted = [check for check in tuple(health.checks) if check.quick or not leaves]
+        self._leaves = not self._is_child and any(name in modules for name in _FORKING if name not in self._inherited)
+        wanted = [check for check in tuple(health.checks) if check.quick or not self._leaves]
         self._states = {check: self._states.get(check) or State(now) for check in wanted}
         for check, state in self._states.items():
             if check.name in asked:
                 state.due = now
-            self._look(check, state, now)
-        self.report = self._made(now)
+            try:
+                self._look(check, state, now)
+            except Exception as error:  # the others are asked all the same
+                self._failed(error)
+        try:
+            self.report = self._made(now)
+        except Exception as error:  # what is known is told on; by its age it would be taken for dead
+            self.report = {**self.report, "made": now}
+            self._failed(error)
         self._publish(self.report)
         following = min((state.next for state in self._states.values()), default=inf)
         return min(LONGEST, max(0.0, following - self._clock()))
+
+    def _failed(self, error: Exception) -> None:
+        """Stepping down would close the port, and have the app started anew because of us."""
+        self._guard().handle(error, steps_down=False)
 
     def _look(self, check: Check, state: State, now: float) -> None:
         question = state.question
@@ -211,6 +226,7 @@ class Runner:
             "live": live,
             "ready": ready,
             "started": self._started,
+            "leaves": self._leaves,  # the app's checks to workers
             "service": self._service,
             "pid": os.getpid(),
             "made": now,
@@ -237,6 +253,19 @@ class Runner:
                 name = check["name"]
                 found[name] = max(found.get(name, HEALTHY), WORDS.index(check["status"]))
         return [(status, {"perf.health.check": name}) for name, status in found.items()]
+
+
+def _forks_here() -> bool:
+    """Whether this process is gunicorn's master (``--preload`` runs the app's module in it), or celery's."""
+    billiard = modules.get("billiard.process")
+    if billiard is not None and _FORKING[1] in modules and type(billiard.current_process()).__name__ == "_MainProcess":
+        return True
+    frame, names = sys._current_frames().get(threading.main_thread().ident or 0), set()
+    while frame is not None:
+        if frame.f_code.co_filename.endswith("gunicorn/arbiter.py"):
+            names.add(frame.f_code.co_name)
+        frame = frame.f_back
+    return bool(names) and "spawn_worker" not in names  # beneath that everything is the worker's
 
 
 def answered(check: Check) -> tuple[int, str]:

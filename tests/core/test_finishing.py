@@ -84,24 +84,50 @@ def test_a_blocked_loop_is_not_waited_for_and_finds_nothing_to_do_later(app):
     assert said == []
 
 
-def test_a_loop_that_was_closed_is_an_error_and_no_warning(app):
+def test_in_place_of_a_loop_that_was_closed_one_of_its_own_and_no_warning(app):
     app.call_soon_threadsafe(app.stop)
     wait_for(lambda: not app.is_running())
     app.close()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         for given in (where, where()):
-            with pytest.raises(RuntimeError):
-                finish(given, 1)
+            assert finish(given, 1) is not app
         gc.collect()
     assert said == []
 
 
-def test_a_loop_that_cancels_everything_is_an_error(app):
+async def there_for_ever(app):
+    if asyncio.get_running_loop() is app:
+        await for_ever()
+    return "elsewhere"
+
+
+def test_a_loop_that_cancels_everything_is_no_answer(app):
+    """It begins anew; what cannot begin anew is an error."""
+
     def cancel():
         for task in asyncio.all_tasks(app):
             task.cancel()
 
     threading.Timer(0.1, lambda: app.call_soon_threadsafe(cancel)).start()
+    assert finish(lambda: there_for_ever(app), 5) == "elsewhere"
+    threading.Timer(0.1, lambda: app.call_soon_threadsafe(cancel)).start()
     with pytest.raises(InterruptedError):
-        finish(for_ever, 5)
+        finish(for_ever(), 5)
+
+
+def test_a_loop_that_stops_is_no_answer_and_what_it_had_begun_is_over(app):
+    threading.Timer(0.1, lambda: app.call_soon_threadsafe(app.stop)).start()
+    assert finish(lambda: there_for_ever(app), 5) == "elsewhere"
+    app.run_until_complete(asyncio.sleep(0.05))
+    assert not asyncio.all_tasks(app)
+
+
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
+def test_what_would_end_the_app_is_an_error_and_its_loop_runs_on(app, end):
+    async def leave():
+        raise end(3)
+
+    with pytest.raises(RuntimeError, match=end.__name__):
+        finish(leave, 5)
+    assert finish(where, 5) is app

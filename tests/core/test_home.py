@@ -64,3 +64,27 @@ def test_readers_trust_no_fallback_that_others_can_write(tmp_path, monkeypatch):
     (home.fallback() / "telemetry.db").touch()
     (tmp_path / f"otel-perf-{os.getuid()}").chmod(0o777)
     assert home.with_file("telemetry.db") == home.path
+
+
+def test_root_finds_the_fallbacks_of_other_users_that_are_theirs_and_private(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    home = Home({HOME_VARIABLE: str(tmp_path / "home")})
+    own = home.fallback()
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    other, stranger = (os.getuid() + more for more in (1, 2))
+    for user in (other, stranger):
+        (tmp_path / f"otel-perf-{user}" / own.name).mkdir(mode=0o700, parents=True)
+        (tmp_path / f"otel-perf-{user}").chmod(0o700)
+    assert home.fallbacks_of_others() == []  # they belong to this user
+    if os.getuid() != 0:
+        pytest.skip("only root can give a folder away")
+    found = tmp_path / f"otel-perf-{other}" / own.name
+    os.chown(found.parent, other, -1)
+    assert home.fallbacks_of_others() == []
+    os.chown(found, other, -1)
+    assert home.fallbacks_of_others() == [found]
+    found.chmod(0o755)
+    assert home.fallbacks_of_others() == []
+    found.chmod(0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+    assert home.fallbacks_of_others() == []

@@ -102,3 +102,10 @@ def test_headers_are_those_of_the_body_and_nothing_is_cached():
         "Content-Type": CONTENT_TYPE, "Content-Length": str(len(found.body)), "Cache-Control": "no-store",
     }  # fmt: skip
     assert "größe" in json.loads(found.body)["checks"]
+
+
+def test_a_sibling_that_is_only_silent_is_not_ready_but_lives():
+    silent = report(made=NOW - 2 * DEAD, sibling=True, pid=8)
+    assert asked("readyz", report(), silent)[0] == 503
+    assert asked("livez", report(), silent)[0] == 200
+    assert asked("livez", report(), {**silent, "live": False})[0] == 503

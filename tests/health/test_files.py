@@ -5,11 +5,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from otel_perf.core.home import Home
 from otel_perf.health import files
+from otel_perf.health.documents import STALE
 from otel_perf.health.publisher import REFRESH, RETRY, YOUNG, Publisher
 from tests.e2e.support import wait_for
 from tests.health.reports import report
@@ -147,3 +150,87 @@ def test_where_there_is_none_it_is_tried_again(publisher, clock, home, place, mo
     clock.now += RETRY
     publisher.publish(report())
     assert len(files.read(place)) == 1
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """Folders that can be written no more: a report is cut short."""
+    found, write = set(), os.write
+    monkeypatch.setattr(
+        os, "write", lambda handle, data: write(handle, data[:20] if str(handle_path(handle).parent) in found else data)
+    )
+    return found
+
+
+def handle_path(handle):
+    return Path(f"/proc/self/fd/{handle}").readlink()
+
+
+def test_a_home_that_is_full_has_the_fallback_until_there_is_room(
+    publisher, clock, home, place, full, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    clock.now += YOUNG
+    publisher.publish(report(made=clock.now))
+    full.add(str(home))
+    clock.now += REFRESH
+    publisher.publish(report(made=clock.now, ready=False))
+    (found,) = files.read(place)
+    assert (found["made"], found["ready"]) == (clock.now, False)
+    assert [path.name for path in home.iterdir()] == [".gitignore"]
+    full.clear()
+    clock.now += REFRESH
+    publisher.publish(report(made=clock.now, ready=False))
+    assert len(list(tmp_path.rglob("health-*"))) == 1
+    assert files.read(place)[0]["made"] == clock.now
+
+
+def test_what_is_not_true_any_more_or_will_be_too_old_is_taken_back(
+    publisher, clock, home, place, full, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    full.add(str(place.fallback()))
+    assert RETRY <= REFRESH < STALE / 2
+    for changed in (False, True):
+        full.discard(str(home))
+        clock.now += REFRESH
+        publisher.publish(report(made=clock.now))
+        assert files.read(place)[0]["made"] == clock.now
+        full.add(str(home))
+        clock.now += REFRESH
+        publisher.publish(report(made=clock.now, ready=not changed))
+        assert len(files.read(place)) == (0 if changed else 1)
+        clock.now += REFRESH
+        publisher.publish(report(made=clock.now, ready=not changed))
+        assert files.read(place) == []
+
+
+@pytest.mark.parametrize("field", ["started", "checks", "service", "status", "made"])
+def test_a_report_of_another_version_is_passed_over(place, other, field):
+    files.write(place, report())
+    found = {**report(pid=other.pid), "born": files.born(other.pid)}
+    for wrong in ({field: None}, {field: [{}]}):
+        path = place.path / f"health-{files.host()}-{other.pid}.json"
+        path.write_text(json.dumps({**found, **wrong}))
+        assert [found["pid"] for found in files.read(place)] == [os.getpid()]
+
+
+def test_a_pipe_in_the_folder_holds_up_nobody(place):
+    files.write(place, report())
+    os.mkfifo(place.path / f"health-{files.host()}-9.json")
+    assert len(files.read(place)) == 1
+
+
+def test_a_master_whose_workers_have_not_been_seen_is_not_ready(place, clock, other):
+    server = SimpleNamespace(reports=(), is_bound=True, bind=lambda: None)
+    publisher = Publisher(place, 80, server, file=True, clock=clock)
+    publisher.publish(report(leaves=True))
+    (own,) = server.reports
+    assert (own["live"], own["ready"], own["started"]) == (True, False, False)
+    assert "have not said how they are" in own["silent"]
+    files.write(place, report(pid=other.pid, port=80))
+    clock.now += 1
+    publisher.publish(report(leaves=True))
+    own, sibling = server.reports
+    assert own["ready"]
+    assert sibling["sibling"]

@@ -9,6 +9,7 @@ import pytest
 import uvloop
 
 from otel_perf.core.threads import start_new_thread
+from otel_perf.health import loops as module
 from otel_perf.health.loops import Loops
 from tests.e2e.support import wait_for
 
@@ -16,7 +17,8 @@ UNHEALTHY = 0.4  # seconds
 
 
 @pytest.fixture
-def loops():
+def loops(monkeypatch):
+    monkeypatch.setattr(module, "SETTLED", 0.0)
     made = Loops()
     with ExitStack() as undo:
         made.install(undo)
@@ -163,3 +165,46 @@ def test_a_beat_costs_the_loop_little(loops, app):
     for _ in range(10_000):
         heart.beat()
     assert time.perf_counter() - began < 0.5
+
+
+def test_the_loop_of_a_request_is_not_the_apps_however_long_it_blocks(loops, app, monkeypatch):
+    """GIVEN a young loop beside the main thread's THEN it counts once it has run for a while, from then on."""
+    monkeypatch.setattr(module, "SETTLED", 0.8)
+    settled(loops)
+    app.loop.call_soon_threadsafe(time.sleep, 0.55)
+    ends = time.monotonic() + 0.6
+    while time.monotonic() < ends:
+        assert loops.app_loop() is None
+        assert loops.check(UNHEALTHY) == ("healthy", "no event loop runs")
+        assert loops.stuck(UNHEALTHY) == ("healthy", "")
+        time.sleep(0.02)
+    wait_for(lambda: loops.app_loop() is app.loop, timeout=2)
+    settled(loops)
+    wait_for(lambda: loops.check(UNHEALTHY) == ("healthy", ""), timeout=2)
+    release = threading.Event()
+    app.loop.call_soon_threadsafe(release.wait, 20)
+    wait_for(lambda: loops.check(UNHEALTHY)[0] == "unhealthy", timeout=2)
+    release.set()
+
+
+def test_a_loop_that_goes_on_running_is_known_when_it_is_turned_on_again():
+    """uvloop's, which shows in no stack; one that has ended meanwhile is forgotten."""
+    made = Loops()
+    loop = uvloop.new_event_loop()
+
+    def flip():
+        with ExitStack() as undo:
+            made.install(undo)
+            return made.app_loop()
+
+    async def main():
+        with ExitStack() as undo:
+            made.install(undo)
+            made.runs(loop, threading.main_thread().ident)  # as it says while we are on
+            assert made.app_loop() is loop
+        assert made.app_loop() is None
+        return await asyncio.to_thread(flip)
+
+    assert loop.run_until_complete(main()) is loop
+    assert flip() is None
+    loop.close()

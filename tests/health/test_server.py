@@ -10,6 +10,7 @@ from http.client import HTTPConnection
 
 import pytest
 
+from otel_perf.core import guard
 from otel_perf.health import server as module
 from otel_perf.health.server import Server, answers_for
 from tests.e2e.support import free_port, listens, wait_for
@@ -138,7 +139,7 @@ def test_a_foreign_program_at_the_port_is_told_of_once(port, problems, monkeypat
         for _ in range(2 * module.FOREIGN):
             made.bind()
     what = f"otel-perf: OTEL_PERF_HEALTH_PORT={port} at 127.0.0.1 is taken by another program, or by a service"
-    assert problems == [f"{what} with another OTEL_PERF_HOME; choose another port; health has no port"]
+    assert problems == [f"{what} with another OTEL_PERF_HOME or user; choose another port; health has no port"]
     made.bind()
     assert made.is_bound  # it has ended
     made.close()
@@ -205,3 +206,51 @@ def test_without_threads_it_answers_one_after_the_other(server, port, monkeypatc
     second = Server("127.0.0.1", free_port(), print)
     second.bind()
     assert not second.is_bound
+
+
+@pytest.fixture
+def guarded(absorbing, port, problems):
+    known = guard.Guard("health", lambda: problems.append("stepped down"))
+    made = Server("127.0.0.1", port, problems.append, lambda: known)
+    made.bind()
+    yield made, known
+    made.close()
+
+
+def test_an_error_of_our_own_is_answered_told_and_ends_nothing(guarded, port, problems, monkeypatch):
+    server, known = guarded
+    for _ in range(2 * guard.LIMIT):
+        server.reports = [{"pid": 1}]
+        assert ask(port, "/startupz")[0] == 503
+    there = module._there
+    monkeypatch.setattr(module, "_there", lambda client: 1 / 0)
+    assert send_or_nothing(port) == b""
+    monkeypatch.setattr(module, "_there", there)
+    server.reports = [report(check("disk"))]
+    assert ask(port)[0] == 200
+    wait_for(lambda: known.errors == 2 * guard.LIMIT + 1)
+    assert problems == []
+
+
+def send_or_nothing(port):
+    with contextlib.suppress(ConnectionError):
+        return send(port, b"GET /livez HTTP/1.1\r\n\r\n")
+    return b""
+
+
+def test_who_has_said_something_is_not_sent_away_for_others(server, port):
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(b"GET /readyz HTTP/1.1\r\n")
+        wait_for(lambda: server._clients)
+        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(2 * module.AT_ONCE)]
+        assert ask(port)[0] == 200
+        client.sendall(b"\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 OK")
+    for one in idle:
+        one.close()
+
+
+def test_one_that_is_closed_listens_no_more(server, port):
+    server.close()
+    server.bind()
+    assert not server.is_bound
