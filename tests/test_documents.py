@@ -13,6 +13,7 @@ from pathlib import Path
 
 from opentelemetry import trace
 
+import otel_perf as perf
 from otel_perf.core import cleaning
 from otel_perf.memory.caches import LRUCache
 from otel_perf.memory.collections import BoundedDeque
@@ -83,6 +84,7 @@ def test_the_names_that_a_run_emits_are_the_documented_ones(start, home):
     tell_every_way()
     kept = clean_and_drop()
     asyncio.run(answer_a_heartbeat())
+    wait_for_a_signal()
     with trace.get_tracer("app").start_as_current_span("slow"):
         time.sleep(0.25)
     pipeline.shutdown()
@@ -104,6 +106,14 @@ def clean_and_drop():
     assert ran.wait(5)
     undo()
     return cache, BoundedDeque([1, 2], "documented", limit=1)
+
+
+def wait_for_a_signal():
+    """One that was emitted."""
+    perf.signals.close()  # of a test before, whose home is another one
+    perf.signals.emit("DOCUMENTED")
+    perf.signals.wait_sync("DOCUMENTED", timeout=5)
+    perf.signals.close()
 
 
 async def answer_a_heartbeat():
