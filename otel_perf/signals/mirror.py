@@ -110,7 +110,8 @@ class Mirror:
                 self._listen()
                 self._put()
             except SignalError as error:
-                self._say(error)
+                if self._sequence.external:  # an app that waits for nobody need not know: its store says what is wrong
+                    self._say(error)
                 pause = AGAIN
             except OtelPerfError as error:  # a wrong URL, an extra that is missing: it stays as it is
                 self._say(error)
