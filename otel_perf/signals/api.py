@@ -206,8 +206,8 @@ class Signals:
         if hub is not None:
             try:
                 hub.leave(wake=wake)
-            except SignalError as error:
-                _log.warning("otel-perf: %s", error)
+            except SignalError as error:  # at the end of a program it is nobody's business any more
+                _log.log(logging.WARNING if wake else logging.DEBUG, "otel-perf: %s", error)
             hub.board.close()
 
     # --- for who looks at the board -----------------------------------------------------------------------

@@ -29,6 +29,7 @@ T = TypeVar("T")
 FILE: Final = "signals.db"
 FORMAT: Final = 1
 PATIENCE: Final = 5.0  # seconds that an operation waits for a file that others keep busy
+LEAVING: Final = 1.0  # the same at the end of a program
 FIRST, SLOWEST = 0.005, 0.05  # seconds between two looks for news: at first, and when nothing came for a while
 _WHOLE: Final = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
 _NESTED: Final = ("SAVEPOINT inner", "RELEASE inner", "ROLLBACK TO inner")
@@ -70,8 +71,8 @@ class SqliteBoard:
         return self._write(lambda tables: tables.join(producer, self._lives.hold, self._lives.is_held))
 
     def leave(self, producer: Producer) -> None:
-        """See the contract."""
-        self._write(lambda tables: tables.end(producer, LEFT))
+        """See the contract. Tried for 1 s: a program that ends does not wait long for others."""
+        self._write(lambda tables: tables.end(producer, LEFT), LEAVING)
 
     def put(self, signal: Signal) -> Signal:
         """See the contract."""
@@ -172,7 +173,7 @@ class SqliteBoard:
         own = self._connection.total_changes  # data_version tells only what others have changed
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0]) * 2**32 + own
 
-    def _write(self, action: Callable[[Tables], T]) -> T:
+    def _write(self, action: Callable[[Tables], T], patience: float = PATIENCE) -> T:
         def in_transaction(tables: Tables) -> T:
             connection = self._connection
             assert connection is not None
@@ -189,13 +190,13 @@ class SqliteBoard:
                 raise
             return made
 
-        made = self._do(in_transaction)
+        made = self._do(in_transaction, patience)
         self._ring()
         return made
 
-    def _do(self, action: Callable[[Tables], T]) -> T:
+    def _do(self, action: Callable[[Tables], T], patience: float = PATIENCE) -> T:
         """Call ``action`` with the tables, again while the file is busy or where it has to be made anew."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         with self._lock:
             while True:
                 try:
