@@ -39,6 +39,7 @@ from otel_perf.signals.signal import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from otel_perf.core.sequence import Answer
     from otel_perf.signals.board import Wait
     from otel_perf.signals.request import Request
     from otel_perf.signals.signal import Producer, Signal
@@ -263,22 +264,24 @@ class Signals:
             hub.current(self._settings.scope, [])
             hub.renew()
 
-    def say(self, name: str, reason: str, *, alone: bool) -> None:
-        """Put a signal of the distribution's own on the board, with who we are as its key.
+    def say(self, answers: Iterable[Answer], *, alone: bool) -> None:
+        """Put signals of the distribution's own on the board, with who we are as their key.
 
-        Unless we are ``alone`` it is emitted to the team as well, without a key and with telemetry.
+        Unless we are ``alone`` they are emitted to the team as well, without a key and with telemetry.
         """
-        hub = self._opened()
-        failed = shown_reason(reason) if reason else None
-        who = hub.join()
-        hub.put(
-            hub.draft(
-                who, name, key=who.identity[:LONGEST_KEY], scope=self._settings.scope, reason=failed, payload="null",
-                uid=uid_of(who, None), ttl=0.0,
-            )
-        )  # fmt: skip
-        if not alone:
-            self.emit(name, failed=failed)
+        hub, said = self._opened(), list(answers)
+        who = hub.join()  # before: whoever joins waits for the board
+        with getattr(hub.board, "together", nullcontext)():
+            for answer in said:
+                failed = shown_reason(answer.reason) if answer.reason else None
+                hub.put(
+                    hub.draft(
+                        who, answer.name, key=who.identity[:LONGEST_KEY], scope=self._settings.scope, reason=failed,
+                        payload="null", uid=uid_of(who, None), ttl=0.0,
+                    )
+                )  # fmt: skip
+        for answer in said if not alone else ():
+            self.emit(answer.name, failed=shown_reason(answer.reason) if answer.reason else None)
 
     def listen(self, name: str, call: Callable[[Signal], object]) -> Callable[[], None]:
         """As :meth:`on`, for signals of our scope without a key; ``call`` comes after the span, not inside."""

@@ -164,8 +164,10 @@ class Mirror:
     def _put(self) -> None:
         with self._lock:
             dirty = sorted(self._dirty.values(), key=lambda answer: NAMES.index(answer.name))
-        for answer in dirty:
-            self._signals.say(answer.name, answer.reason, alone=not self._sequence.external)
-            with self._lock:
+        if not dirty:
+            return
+        self._signals.say(dirty, alone=not self._sequence.external)
+        with self._lock:
+            for answer in dirty:
                 if self._dirty.get(answer.name) is answer:
                     del self._dirty[answer.name]

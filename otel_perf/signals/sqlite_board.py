@@ -19,7 +19,7 @@ from otel_perf.signals.lives import forget_parent, lives_of
 from otel_perf.signals.tables import LEFT, SCHEMA, Tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from otel_perf.signals.board import Heard, Wait
     from otel_perf.signals.signal import Producer, Signal
@@ -193,6 +193,26 @@ class SqliteBoard:
         made = self._do(in_transaction, patience)
         self._ring()
         return made
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """One transaction around several puts in this thread: processes that start at once wait for each other."""
+
+        def begin(_tables: Tables) -> sqlite3.Connection:
+            assert self._connection is not None
+            self._connection.execute("BEGIN IMMEDIATE")
+            return self._connection
+
+        with self._lock:
+            connection = self._do(begin)
+            try:
+                yield
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+            self._do(lambda _tables: connection.execute("COMMIT"))
+            self._ring()
 
     def _do(self, action: Callable[[Tables], T], patience: float = PATIENCE) -> T:
         """Call ``action`` with the tables, again while the file is busy or where it has to be made anew."""
