@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from otel_perf.core.buckets import Counted
 
 BEAT: Final = 0.25  # seconds
+OURS: Final = "otel-perf"  # begins the names of our threads
 SETTLED: Final = 5.0  # seconds that a loop beside the main thread's must have run: a request may have one of its own
 LATE: Final = 0.25  # share of what is unhealthy, from which on a loop is degraded
 LAG: Final = Metric("perf.eventloop.lag", "s", "histogram", "How late event loops answered a heartbeat")
@@ -121,7 +122,8 @@ class Loops:
             self._hearts.pop(thread, None)
             return
         found = threading._active.get(thread)  # type: ignore[attr-defined]
-        if not isinstance(found, threading._DummyThread | None):  # no loop of a check, or of a cleanup task
+        # No loop of a check or of a cleanup task, whose threads Python does not know, nor of a board of signals.
+        if not isinstance(found, threading._DummyThread | None) and not found.name.startswith(OURS):
             self._hearts[thread] = Heart(loop, thread, main=found is threading.main_thread())
 
     def app_loop(self) -> Any:

@@ -116,6 +116,18 @@ def test_loops_of_checks_and_cleanup_tasks_are_not_the_apps(loops):
     assert found == [None]
 
 
+def test_the_loop_of_a_thread_of_ours_is_not_the_apps(loops):
+    found = []
+
+    async def look():
+        found.append(loops.app_loop())
+
+    thread = threading.Thread(target=lambda: asyncio.run(look()), name="otel-perf-signals-nats")
+    thread.start()
+    thread.join()
+    assert found == [None]
+
+
 def test_the_main_threads_loop_is_the_apps(loops, app):
     async def main():
         return loops.app_loop() is asyncio.get_running_loop()
