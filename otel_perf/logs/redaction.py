@@ -25,18 +25,19 @@ LONGEST: Final = 1_000_000  # characters of an exported text in which there may 
 _KNOWN: Final = 4096  # names of fields whose judgement is remembered
 _USERS: Final = frozenset({"-u", "--user"})  # of curl: before name:password
 _PLAIN: Final = (int, float, bool, type(None))
+_NUMBERS: Final = frozenset({int, float, bool})
 
 
 class Redactor:
     """Hides secrets. Thread-safe; holds a bounded memory of field names and nothing of what it saw."""
 
-    __slots__ = ("_known", "_more", "patterns", "user_patterns")
+    __slots__ = ("_more", "known", "patterns", "user_patterns")
 
     def __init__(
         self, keys: Iterable[str] = (), patterns: Iterable[re.Pattern[str]] = (), *, texts: bool = True
     ) -> None:
         """``keys``: more names; ``patterns``: more expressions; ``texts``: look into texts as well."""
-        self._known: dict[str, bool] = {}
+        self.known: dict[str, bool] = {}  # names of fields, and whether they hold a secret
         self._more = [words for words in map(secret_keys.split, keys) if words]
         self.patterns = texts
         self.user_patterns = tuple(patterns)
@@ -47,13 +48,13 @@ class Redactor:
             if not isinstance(key, str | bytes):
                 return False
             key = str.__str__(key) if isinstance(key, str) else key.decode("utf-8", "replace")
-        known = self._known.get(key)
+        known = self.known.get(key)
         if known is None:
             known = self._judge(key)
             if len(key) <= secret_keys.LONGEST:
-                if len(self._known) >= _KNOWN:
-                    self._known.clear()
-                self._known[key] = known
+                if len(self.known) >= _KNOWN:
+                    self.known.clear()
+                self.known[key] = known
         return known
 
     def _judge(self, key: str) -> bool:
@@ -197,7 +198,11 @@ class RedactionProcessor:
         # The SDK's mapping takes a lock for each item, 1 µs of three: the record is nobody else's yet.
         values = getattr(attributes, "_dict", attributes)
         labelled = not secret_keys.VALUES.isdisjoint(values) and redactor.labels(values.items())
+        known = redactor.known
         for key, value in values.items():
+            # Most fields have a name that was judged before and a number, which hides nothing else.
+            if type(value) in _NUMBERS and known.get(key) is False and not labelled:
+                continue
             clean = redactor.field(key, value, labelled=labelled)
             if clean is not value and clean != value:
                 hidden[key] = clean

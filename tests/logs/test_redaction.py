@@ -267,7 +267,7 @@ def test_names_are_remembered_within_bounds():
     for number in range(10_000):
         made.is_secret(f"field_{number}")
         made.is_secret("x" * 300 + str(number))
-    assert len(made._known) <= 4096
+    assert len(made.known) <= 4096
     assert not made.is_secret(7)
     assert made.is_secret(b"password")
 
@@ -358,5 +358,5 @@ def test_a_line_that_names_its_values_secret_hides_it(start, home, tmp_path, lab
 def test_names_of_values_are_not_remembered():
     redactor = Redactor()
     redactor.fields({"name": corpus.WORD, "value": 1})
-    assert corpus.WORD not in str(redactor._known)
+    assert corpus.WORD not in str(redactor.known)
     assert redactor.fields({"name": "API_KEY", "value": None}) == {"name": "API_KEY", "value": None}
