@@ -270,11 +270,11 @@ def test_totals(scheduler, clock, told):
 
 def test_begun_anew_while_it_rests_there_is_one_thread(told):
     """GIVEN a thread that rests between two slices WHEN the feature is turned off and on THEN it does not go on."""
-    threads = set()
+    threads = []
 
     def sweep():
         while True:
-            threads.add(threading.get_ident())
+            threads.append(threading.get_ident())
             end = time.perf_counter() + 0.0002
             while time.perf_counter() < end:
                 pass
@@ -284,14 +284,12 @@ def test_begun_anew_while_it_rests_there_is_one_thread(told):
     real = Scheduler(told.append)
     real.start()
     try:
-        deadline = time.monotonic() + 10
-        while not threads and time.monotonic() < deadline:
-            time.sleep(0.001)
+        assert wait_for(lambda: threads)
         real.end()
         real.start()
-        time.sleep(0.3)
-        threads.clear()
-        time.sleep(0.3)
-        assert len(threads) == 1
+        assert wait_for(lambda: len(set(threads)) > 1)
+        begun = len(threads)
+        assert wait_for(lambda: len(threads) > begun + 20)  # the first one has rested out by then, and would go on
+        assert len(set(threads[begun + 10 :])) == 1
     finally:
         real.end()
