@@ -19,8 +19,8 @@ demo:
 # is slow are by themselves.
 test: check
 	$(DEV)/python -m coverage erase
-	$(DEV)/python -m coverage run -m pytest -n 2 --dist loadfile -m "not soak and not alone"
-	$(DEV)/python -m coverage run -m pytest -m "alone and not soak"
+	$(DEV)/python -m coverage run -m pytest -n 2 --dist loadfile --durations=25 -m "not soak and not alone"
+	$(DEV)/python -m coverage run -m pytest --durations=10 -m "alone and not soak"
 	$(DEV)/python -m coverage combine -q
 	$(DEV)/python -m coverage report --fail-under=95
 

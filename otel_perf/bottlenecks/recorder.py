@@ -36,7 +36,9 @@ CHUNK: Final = 64  # of those that are counted at once
 HOLD: Final = 50_000_000  # ns: shorter local roots are not looked at, shorter spans not held back
 SITE_AFTER: Final = 5_000_000  # ns since the root's start, before which no line is looked up for repeated calls
 SITE_LONG: Final = 30_000_000  # ns: a client span from which on its line is looked up when it ends
-NEW: Final = 1_000_000  # ns: a span with an older start was made after the fact, and its CPU time is not known
+# ns: a span with an older start was made after the fact, and its CPU time is not known. A thread that loses its CPU,
+# or the garbage collector, may come between the two, in just those requests that are slow for it.
+NEW: Final = 10_000_000
 TRACE_ID, SPAN_ID, IS_REMOTE = range(3)  # a SpanContext is a tuple
 
 # A span that is open: its local root, itself, the thread and, where an event loop runs, the task it was started in.

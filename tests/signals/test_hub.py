@@ -183,7 +183,7 @@ def test_a_handler_has_each_signal_once_and_what_is_there_at_once(hubs):
     for n in range(1, 4):
         wait_for(lambda n=n: len(others) == n, what="it was called")
         say(emitter, "A", payload=n)
-    wait_for(lambda: len(others) == 4, what="it was called")
+    wait_for(lambda: len(had) == len(others) == 4, what="both were called")  # each has a thread of its own
     remove()
     say(emitter, "A", payload=4)
     wait_for(lambda: len(others) == 5, what="the other one was called")
