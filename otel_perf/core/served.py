@@ -237,6 +237,23 @@ class RecordProcessor:
         except Exception as error:
             self._guard.handle(error)
 
+    def on_event(self, event: Any) -> None:
+        """Add them to an event of ours (:class:`otel_perf.logs.emit.Event`)."""
+        if not self.active:
+            return
+        try:
+            context = event.context
+            if not event.ids[0] and (fallen := fallback()) is not None:
+                context = fallen
+                span: Any = context.get(SPAN_KEY)
+                if span is not None:
+                    event.ids = span.get_span_context()
+            found = explicit(context)
+            if found and KEY not in event.attributes:
+                event.attributes[KEY] = found
+        except Exception as error:
+            self._guard.handle(error)
+
     def shutdown(self) -> None:
         """Nothing."""
 

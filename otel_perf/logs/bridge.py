@@ -47,26 +47,38 @@ class SpanEventBridge:
         try:
             scope = log_record.instrumentation_scope
             if name not in not_mirrored and (scope is None or scope.name != SCOPE):
-                self._mirror(name, record)
+                time = record.timestamp or record.observed_timestamp
+                self._mirror(name, record.context, record.trace_id, record.span_id, time, record.attributes or {})
         except Exception as error:
             self._guard().handle(error)
 
-    def _mirror(self, name: str, record: Any) -> None:
-        context = record.context
+    def on_event(self, event: Any) -> None:
+        """The same for an event of ours (:class:`otel_perf.logs.emit.Event`)."""
+        if not self.on:
+            return
+        try:
+            name = event.name
+            if name not in not_mirrored and event.logger._instrumentation_scope.name != SCOPE:
+                ids = event.ids
+                self._mirror(name, event.context, ids[_TRACE_ID], ids[_SPAN_ID], event.timestamp, event.attributes)
+        except Exception as error:
+            self._guard().handle(error)
+
+    def _mirror(self, name: str, context: Any, trace_id: int, span_id: int, time: int, attributes: Any) -> None:
         span: Any = None if context is None else context.get(_SPAN_KEY)
         if span is None or not span.is_recording():
             return
         ids = span.get_span_context()
-        if ids[_SPAN_ID] != record.span_id or ids[_TRACE_ID] != record.trace_id or not ids.is_valid:
+        if ids[_SPAN_ID] != span_id or ids[_TRACE_ID] != trace_id or not ids.is_valid:
             return
-        time, attributes = record.timestamp or record.observed_timestamp, record.attributes or {}
         quick = self._quick.get(type(span))
         if quick is None:
             quick = self._quick[type(span)] = _is_known(span)
         if not quick:
             span.add_event(name, dict(attributes), time)
             return
-        limits, values = span._limits, getattr(attributes, "_dict", None)
+        limits = span._limits
+        values = attributes if type(attributes) is dict else getattr(attributes, "_dict", None)
         limit = limits.max_event_attributes
         if values is None or limits.max_attribute_length is not None or (limit is not None and len(values) > limit):
             copied = _bounded(attributes, limits)

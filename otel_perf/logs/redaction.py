@@ -188,6 +188,15 @@ class RedactionProcessor:
             record.body, record.attributes = MARK, {}
             self._guard().handle(error)
 
+    def on_event(self, event: Any) -> None:
+        """The same for an event of ours (:class:`otel_perf.logs.emit.Event`)."""
+        if self.on:
+            try:
+                self._redact(event)
+            except Exception as error:
+                event.body, event.attributes = MARK, {}
+                self._guard().handle(error)
+
     def _redact(self, record: Any) -> None:
         redactor, body, attributes = self._redactor, record.body, record.attributes
         if body is not None:

@@ -62,7 +62,10 @@ def encode_logs(records: Sequence[ReadableLogRecord], rest: Rest | None = None) 
     """Log records as a serialized ``ExportLogsServiceRequest``. ``rest``: see :func:`in_parts`."""
     from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 
-    message = in_parts(encode_logs, records, ("resource_logs", "scope_logs", "log_records"), rest)
+    def encode(part: Sequence[Any]) -> Any:
+        return encode_logs([each if type(each) is ReadableLogRecord else each.emitted() for each in part])
+
+    message = in_parts(encode, records, ("resource_logs", "scope_logs", "log_records"), rest)
     made: bytes = message.SerializeToString()
     return made
 
@@ -181,6 +184,12 @@ class StoreLogProcessor(LogRecordProcessor):
         else:
             readable = ReadableLogRecord(record, resource, scope, limits=limits)
         self._writer.offer(self._lane, readable)
+
+    def on_event(self, event: Any) -> None:
+        """Queue an event of ours, that nobody else has or will have, as it is: :func:`encode_logs` makes the rest."""
+        if self.on:
+            event.context = _NOWHERE
+            self._writer.offer(self._lane, event)
 
     def shutdown(self) -> None:
         """Nothing: the feature closes the writer, with one deadline for all signals."""
