@@ -24,7 +24,11 @@ class Ended:
 
 def environment(home, **variables):
     """The machine's environment without its OTEL variables, with our home."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "PYTHON"))}
+    # Pytest changes the environment between tests, while threads of ours start programs.
+    found = {name: os.environ.get(name) for name in list(os.environ)}
+    kept = {
+        name: value for name, value in found.items() if value is not None and not name.startswith(("OTEL_", "PYTHON"))
+    }
     # Upstream's threading instrumentor puts a frame of its own into the tracebacks of threads.
     ours = {
         "OTEL_PERF_HOME": str(home),

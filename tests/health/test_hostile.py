@@ -1,5 +1,6 @@
 """What a hostile reviewer found, each in processes of its own."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ def run(code, home, *, before="", **variables):
 
 
 ARBITER = """
+import importlib.util
 import os
 class Arbiter:
     def __init__(self, app):
@@ -135,7 +137,7 @@ def test_an_app_with_a_default_timeout_does_not_make_one_client_hold_up_the_othe
 
 
 def test_gevent_that_patches_after_the_start_does_not_either(home):
-    pytest.importorskip("gevent")
+    assert importlib.util.find_spec("gevent")  # not imported here: much is left out where it is
     code = ASK + IDLE.format(1) + "import gevent.monkey\ngevent.monkey.patch_all()\n" + IDLE.format(1)
     done = run(code + "os._exit(sys.stdout.flush() or 0)", home, OTEL_PERF_HEALTH_PORT=str(free_port()))
     assert done == ["200 True"] * 2

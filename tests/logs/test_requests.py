@@ -284,7 +284,8 @@ def test_a_span_that_is_recorded_but_not_sampled_has_a_record(start, home):
         with serve(name):
             pass
     pipeline.shutdown()
-    assert [record.attributes["perf.request.name"] for record in records(home)] == ["only", "sampled"]
+    # What is sampled may have been looked at by now, and need not wait for it.
+    assert sorted(record.attributes["perf.request.name"] for record in records(home)) == ["only", "sampled"]
 
 
 @pytest.mark.parametrize("variables", [{"OTEL_PERF_LOGS_REQUESTS": "off"}, {"OTEL_PERF_LOGS": "off"}])
