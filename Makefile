@@ -15,11 +15,11 @@ help:
 demo:
 	@$$($(ENVIRONMENT) shop)/bin/python -m examples.shop.demo
 
-# Two at a time, each file in one process: most of the tests wait for programs that they started. Those that judge what
+# Three at a time, each file in one process: most of the tests wait for programs that they started. Those that judge what
 # is slow are by themselves.
 test: check
 	$(DEV)/python -m coverage erase
-	$(DEV)/python -m coverage run -m pytest -n 2 --dist loadfile --durations=25 -m "not soak and not alone"
+	$(DEV)/python -m coverage run -m pytest -n 3 --dist loadfile --durations=25 -m "not soak and not alone"
 	$(DEV)/python -m coverage run -m pytest --durations=10 -m "alone and not soak"
 	$(DEV)/python -m coverage combine -q
 	$(DEV)/python -m coverage report --fail-under=95

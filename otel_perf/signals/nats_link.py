@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import logging
 import threading
+import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_log: Final = logging.getLogger("otel_perf")
+
 PATIENCE: Final = 5.0  # seconds that an operation waits for a server that is away
+AWAY: Final = 2.0  # seconds without a server, before anybody is told: it may only start anew
 SLOWEST: Final = 2.0  # seconds between two attempts to be connected again while nobody asks
 THREAD: Final = "otel-perf-nats"
 REPEATABLE: Final = (nats.errors.Error, OSError, TimeoutError)
@@ -147,11 +152,19 @@ class Link:
             self.keep(self._connect_again())
 
     async def _connect_again(self) -> None:
-        pause = 0.05
+        pause, began, told = 0.05, time.monotonic(), False
         try:
             while True:
-                with contextlib.suppress(*REPEATABLE):
+                try:
                     await self.session()
+                except REPEATABLE as error:
+                    if not told and time.monotonic() - began > AWAY:
+                        told = True
+                        why = self._shown(str(error))
+                        _log.warning("otel-perf: the signal board %s is away: %s; trying again", self._place, why)
+                else:
+                    if told:
+                        _log.warning("otel-perf: the signal board %s is back", self._place)
                     return
                 await asyncio.sleep(chance.uniform(pause / 2, pause))
                 pause = min(pause * 2, SLOWEST)
@@ -182,10 +195,13 @@ class Link:
                     raise self._error(str(error)) from error
             return self._loop
 
-    def _error(self, why: str) -> SignalError:
+    def _shown(self, why: str) -> str:
         for secret in self._secrets:
             why = why.replace(secret, "…")
-        return SignalError(f"the signal board {self._place} cannot be used: {why}")
+        return why
+
+    def _error(self, why: str) -> SignalError:
+        return SignalError(f"the signal board {self._place} cannot be used: {self._shown(why)}")
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -179,4 +179,16 @@ def test_a_program_that_ends_does_not_wait_long_for_a_server_that_is_away(own_se
         out, err = process.communicate(timeout=60)
         assert time.monotonic() - began < 2.5
     assert (out, process.returncode) == ("", 0)
-    assert re.fullmatch(rf"otel-perf: the signal board {own_server.url} cannot be used: .*\n", err)
+    assert re.fullmatch(r"(otel-perf: signals: the signal board .*\n)?", err)  # who waits may have looked just then
+
+
+def test_a_server_that_stays_away_is_told_once_and_that_it_is_back(own_server, tmp_path):
+    with program(own_server.url, tmp_path) as process:
+        own_server.stop()
+        told = process.stderr.readline()
+        while told.startswith("otel-perf: signals: "):  # who waits looked just then
+            told = process.stderr.readline()
+        assert re.fullmatch(rf"otel-perf: the signal board {own_server.url} is away: .*; trying again\n", told)
+        own_server.start()
+        assert process.stderr.readline() == f"otel-perf: the signal board {own_server.url} is back\n"
+        assert process.communicate(timeout=60) == ("", "")
