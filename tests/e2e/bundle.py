@@ -63,6 +63,10 @@ class Bundle(Collector):
         found = self.own("otelcol_exporter_queue_size")
         return {re.search(r'data_type="(\w+)"', labels)[1]: size for labels, size in found.items()}  # type: ignore[index]
 
+    def judged(self) -> float:
+        """How many traces have been judged, kept or not."""
+        return sum(self.own("otelcol_processor_tail_sampling_global_count_traces_sampled").values())
+
     def own_waits(self) -> bool:
         """Whether there is a trace that has not been judged."""
         return any(self.own("otelcol_processor_tail_sampling_sampling_traces_on_memory").values())
