@@ -1,4 +1,4 @@
-"""Writes the dashboards: ``python -m grafana.dashboards [FOLDER]``, in the environment ``grafana`` of tools/environments.
+"""Writes the dashboards: ``python -m grafana.dashboards [FOLDER]``, where tools/environments/grafana.txt is installed.
 
 The folder is grafana/dashboards unless another is given. A test makes them anew and compares.
 """

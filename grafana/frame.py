@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from grafana_foundation_sdk.builders import dashboard as builders
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
 from grafana.links import UIDS
@@ -38,17 +39,24 @@ def board(name: str, description: str, groups: Sequence[tuple[str, Sequence[Any]
     found = builders.Dashboard(name).uid(UIDS[name]).description(description).tags([TAG])
     found = found.time("now-1h", "now").refresh("30s").timezone("browser").readonly()
     found = found.tooltip(models.DashboardCursorSync.CROSSHAIR)
+    every = [panel for _, panels in groups for panel in panels]
+    asked = JSONEncoder().encode([panel.build() for panel in every])
     for source, title in _SOURCES.items():
-        found = found.with_variable(_source(source, title))
+        if f"${{{source}_datasource}}" in asked:
+            found = found.with_variable(_source(source, title))
     for variable, label, query in _VARIABLES:
         found = found.with_variable(_chooser(variable, label, query))
     if search:
         found = found.with_variable(builders.TextBoxVariable("search").label(search).default_value(""))
     found = found.annotation(_deploys())
     found = found.link(
-        builders.DashboardLink("Dashboards").type(models.DashboardLinkType.DASHBOARDS)
-        .tags([TAG]).as_dropdown(True).include_vars(True).keep_time(True)
-    )  # fmt: skip
+        builders.DashboardLink("Dashboards")
+        .type(models.DashboardLinkType.DASHBOARDS)
+        .tags([TAG])
+        .as_dropdown(True)
+        .include_vars(True)
+        .keep_time(True)
+    )
     place = 0
     for heading, panels in groups:
         found = found.with_row(builders.Row(heading))

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from grafana_foundation_sdk.builders import (
-    bargauge, common, heatmap, logs, loki, prometheus, stat, statetimeline, table, tempo, timeseries,
+    bargauge,
+    common,
+    heatmap,
+    logs,
+    loki,
+    prometheus,
+    stat,
+    statetimeline,
+    table,
+    tempo,
+    timeseries,
 )  # fmt: skip
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.models import common as shapes
@@ -38,7 +48,7 @@ class Ask:
     exemplars: bool = False
     at_once: bool = False  # one value for the whole time, not a line
 
-    def target(self, number: int) -> Any:
+    def target(self, number: int, *, tabular: bool = False) -> Any:
         """As Grafana has it."""
         name = chr(ord("A") + number)
         if self.source == "loki":
@@ -54,7 +64,7 @@ class Ask:
         asked = prometheus.Dataquery().expr(self.query).legend_format(self.legend or "__auto").ref_id(name)
         asked = asked.datasource(reference("prometheus"))
         if self.at_once:
-            return asked.instant().format(PromQueryFormat.TABLE)
+            return asked.instant().format(PromQueryFormat.TABLE if tabular else PromQueryFormat.TIME_SERIES)
         return asked.range().exemplar(self.exemplars)
 
 
@@ -90,9 +100,7 @@ def lines(
     if stacked:
         panel = panel.stacking(common.StackingConfig().mode(shapes.StackingMode.NORMAL))
     if steps:
-        panel = panel.thresholds_style(
-            common.GraphThresholdsStyleConfig().mode(shapes.GraphThresholdsStyleMode.DASHED)
-        )
+        panel = panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(shapes.GraphThresholdsStyleMode.DASHED))
     if least is not None:
         panel = panel.min(least)
     if most is not None:
@@ -120,11 +128,11 @@ def states(
     return _filled(_worded(panel, words), title, what, unit, asks, links, width, HEIGHT, steps)
 
 
-def ranking(
-    title: str, what: str, unit: str, asks: Sequence[Ask], links: Sequence[Any], *, width: int = WIDTH
-) -> Any:
+def ranking(title: str, what: str, unit: str, asks: Sequence[Ask], links: Sequence[Any], *, width: int = WIDTH) -> Any:
     """Bars, the longest first."""
-    panel = bargauge.Panel().orientation(shapes.VizOrientation.HORIZONTAL).display_mode(shapes.BarGaugeDisplayMode.BASIC)
+    panel = (
+        bargauge.Panel().orientation(shapes.VizOrientation.HORIZONTAL).display_mode(shapes.BarGaugeDisplayMode.BASIC)
+    )
     panel = panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     return _filled(panel, title, what, unit, asks, links, width, HEIGHT, ())
 
@@ -171,7 +179,9 @@ def _filled(
 ) -> Any:  # fmt: skip
     of_series = [link for link in links if "__field.labels" in link.build().url]
     panel = panel.title(title).description(what).unit(unit).span(width).height(height)
-    panel = panel.datasource(reference(asks[0].source)).targets([ask.target(place) for place, ask in enumerate(asks)])
+    tabular = isinstance(panel, table.Panel)
+    panel = panel.datasource(reference(asks[0].source))
+    panel = panel.targets([ask.target(place, tabular=tabular) for place, ask in enumerate(asks)])
     panel = panel.links([link for link in links if link not in of_series]).data_links(of_series)
     if steps:
         chosen = [models.Threshold(value=value, color=color) for value, color in steps]

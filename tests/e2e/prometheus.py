@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -50,7 +51,7 @@ def programs() -> Path:
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run it."""
     command = [programs() / "promtool", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
 
 
 class Prometheus:
@@ -94,6 +95,12 @@ class Prometheus:
         found: list[dict[str, Any]] = data["result"]
         return found
 
+    def course(self, expression: str, seconds: float = 300) -> list[dict[str, Any]]:
+        """The series of an expression over the last ``seconds``, each 15 s; each has ``values`` or ``histograms``."""
+        now = time.time()
+        found = self.get("query_range", query=expression, start=now - seconds, end=now, step=15)["result"]
+        return list(found)
+
     def get(self, path: str, **parameters: Any) -> Any:
         """The data of an answer of its API. Raises ``QueryError``."""
         body = urllib.parse.urlencode(parameters, doseq=True)
@@ -112,7 +119,7 @@ class Prometheus:
                 for part in node:
                     visit(part)
             elif isinstance(node, dict):
-                if node.get("type") == "vectorSelector":
+                if node.get("type") in {"vectorSelector", "matrixSelector"}:
                     matchers = (f"{m['name']}{m['type']}{json.dumps(m['value'])}" for m in node["matchers"])
                     found.append(f"{{{', '.join(matchers)}}}")
                 for part in node.values():

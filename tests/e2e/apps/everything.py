@@ -15,7 +15,6 @@ import logging
 import os
 import signal
 import time
-import urllib.request
 
 from opentelemetry import trace
 
@@ -94,24 +93,18 @@ def turn(number: int) -> None:
             perf.audit_event("role.changed", actor="admin", target="user", outcome="success", number=number)
 
 
-def send(url: str) -> None:
-    """A span that is a client's, so that there is an edge between two operations."""
-    with tracer.start_as_current_span("GET", kind=trace.SpanKind.CLIENT), contextlib.suppress(OSError):
-        urllib.request.urlopen(url, timeout=1).close()
-
-
 async def pack(number: int) -> None:
     """An agent that waits for the other one, and is not answered the tenth time."""
     with tracer.start_as_current_span("pack"):
         with contextlib.suppress(TimeoutError):
-            await perf.signals.wait(f"PICKED_{number}" if number % 10 else "NEVER", timeout=0.5)
+            await perf.signals.wait("PICKED" if number % 10 else "NEVER", key=str(number), timeout=0.5)
         perf.signals.emit("PACKED", key=str(number), agent="packer")
 
 
 async def pick(number: int) -> None:
     with tracer.start_as_current_span("pick"):
         await asyncio.sleep(0.02)
-        perf.signals.emit(f"PICKED_{number}", agent="picker")
+        perf.signals.emit("PICKED", key=str(number), agent="picker")
 
 
 async def main() -> None:
@@ -131,4 +124,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
     asyncio.run(main())
