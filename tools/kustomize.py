@@ -1,6 +1,6 @@
 """Builds kustomize from its Go module, once, and prints where it is: what ``kubectl apply -k`` would send.
 
-    python tools/kustomize.py
+python tools/kustomize.py
 """
 
 from __future__ import annotations

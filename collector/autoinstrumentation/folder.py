@@ -3,9 +3,10 @@
     python folder.py /autoinstrumentation /src    # the checkout is in /src
 
 The Operator's init container copies the folder into the app's pod and puts two of its places on PYTHONPATH:
-``opentelemetry/instrumentation/auto_instrumentation``, where our ``sitecustomize.py`` is, and its root. What an app imports
-from us lies one deeper, in a folder named by what compiled modules are made for (``cpython-311-x86_64-linux-gnu``): run by
-several Pythons into one target, it makes an image that serves them all, and one that is not among them is told so.
+``opentelemetry/instrumentation/auto_instrumentation``, where our ``sitecustomize.py`` is, and its root. What an app
+imports from us lies one deeper, in a folder named by what compiled modules are made for
+(``cpython-311-x86_64-linux-gnu``): run by several Pythons into one target, it makes an image that serves them all, and
+one that is not among them is told so.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def make(target: Path, project: Path) -> Path:
     start = target / STARTED
     start.mkdir(parents=True, exist_ok=True)
     shutil.copy(HERE / "sitecustomize.py", start)
-    # Copying changes the times of files, by which Python would judge what is compiled, and compile it anew at each start.
+    # Copying changes the times of files, and Python would compile anew, at each start, what is older than its source.
     compileall.compile_dir(str(folder), quiet=2, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
     return folder
 

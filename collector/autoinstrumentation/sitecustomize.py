@@ -19,9 +19,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 OURS = (ROOT, HERE)
 # An app that only calls these, old as they may be, can call newer ones: the API is stable. Libraries bring them.
 REPLACEABLE = ("opentelemetry-api", "opentelemetry-semantic-conventions")
+MOST = 6  # conflicts that are named
 
 
-class LeftOut(Exception):
+class LeftOutError(Exception):
     """Why the app runs without us."""
 
 
@@ -48,20 +49,20 @@ def installed(path):
 
 
 def conflicts(folder, needs, theirs):
-    """A sentence for each thing of the app's own that does not do for ours in ``folder``."""
+    """What the app has itself, in a version that does not do for ours in ``folder``: name to what is needed."""
     wanted = [need for need in needs if need[2] in theirs and need[0] not in theirs]
     if not wanted:
-        return []
+        return {}
     before = set(sys.modules)
     sys.path.append(folder)
     try:
         from packaging.specifiers import SpecifierSet
 
-        return [
-            "the app has {} {}, and {} {} needs {}".format(name, theirs[name], by, version, specifier)
-            for by, version, name, specifier in wanted
-            if not SpecifierSet(specifier).contains(theirs[name], prereleases=True)
-        ]
+        found = {}
+        for _, _, name, specifier in wanted:
+            if not SpecifierSet(specifier).contains(theirs[name], prereleases=True):
+                found.setdefault(name, specifier)
+        return found
     finally:
         sys.path.remove(folder)
         for name in set(sys.modules) - before:  # the app imports its own
@@ -74,20 +75,20 @@ def choose():
     folder = os.path.join(ROOT, tag())
     if not os.path.isdir(folder):
         made = ", ".join(sorted(name for name in os.listdir(ROOT) if name.startswith("cpython-")))
-        raise LeftOut("it is made for {}, and this is {}".format(made, tag()))
+        raise LeftOutError(f"it is made for {made}, and this is {tag()}")
     with open(os.path.join(folder, "needs.json")) as file:
         needs = json.load(file)
     theirs, before = installed(sys.path), []
-    newest = dict((by, version) for by, version, _, _ in needs)
     found = conflicts(folder, needs, theirs)
     if found and not any(name.startswith("opentelemetry-") for name in set(theirs) - set(REPLACEABLE)):
-        rest = dict((name, version) for name, version in theirs.items() if name not in REPLACEABLE)
-        older = all(release(theirs[name]) <= release(newest[name]) for name in set(theirs) - set(rest))
-        if older:
+        rest = {name: version for name, version in theirs.items() if name not in REPLACEABLE}
+        ours = {by: version for by, version, _, _ in needs}
+        if all(release(theirs[name]) <= release(ours[name]) for name in set(theirs) - set(rest)):
             found, before = conflicts(folder, needs, rest), [os.path.join(folder, "api")]
     if found:
-        more = " (and {} more)".format(len(found) - 1) if len(found) > 1 else ""
-        raise LeftOut(found[0] + more)
+        named = [f"{name} {theirs[name]} ({needed} is needed)" for name, needed in sorted(found.items())]
+        more = f" and {len(named) - MOST} more" if len(named) > MOST else ""
+        raise LeftOutError(f"it has {', '.join(named[:MOST])}{more}")
     return before, [folder]
 
 
@@ -130,17 +131,17 @@ def main():
             before, after = choose()
             sys.path[:0], sys.path[len(sys.path) :] = before, after
             start()
-        except LeftOut as reason:
-            say("left out, the app runs without it: {}".format(reason))
+        except LeftOutError as reason:
+            say(f"left out, and the app runs without it: {reason}")
         except Exception as error:  # an app that is not instrumented beats one that does not run
-            say("cannot start, the app runs without it: {!r}".format(error))
+            say(f"cannot start, and the app runs without it: {error!r}")
     run_the_apps_own()
 
 
 def say(text):
     """One line, if there is anything to write to."""
     try:
-        sys.stderr.write("otel-perf: {}\n".format(text))
+        sys.stderr.write(f"otel-perf: {text}\n")
     except (AttributeError, OSError, ValueError):
         pass
 

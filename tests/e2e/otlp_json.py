@@ -33,7 +33,13 @@ def span(name: str, seconds: float = 0.001, status: dict[str, int] | None = None
 def record(body: str, severity: int = 9, **more: Any) -> dict[str, Any]:
     """A log record of now; ``more`` are its fields."""
     now = str(time.time_ns())
-    return {"timeUnixNano": now, "observedTimeUnixNano": now, "severityNumber": severity, "body": {"stringValue": body}, **more}
+    return {
+        "timeUnixNano": now,
+        "observedTimeUnixNano": now,
+        "severityNumber": severity,
+        "body": {"stringValue": body},
+        **more,
+    }
 
 
 def counter(name: str, value: int) -> dict[str, Any]:
@@ -46,7 +52,9 @@ def counter(name: str, value: int) -> dict[str, Any]:
 def send(url: str, signal: str, items: list[dict[str, Any]], service: str = "other") -> None:
     """Post them to the receiver at ``url``; returns when they are acknowledged. Raises ``HTTPError`` when refused."""
     of_resource, of_scope, of_items = _GROUPS[signal]
-    resource = {"attributes": attributes({"service.name": service, "service.version": "1.2", "service.instance.id": "i"})}
+    resource = {
+        "attributes": attributes({"service.name": service, "service.version": "1.2", "service.instance.id": "i"})
+    }
     document = {of_resource: [{"resource": resource, of_scope: [{"scope": {"name": "t"}, of_items: items}]}]}
     request = urllib.request.Request(
         f"{url}/v1/{signal}", json.dumps(document).encode(), {"Content-Type": "application/json"}

@@ -56,7 +56,7 @@ def run(tmp_path_factory, behind, bundle):
             variables = bundle.variables() | {"OTEL_PERF_STORE_KEEP": "on", "OTEL_PERF_STORE_EXIT": "20s"}
             demo = subprocess.run(
                 [shop / "bin" / "python", "-m", "examples.shop.demo", "--home", home, "--seconds", "4", "--rate", "20", "--errors", "0.1"],
-                cwd=ROOT, env=environment(shop, home, variables), capture_output=True, text=True, timeout=120, check=False,
+                cwd=ROOT, env=environment(shop, home, variables), capture_output=True, text=True, timeout=300, check=False,
             )  # fmt: skip
             assert demo.returncode == 0, demo.stdout + demo.stderr
             send_others(bundle.url())
@@ -156,11 +156,18 @@ def test_spans_are_counted_before_sampling(run, behind):
     """GIVEN traces that were not kept THEN they are in the RED metrics, with exemplars and the labels to ask for."""
     assert called(behind, "shop") == sum(span.resource["service.name"] == "shop" for span in run)
     assert called(behind, "other") >= 233
-    by_name = {attributes["span.name"]: (attributes, point) for attributes, point in points(behind, "traces.span.metrics.duration", "other")}
+    by_name = {
+        attributes["span.name"]: (attributes, point)
+        for attributes, point in points(behind, "traces.span.metrics.duration", "other")
+    }
     attributes, point = by_name["clean"]
     assert int(point["count"]) == 200
     assert point["exemplars"][0]["traceId"]
-    assert {"service.version": "1.2", "service.instance.id": "i", "perf.bottleneck": "false"}.items() <= attributes.items()
+    assert {
+        "service.version": "1.2",
+        "service.instance.id": "i",
+        "perf.bottleneck": "false",
+    }.items() <= attributes.items()
     assert by_name["flagged"][0]["perf.bottleneck"] is True
     assert point["explicitBounds"][0] == 0.005
 
