@@ -7,7 +7,7 @@ PYTHON ?= python3
 ENVIRONMENT = $(PYTHON) tools/environments.py
 DEV = $$($(ENVIRONMENT) dev)/bin
 
-.PHONY: help demo test test-all check fix docs bench soak watch-library clean collector
+.PHONY: help demo test test-all check fix docs bench soak watch-library clean collector dashboards
 
 help:
 	@grep -E '^#   make' Makefile | sed 's/^#   //'
@@ -41,6 +41,11 @@ collector:
 
 # The documents that are generated from the code.
 docs:
+	$(DEV)/python -m tools.documents
+
+# Grafana's dashboards, from grafana/, and the list of their queries.
+dashboards:
+	$$($(ENVIRONMENT) grafana)/bin/python -m grafana.dashboards
 	$(DEV)/python -m tools.documents
 
 # The suite on every supported Python that is here, and on the newest OpenTelemetry set.

@@ -144,7 +144,7 @@ class Collector(Receiver):
         log = file.with_suffix(".log")
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [str(self._binary), "--config", str(common.ROOT / "collector" / "config.yaml")],
+                [str(self._binary), "--config", str(common.ROOT / "tests" / "e2e" / "collector.yaml")],
                 env={"PATH": os.defpath, **variables},
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,

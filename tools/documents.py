@@ -16,6 +16,7 @@ from otel_perf.core.events import Event
 from otel_perf.core.settings import Switch, allowed_values, variable
 from otel_perf.features import discover
 from otel_perf.logs.record import schema
+from tools import queries
 from tools.environments import ROOT
 
 GENERAL = (
@@ -136,6 +137,7 @@ def log_schema(names: str) -> str:
 GENERATED = {
     "docs/configuration.md": configuration,
     "docs/telemetry.md": telemetry,
+    "docs/queries.md": queries.listing,
     "docs/log.schema.json": partial(log_schema, "otel"),
     "docs/log-ecs.schema.json": partial(log_schema, "ecs"),
 }

@@ -58,7 +58,7 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
     def install(self, settings: BottleneckSettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""
         from otel_perf.bottlenecks.analyst import Analyst
-        from otel_perf.bottlenecks.finding import BOTTLENECKS, SKIPPED
+        from otel_perf.bottlenecks.finding import BOTTLENECKS, COST, SKIPPED
         from otel_perf.bottlenecks.pauses import Pauses
         from otel_perf.bottlenecks.watchdog import Watchdog
         from otel_perf.bottlenecks.work import Workshop
@@ -116,6 +116,7 @@ class BottlenecksFeature(Feature[BottleneckSettings]):
         undo.callback(on_fork(child=child))
         undo.callback(setattr, processor, "holding", None)
         undo.callback(host.census.add(BOTTLENECKS, analyst.readings))
+        undo.callback(host.census.add(COST, analyst.saved))
         undo.callback(host.census.add(SKIPPED, analyst.skipped))
         activity.sources.append(active)
         undo.callback(activity.sources.remove, active)

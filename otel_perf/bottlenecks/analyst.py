@@ -61,6 +61,7 @@ class Analyst:
     def after_fork_in_child(self) -> None:
         """The thread is not there any more, and what was found is the parent's."""
         self.found: Counter[tuple[str, str]] = Counter()  # by kind and culprit
+        self.costs: dict[tuple[str, str], float] = {}  # seconds that mending them would have saved
         self.unanalysed = 0  # roots that the thread was too late for
         self._thread = 0
         self._let_go_after = 0.0
@@ -136,6 +137,10 @@ class Analyst:
     def readings(self) -> Iterable[Reading]:
         """What was found so far, by kind and culprit."""
         return [(number, {"kind": kind, "culprit": culprit}) for (kind, culprit), number in self.found.copy().items()]
+
+    def saved(self) -> Iterable[Reading]:
+        """What mending it would have saved so far, by kind and culprit."""
+        return [(cost, {"kind": kind, "culprit": culprit}) for (kind, culprit), cost in self.costs.copy().items()]
 
     def skipped(self) -> Iterable[Reading]:
         """Spans that were not recorded, and local roots that were not looked at."""
@@ -218,6 +223,7 @@ class Analyst:
         if len(self.found) >= CULPRITS and (finding.kind, culprit) not in self.found:
             culprit = "other"
         self.found[finding.kind, culprit] += 1
+        self.costs[finding.kind, culprit] = self.costs.get((finding.kind, culprit), 0.0) + finding.cost
         context = None
         if finding.record.span is not None and finding.record.span.context is not None:
             context = trace_api.set_span_in_context(trace_api.NonRecordingSpan(finding.record.span.context))

@@ -24,6 +24,9 @@ SKIPPED: Final = Metric(
     "perf.bottlenecks.skipped", "{span}", "counter", "Spans and local roots that were not looked at, by reason"
 )
 BOTTLENECKS: Final = Metric("perf.bottlenecks", "{finding}", "counter", "Bottlenecks found, by kind and culprit")
+COST: Final = Metric(
+    "perf.bottlenecks.cost", "s", "counter", "Time on critical paths that mending them would save, by kind and culprit"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-CONFIG: Final = ROOT / "collector" / "config.yaml"
+CONFIG: Final = Path(__file__).with_name("collector.yaml")
 _TLS: Final = Path(__file__).with_name("tls.yaml")
 _GROUPS: Final = {
     "traces": ("resourceSpans", "scopeSpans", "spans"),
@@ -226,7 +226,8 @@ def _image(client: Any) -> str:
     made = binary()
     tag = f"otel-perf/{made.name}"
     with tempfile.TemporaryDirectory(prefix="otelcol-image-") as context:
-        for source, name in ((made, "otelcol"), (CONFIG, CONFIG.name), (CONFIG.with_name("Dockerfile"), "Dockerfile")):
+        dockerfile = ROOT / "collector" / "Dockerfile"
+        for source, name in ((made, "otelcol"), (CONFIG, "config.yaml"), (dockerfile, dockerfile.name)):
             shutil.copy(source, Path(context) / name)
         client.images.build(path=context, tag=tag, rm=True)
     return tag

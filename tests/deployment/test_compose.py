@@ -1,0 +1,215 @@
+"""docker-compose.yml: every service by the same rules, and every file and port it names is there."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from tests.deployment.files import COLLECTOR, ROOT, VERSION, load
+from tools import environments
+
+COMPOSE = load(ROOT / "docker-compose.yml")
+SERVICES = COMPOSE["services"]
+LASTING = {name: service for name, service in SERVICES.items() if name != "prepare"}
+IMAGES = {
+    "collector": f"otel/opentelemetry-collector-contrib:{VERSION}",
+    "prometheus": "prom/prometheus:v3.14.0",
+    "tempo": "grafana/tempo:3.0.3",
+    "loki": "grafana/loki:3.7.6",
+    "grafana": "grafana/grafana:13.2.0",
+}
+
+
+def mounts(service):
+    """Source, place and mode of each mount."""
+    return [(*volume.split(":"), "rw")[:3] for volume in service.get("volumes", ())]
+
+
+def each(services=SERVICES):
+    return pytest.mark.parametrize("name", services)
+
+
+@pytest.fixture(scope="module")
+def compose():
+    """Compose itself, told to read the file."""
+    folder = environments.ensure("deployment")
+
+    def run(*arguments, **variables):
+        command = [folder / "bin" / "docker-compose", *arguments]
+        environ = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **variables}
+        return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_compose_reads_it(compose):
+    done = compose("config", "--format", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["services"].keys() == {*IMAGES, "prepare"}
+    demo = json.loads(compose("--profile", "demo", "config", "--format", "json").stdout)
+    assert demo["services"].keys() == SERVICES.keys()
+
+
+def test_ports_can_be_changed(compose):
+    done = compose("config", "--format", "json", GRAFANA_PORT="3333", OTLP_HTTP_PORT="5318")
+    services = json.loads(done.stdout)["services"]
+    assert services["grafana"]["ports"][0]["published"] == "3333"
+    assert services["grafana"]["environment"]["GF_SERVER_ROOT_URL"] == "http://localhost:3333/"
+    assert {port["published"] for port in services["collector"]["ports"]} == {"4317", "5318"}
+
+
+@each()
+def test_images_have_a_tag(name):
+    """None says latest. What is built here is built from a file that is there."""
+    service = SERVICES[name]
+    if "build" in service:
+        assert (ROOT / service["build"]["dockerfile"]).exists()
+    elif service["image"] != SERVICES["shop"]["image"]:
+        assert re.search(r":v?\d+\.\d+\.\d+", service["image"]), service["image"]
+    assert service["image"] == IMAGES.get(name, service["image"])
+
+
+@each()
+def test_nothing_listens_beyond_this_machine(name):
+    for port in SERVICES[name].get("ports", ()):
+        assert port.startswith("127.0.0.1:"), port
+
+
+@each()
+def test_containers_can_do_little(name):
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert service["mem_limit"]
+    assert not service.get("privileged")
+
+
+@each(LASTING)
+def test_nobody_stays_root(name):
+    """An id and no name: images from scratch have no names."""
+    user = SERVICES[name]["user"].split(":")
+    assert int(user[0]) > 0
+
+
+def test_who_prepares_the_volumes_may_change_owners_and_nothing_else():
+    prepare = SERVICES["prepare"]
+    assert (prepare["cap_add"], prepare["network_mode"]) == (["CHOWN"], "none")
+    script = prepare["command"][2]
+    for name, service in LASTING.items():
+        for source, _, mode in mounts(service):
+            if source in COMPOSE["volumes"] and mode == "rw":
+                owned = re.search(rf"chown ([\d:]+) [^&]*/data/{source}\b", script)
+                assert owned, f"{name}: nobody gives it {source}"
+                assert owned[1].split(":")[0] == service["user"].split(":")[0]
+    for source, place, _ in mounts(prepare):
+        assert place in script, source
+
+
+@each(LASTING)
+def test_the_others_wait_for_it(name):
+    """Directly, or for one that does."""
+    after = SERVICES[name]["depends_on"]
+    assert "prepare" in after or all("prepare" in SERVICES[other]["depends_on"] for other in {*after} - {"payment"})
+
+
+@each(LASTING)
+def test_health_is_asked_with_what_is_in_the_container(name):
+    """Most images have no shell: what asks is mounted, or is the program's own Python."""
+    check = SERVICES[name]["healthcheck"]
+    if check.get("disable"):
+        assert name == "load"
+        return
+    assert check["test"][0] == "CMD", "CMD-SHELL needs a shell"
+    if check["test"][1] == "python":
+        assert SERVICES[name]["image"] == SERVICES["shop"]["image"]
+    else:
+        assert check["test"][1] == "/tools/busybox"
+        assert ("tools", "/tools", "ro") in mounts(SERVICES[name])
+    assert check["interval"]
+    assert check["retries"]
+
+
+@each()
+def test_what_is_mounted_exists(name):
+    for source, _, mode in mounts(SERVICES[name]):
+        if source.startswith("./"):
+            assert (ROOT / source).exists(), source
+            assert mode == "ro", f"{source} can be written"
+        else:
+            assert source in COMPOSE["volumes"]
+
+
+def test_every_volume_is_used():
+    used = {source for service in LASTING.values() for source, _, _ in mounts(service) if source[0] != "."}
+    assert used == COMPOSE["volumes"].keys()
+
+
+def test_the_ports_are_those_of_the_configurations():
+    """Inside, where one program is told of another."""
+    text = (COLLECTOR / "config.yaml").read_text()
+    inside = {name: {port.rsplit(":", 1)[1] for port in service.get("ports", ())} for name, service in SERVICES.items()}
+    for variable, port in (("GRPC", "4317"), ("HTTP", "4318")):
+        assert f"${{env:OTELCOL_{variable}:-0.0.0.0:{port}}}" in text
+        assert port in inside["collector"]
+    tempo, loki = load(COLLECTOR / "tempo.yaml"), load(COLLECTOR / "loki.yaml")
+    taken = tempo["distributor"]["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].rsplit(":", 1)[1]
+    assert f"${{env:OTELCOL_TEMPO:-tempo:{taken}}}" in text
+    assert f"${{env:OTELCOL_LOKI:-http://loki:{loki['server']['http_listen_port']}/otlp}}" in text
+    assert "${env:OTELCOL_PROMETHEUS:-http://prometheus:9090/api/v1/otlp}" in text
+    asked = {name: " ".join(service["healthcheck"].get("test", ())) for name, service in LASTING.items()}
+    assert f":{tempo['server']['http_listen_port']}/" in asked["tempo"]
+    assert f":{loki['server']['http_listen_port']}/" in asked["loki"]
+    assert ":13133/" in asked["collector"]
+    assert "${env:OTELCOL_HEALTH:-0.0.0.0:13133}" in text
+
+
+def test_the_memory_limiter_is_below_the_containers_limit():
+    """GIVEN a limiter that refuses late THEN the kernel would kill first."""
+    limit = int(SERVICES["collector"]["mem_limit"].removesuffix("m"))
+    assert load(COLLECTOR / "config.yaml")["processors"]["memory_limiter"]["limit_mib"] <= 0.8 * limit
+    assert int(SERVICES["collector"]["environment"]["GOMEMLIMIT"].removesuffix("MiB")) <= 0.85 * limit
+
+
+def test_prometheus_takes_what_is_sent():
+    flags = SERVICES["prometheus"]["command"]
+    needed = ("--web.enable-otlp-receiver", "--web.enable-remote-write-receiver", "--enable-feature=exemplar-storage")
+    assert all(any(flag.startswith(each) for flag in flags) for each in needed)
+
+
+def test_grafana_has_no_password_to_know():
+    settings = SERVICES["grafana"]["environment"]
+    assert not [name for name in settings if "PASSWORD" in name]
+    assert settings["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert settings["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert "Admin" not in settings["GF_AUTH_ANONYMOUS_ORG_ROLE"]
+
+
+@pytest.mark.parametrize("old", ["ingester", "compactor"])
+def test_tempo_has_no_block_that_version_3_does_not_know(old):
+    assert old not in load(COLLECTOR / "tempo.yaml")
+
+
+def test_tempo_and_loki_keep_their_files_in_their_volumes():
+    """The rest of the container cannot be written."""
+    tempo, loki = load(COLLECTOR / "tempo.yaml"), load(COLLECTOR / "loki.yaml")
+    storage = tempo["storage"]["trace"]
+    paths = [storage["wal"]["path"], storage["local"]["path"], tempo["metrics_generator"]["storage"]["path"]]
+    assert all(path.startswith("/var/tempo/") for path in paths)
+    paths = [loki["common"]["path_prefix"], loki["compactor"]["working_directory"]]
+    assert all(path.startswith("/loki") for path in paths)
+    assert loki["limits_config"]["allow_structured_metadata"] is True
+    assert loki["compactor"]["retention_enabled"] is True
+    assert loki["compactor"]["delete_request_store"] == "filesystem"
+
+
+@pytest.mark.parametrize("name", ["examples/shop/Dockerfile", "collector/autoinstrumentation/Dockerfile"])
+def test_what_the_images_copy_is_in_the_context(name):
+    """The root's .dockerignore leaves out all that it does not name."""
+    named = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert all((ROOT / path).exists() for path in named)
+    text = (ROOT / name).read_text()
+    for path in re.findall(r"(?:-r|-c|COPY|/src/)\s?([a-z][\w./-]+(?:\.txt|\.py|examples))\b", text):
+        assert any(path.startswith(each) for each in named), path
+    assert re.search(r"^USER \d+:\d+$", text, re.MULTILINE)

@@ -1,0 +1,70 @@
+"""Prometheus's rules: they are valid, each alert has a case that fires, one that stays quiet, and a runbook."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.e2e.prometheus import CONFIG, FLAGS, SCRAPED, promtool
+
+ROOT = Path(__file__).resolve().parents[1]
+CASES = sorted((ROOT / "tests" / "prometheus").glob("*.yml"))
+RUNBOOKS = (ROOT / "docs" / "alerts.md").read_text()
+ALERTS = {
+    rule["alert"]: rule
+    for group in yaml.safe_load((CONFIG / "alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+}
+
+
+def test_configuration_and_rules_are_valid():
+    done = promtool("check", "config", "--lint=all", "--lint-fatal", CONFIG / "prometheus.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_case_comes_out_as_it_says():
+    done = promtool("test", "rules", *CASES)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_has_a_case_that_fires_one_that_stays_quiet_and_a_runbook(name):
+    tests = [test for file in CASES for test in yaml.safe_load(file.read_text())["tests"]]
+    (fires,) = [test for test in tests if test["name"] == f"{name} fires"]
+    (quiet,) = [test for test in tests if test["name"] == f"{name} stays quiet"]
+    assert any(each["alertname"] == name and each.get("exp_alerts") for each in fires["alert_rule_test"])
+    assert quiet["input_series"], "it is quiet with data, not without"
+    assert all(each["alertname"] == name and not each.get("exp_alerts") for each in quiet["alert_rule_test"])
+    rule = ALERTS[name]
+    assert rule["labels"]["severity"] in {"warning", "critical"}
+    assert rule["annotations"]["runbook_url"] == f"docs/alerts.md#{name.lower()}"
+    assert {"summary", "description", "dashboard"} <= rule["annotations"].keys()
+    (text,) = re.findall(rf"^## {name}\n(.*?)(?=^## |\Z)", RUNBOOKS, re.MULTILINE | re.DOTALL)
+    assert text.split(":")[0].lower() == rule["labels"]["severity"]
+    assert "**Do:**" in text
+
+
+def test_every_runbook_is_of_an_alert():
+    assert set(re.findall(r"^## (\w+)$", RUNBOOKS, re.MULTILINE)) == set(ALERTS)
+
+
+def test_dashboards_of_alerts_exist():
+    from tools.queries import boards
+
+    uids = {board["uid"] for board in boards().values()}
+    assert {rule["annotations"]["dashboard"] for rule in ALERTS.values()} <= uids
+
+
+def test_the_alerts_that_the_bundle_promises_are_there():
+    assert set(ALERTS) >= {
+        "MemoryLimitNear", "MemoryLeakSuspected", "CacheHitRatioFell", "GCPauseLong", "EventLoopLagging",
+        "BottlenecksUpAfterDeploy", "CollectorDeliveryFailing", "StoreFilling", "SignalOverdue", "HealthFailing",
+        "ErrorBudgetBurnsFast", "ErrorBudgetBurns",
+    }  # fmt: skip
+
+
+def test_prometheus_is_told_what_its_configuration_needs():
+    text = (CONFIG / "prometheus.yml").read_text()
+    assert all(flag in text for flag in FLAGS)
+    assert SCRAPED in text
