@@ -32,6 +32,7 @@ APPS = {
         "opentelemetry-instrumentation-flask==0.41b0", "flask==2.2.5", "werkzeug==2.3.8", "urllib3==1.26.20", "setuptools<80",
     ),
     "api": ("opentelemetry-api==1.30.0",),
+    "urllib3": ("urllib3==1.26.20",),
 }  # fmt: skip
 PLAIN = """
 import subprocess, sys
@@ -39,7 +40,7 @@ import flask
 
 app = flask.Flask("shop")
 app.add_url_rule("/x", view_func=lambda: "served")
-print(app.test_client().get("/x").text)
+print(app.test_client().get("/x").text, flush=True)
 subprocess.run([sys.executable, "-c", "import sys; print('otel_perf' in sys.modules)"], check=True)
 """
 OLD = """
@@ -144,11 +145,18 @@ def test_an_app_with_an_older_set_of_its_own_runs_as_without(injected, home):
     assert (done.returncode, done.stdout) == (0, without.stdout)
     assert done.stdout == "served ['/x']\n1.20.0 4.25.8 1.26.20\n"
     (line,) = set(done.stderr.splitlines()) - set(without.stderr.splitlines())
-    assert line.startswith(
-        "otel-perf: left out, and the app runs without it: it has opentelemetry-api 1.20.0 (==1.45.1 is needed)"
-    )
-    assert "urllib3 1.26.20 (" in line
+    assert line.startswith("otel-perf: left out, and the app runs without it: it has opentelemetry-api 1.20.0 (")
+    assert "opentelemetry-sdk 1.20.0 (~=1.45.1 is needed) and" in line, "and how many more"
     assert not home.exists()
+
+
+def test_an_app_with_an_older_library_keeps_it(injected, home):
+    """GIVEN one package that we need newer THEN the line is about that, and the app has its own."""
+    done = run(venv("urllib3"), "import urllib3; print(urllib3.__version__)", injected, home)
+    assert (done.returncode, done.stdout) == (0, "1.26.20\n")
+    assert done.stderr == (
+        "otel-perf: left out, and the app runs without it: it has urllib3 1.26.20 (<3,>=2.2 is needed)\n"
+    )
 
 
 def test_an_app_that_only_calls_an_older_api_gets_ours(injected, home):
