@@ -87,7 +87,7 @@ def make() -> Any:
             "Alerts of Prometheus's rules that fire now; docs/alerts.md says what to do.",
             "short",
             Ask('sum(ALERTS{alertstate="firing"}) or vector(0)'),
-            [to_explore("Which ones", "prometheus", 'ALERTS{alertstate="firing"}')],
+            [to_explore("Which ones", "prometheus", "ALERTS")],
             steps=NONE_IS_GOOD,
         ),
     ]

@@ -76,8 +76,8 @@ def make() -> Any:
             "Series",
             "Series that Prometheus has of the chosen services.",
             "short",
-            Ask(f"count({{{CHOSEN}}})"),
-            [to_explore("Series by name", "prometheus", f"topk(20, count by (__name__) ({{{CHOSEN}}}))")],
+            Ask(f'count({{__name__!="", {CHOSEN}}})'),
+            [to_explore("Series by name", "prometheus", f'topk(20, count by (__name__) ({{__name__!="", {CHOSEN}}}))')],
             steps=((None, "green"), (100_000, "orange")),
         ),
     ]

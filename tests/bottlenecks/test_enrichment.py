@@ -77,6 +77,9 @@ def test_it_is_an_event_and_counted(slow, home):
     assert (event.trace_id, event.span_id) == (f"{call.context.trace_id:032x}", f"{call.context.span_id:016x}")
     (point,) = [point for point in points(home) if point.name == "perf.bottlenecks"]
     assert (point.value, point.attributes) == (1, {"kind": "slow_io", "culprit": "SELECT a FROM b WHERE c = ?"})
+    (cost,) = [each for each in points(home) if each.name == "perf.bottlenecks.cost"]
+    assert cost.attributes == point.attributes
+    assert cost.value == pytest.approx(root.attributes["perf.bottleneck.cost"], abs=1e-6)
 
 
 def test_a_trace_without_a_finding_is_not_touched(app):

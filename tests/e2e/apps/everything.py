@@ -65,6 +65,8 @@ def part(number: int) -> int:
 
 @perf.monitored(span="always")
 def whole(number: int) -> None:
+    if number % 10 == 0:
+        time.sleep(0.06)
     for each in range(number, number + 5):
         with contextlib.suppress(ValueError):
             part(each)
