@@ -120,6 +120,7 @@ def test_a_log_handler_of_the_app_that_fails_does_not_stop_the_store(home, tempo
     assert len(spans(next(temporary.glob("*/*")))) == 5
 
 
+@pytest.mark.alone
 def test_a_store_that_somebody_holds_delays_the_exit_by_a_bounded_time(home):
     import sqlite3
     import time

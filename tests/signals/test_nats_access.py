@@ -142,7 +142,7 @@ def test_the_second_server_is_used_where_the_first_does_not_run(nats_of_all):
 
 
 def test_a_server_without_jetstream_is_a_clear_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(nats_link, "PATIENCE", 0.5)
+    monkeypatch.setattr(nats_link, "PATIENCE", 3.0)  # the server has to have said so by then
     with nats_server.running(tmp_path, jetstream=False) as server, pytest.raises(SignalError, match="JetStream"):
         opened(server.url)
 
