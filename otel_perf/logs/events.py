@@ -268,7 +268,7 @@ def business_event(event: object, /, **fields: object) -> None:
     (``events.register``). The event is a log record with an ``event_name``, and an event of the current span as well.
     What OTLP cannot carry becomes text; texts longer than 65,536 characters are cut, fields after the 120th left out.
 
-    About 6 µs with the span event; the encoding is done in the exporter's thread. Thread-safe. Does nothing where the
+    About 7 µs with the span event; the encoding is done in the exporter's thread. Thread-safe. Does nothing where the
     distribution is off. Raises ``EventError`` in tests for an event that is not what was registered, or has no proper
     name; otherwise never: it is kept, with ``perf.event.invalid`` saying why, and counted in ``perf.events.invalid``.
     """

@@ -30,7 +30,7 @@ FILE: Final = "signals.db"
 FORMAT: Final = 1
 PATIENCE: Final = 5.0  # seconds that an operation waits for a file that others keep busy
 LEAVING: Final = 1.0  # the same at the end of a program
-FIRST, SLOWEST = 0.005, 0.05  # seconds between two looks for news: at first, and when nothing came for a while
+FIRST, SLOWEST = 0.005, 0.08  # seconds between two looks for news: at first, and when nothing came for a while
 _WHOLE: Final = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
 _NESTED: Final = ("SAVEPOINT inner", "RELEASE inner", "ROLLBACK TO inner")
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -109,7 +109,7 @@ class SqliteBoard:
         return self._do(lambda tables: tables.waits(self._lives.is_held))
 
     def changed(self, mark: object, timeout: float) -> object:
-        """See the contract. Looks every 5 ms while something comes, and up to every 50 ms after that."""
+        """See the contract. Looks every 5 ms while something comes, and up to every 80 ms after that."""
         deadline = time.monotonic() + timeout
         while True:
             found = self._do(lambda tables: (self._opened, self._version(tables)))

@@ -115,7 +115,7 @@ def test_a_server_that_does_not_answer_for_a_while_gets_each_signal_once(own_ser
 
 
 def test_an_error_names_the_server_and_not_the_password(own_server, tmp_path, monkeypatch):
-    monkeypatch.setattr(nats_link, "PATIENCE", 0.5)
+    monkeypatch.setattr(nats_link, "PATIENCE", 2.0)
     url = own_server.url.replace("//", "//joe:geheim@")
     board = opened(url)
     who = board.join(producer())
