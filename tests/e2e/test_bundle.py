@@ -16,8 +16,9 @@ from tests.stored import spans
 from tools import environments
 
 ROOT = Path(__file__).resolve().parents[2]
+# Long enough for the slowest request of a shop that is short of CPU, whose spans leave it in parts.
 SHORT = {
-    "OTELCOL_SAMPLE": "20", "OTELCOL_SAMPLE_WAIT": "5s", "OTELCOL_SAMPLE_SETTLE": "1s", "OTELCOL_FLUSH": "2s",
+    "OTELCOL_SAMPLE": "20", "OTELCOL_SAMPLE_WAIT": "20s", "OTELCOL_SAMPLE_SETTLE": "3s", "OTELCOL_FLUSH": "2s",
 }  # fmt: skip
 SECRETS = {
     "db.password": "hunter2",
@@ -53,7 +54,9 @@ def run(tmp_path_factory, behind, bundle):
     home, shop = folder / ".otel-perf", environments.ensure("shop")
     with behind.running():
         with bundle.running() as process:
-            variables = bundle.variables() | {"OTEL_PERF_STORE_KEEP": "on", "OTEL_PERF_STORE_EXIT": "20s"}
+            variables = bundle.variables() | {
+                "OTEL_PERF_STORE_KEEP": "on", "OTEL_PERF_STORE_EXIT": "20s", "OTEL_BSP_SCHEDULE_DELAY": "500",
+            }  # fmt: skip
             demo = subprocess.run(
                 [shop / "bin" / "python", "-m", "examples.shop.demo", "--home", home, "--seconds", "4", "--rate", "20", "--errors", "0.1"],
                 cwd=ROOT, env=environment(shop, home, variables), capture_output=True, text=True, timeout=300, check=False,
@@ -121,6 +124,17 @@ def points(behind, metric, service):
     return list(newest.values())
 
 
+def exemplars(behind, metric, name):
+    """Trace ids of the exemplars of a span's name: each is sent once."""
+    found = set()
+    for item in behind.received("metrics"):
+        if item["name"] == metric:
+            for point in item["histogram"]["dataPoints"]:
+                if values(point["attributes"])["span.name"] == name:
+                    found |= {exemplar["traceId"] for exemplar in point.get("exemplars", ())}
+    return found
+
+
 def values(attributes):
     return {item["key"]: next(iter(item["value"].values())) for item in attributes}
 
@@ -162,7 +176,8 @@ def test_spans_are_counted_before_sampling(run, behind):
     }
     attributes, point = by_name["clean"]
     assert int(point["count"]) == 200
-    assert point["exemplars"][0]["traceId"]
+    clean = {span["traceId"] for span in behind.received("traces") if span["name"] == "clean"}
+    assert exemplars(behind, "traces.span.metrics.duration", "clean") - clean, "one of a trace that was not kept"
     assert {
         "service.version": "1.2",
         "service.instance.id": "i",
@@ -178,8 +193,7 @@ def test_secrets_do_not_leave_the_collector(run, behind):
     marked = values(next(span for span in behind.received("traces") if span["name"] == "secret")["attributes"])
     assert {key for key in SECRETS if "****" in marked[key]} == SECRETS.keys()
     assert {key: marked[key] for key in HARMLESS} == HARMLESS
-    assert "login ****" in text
-    assert "of me" in text
+    assert "login p**** of me" in text
 
 
 def test_equal_lines_are_one_and_what_says_something_of_its_own_stays(run, behind):
