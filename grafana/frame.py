@@ -74,7 +74,7 @@ def _source(kind: str, title: str) -> builders.DatasourceVariable:
 def _chooser(name: str, label: str, query: str) -> builders.QueryVariable:
     option = models.VariableOption(selected=True, text=["All"], value=["$__all"])
     found = builders.QueryVariable(name).label(label).datasource(reference("prometheus"))
-    # The empty label has to be among "all": not every service says its version. Loki wants one that cannot be empty.
+    # "All" has the empty label among it, since not every service says its version; but Loki wants one that has not.
     found = found.query({"query": query, "refId": name, "qryType": 1}).multi(True).include_all(True)
     found = found.all_value(".+" if name == "service" else ".*")
     found = found.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(models.VariableSort.ALPHABETICAL_ASC)
