@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from google.protobuf.message import DecodeError
+
 from otel_perf.analysis.index_logs import Lines
 from otel_perf.analysis.index_metrics import Points
 from otel_perf.analysis.index_names import Names
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 PIECE: Final = 8_000  # items that are written at once: about 0.2 s of work
 POLL: Final = 0.5  # seconds between two looks at a store in which nothing is new
 GONE: Final = 2_000_000  # items of which most are no longer in the store: then the index is made anew
+# Of a batch that is no OTLP, or whose values no column takes: a stranger's program may have sent it.
+POISON: Final = (ArithmeticError, AttributeError, DecodeError, LookupError, RecursionError, TypeError, ValueError)
 _NICE: Final = 10
 
 
@@ -48,6 +52,10 @@ class Builder:
     def _open(self) -> None:
         self._connection = connect(self._path)
         self._stores = self._numbered()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Take nothing along from what was not written."""
         self._names = Names(self._connection)
         self._takers = {
             "traces": Spans(self._connection, self._names),
@@ -88,10 +96,25 @@ class Builder:
             piece.append(batch)
             size += batch.items
             if size >= PIECE:
-                yield self._write(store, piece)
+                yield self._take(store, piece)
                 piece, size = [], 0
         if piece:
-            yield self._write(store, piece)
+            yield self._take(store, piece)
+
+    def _take(self, store: int, piece: list[Batch]) -> int:
+        """A piece; if it cannot be taken, its batches one by one, and without those that are the reason."""
+        try:
+            return self._write(store, piece)
+        except POISON:
+            self._begin()
+        items = 0
+        for batch in piece:
+            try:
+                items += self._write(store, [batch])
+            except POISON:
+                self._begin()
+                self._write(store, [batch._replace(body=b"")])
+        return items
 
     def _write(self, store: int, piece: list[Batch]) -> int:
         """One piece, and how far that is, in one transaction."""
@@ -100,8 +123,7 @@ class Builder:
         execute("BEGIN IMMEDIATE")
         try:
             for batch in piece:
-                with contextlib.suppress(ValueError):  # a batch that is no OTLP: nothing of it can be shown
-                    items += self._takers[batch.signal].add(place_of(store, batch.id), batch.body)
+                items += self._takers[batch.signal].add(place_of(store, batch.id), batch.body)
                 entry = done.setdefault(batch.signal, [0, 0])
                 entry[0], entry[1] = batch.id, entry[1] + batch.items
             for taker in self._takers.values():

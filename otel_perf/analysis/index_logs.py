@@ -9,6 +9,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from otel_perf.analysis.bottlenecks import ANYWHERE
 from otel_perf.analysis.errors import ERROR_SEVERITY, short
 from otel_perf.analysis.errors import place_of as spot_of
+from otel_perf.analysis.index_names import MOST, number_of
 from otel_perf.analysis.index_tables import has_words, signed
 from otel_perf.analysis.otlp import attributes_of, value_of
 from otel_perf.analysis.templates import Templates
@@ -78,7 +79,7 @@ class Lines:
         return pos
 
     def _add(self, record: Any, resource: Resource, scope: int, place: int, pos: int) -> None:
-        time = min(record.time_unix_nano or record.observed_time_unix_nano, (1 << 63) - 1)
+        time = min(record.time_unix_nano or record.observed_time_unix_nano, MOST)
         event, trace = record.event_name, None
         if any(record.trace_id):
             trace = self._names.trace(record.trace_id)
@@ -104,7 +105,7 @@ class Lines:
         count = 1
         for pair in record.attributes:
             if pair.key == FOLDED:
-                count, text = pair.value.int_value, text.rpartition(REPEATED)[0]
+                count, text = max(0, min(pair.value.int_value, 10**9)), text.rpartition(REPEATED)[0]
         group = resource.service, scope, record.severity_text or "UNSPECIFIED"
         found = self._templates.of(group, text)
         found.count += count
@@ -133,10 +134,10 @@ class Lines:
             return str(said.get(f"{BOTTLENECK.name}.{name}", ""))
 
         path, culprit = str(said.get("code.file.path", "")), of("culprit")
-        line = int(said.get("code.line.number") or 0)
+        line = int(number_of(said.get("code.line.number")))
         spot = f"{path}:{line}" if path and culprit not in ANYWHERE else culprit
-        cost = float(said.get(f"{BOTTLENECK.name}.cost") or 0.0)
-        count = int(said.get(f"{BOTTLENECK.name}.count") or 1)
+        cost = max(0.0, number_of(said.get(f"{BOTTLENECK.name}.cost")))
+        count = int(number_of(said.get(f"{BOTTLENECK.name}.count"))) or 1
         self._findings.append(
             (time, resource.service, of("kind"), spot, culprit, str(said.get("code.function.name", "")), path, line,
              cost, count, (text or of("evidence"))[:1000], _number(trace), sid)

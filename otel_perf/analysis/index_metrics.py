@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_perf.analysis.functions import NAMES as FUNCTIONS
+from otel_perf.analysis.index_names import MOST
 from otel_perf.analysis.otlp import DELTA, attributes_of
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Points:
         return found
 
     def _take(self, name: str, kind: str, point: Any, series: Series, *, delta: bool) -> None:
-        time = min(point.time_unix_nano, (1 << 63) - 1) // _MS
+        time = point.time_unix_nano // _MS
         if kind in {"gauge", "sum"}:
             number = point.WhichOneof("value")
             value = float(getattr(point, number)) if number else 0.0
@@ -137,7 +138,7 @@ def _interval(kind: str, point: Any, series: Series, *, delta: bool) -> tuple[fl
         counts = dict(enumerate(point.bucket_counts))
     else:  # a summary: no buckets
         counts = {}
-    count, total = point.count, point.sum
+    count, total = min(point.count, MOST >> 1), point.sum
     if not delta and series.scale == scale and count >= series.count:
         new = {index: number - series.buckets.get(index, 0) for index, number in counts.items()}
         came, took = count - series.count, total - series.total
@@ -152,7 +153,7 @@ def _interval(kind: str, point: Any, series: Series, *, delta: bool) -> tuple[fl
     if delta and series.scale == scale:
         for index, number in counts.items():
             series.buckets[index] = series.buckets.get(index, 0) + number
-        series.count, series.total = series.count + count, series.total + total
+        series.count, series.total = min(MOST, series.count + count), series.total + total
     elif not delta:
         series.buckets, series.count, series.total = counts, count, total
     series.scale = scale

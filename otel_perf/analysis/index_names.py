@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 KNOWN_TEXTS: Final = 100_000
 LONGEST: Final = 500  # characters of a name
+MOST: Final = (1 << 63) - 1  # that SQLite takes: OTLP's times and counts may be higher
+
+
+def number_of(value: Any) -> float:
+    """An attribute as a number that SQLite takes; 0 for what is none. Anybody may have sent it."""
+    return float(value) if isinstance(value, int | float) and -1e15 < value < 1e15 else 0.0
 
 
 class Resource:
@@ -103,8 +109,8 @@ class Names:
 
     def saw(self, resource: Resource, first: int, last: int) -> None:
         """Something of a process is of these times."""
-        seen = self._seen.setdefault((resource.service, resource.instance), [first, last])
-        seen[0], seen[1] = min(seen[0], first), max(seen[1], last)
+        seen = self._seen.setdefault((resource.service, resource.instance), [min(first, MOST), min(last, MOST)])
+        seen[0], seen[1] = min(seen[0], first), max(seen[1], min(last, MOST))
 
     def know(self, tids: Iterable[bytes]) -> None:
         """Look up the traces that come, together."""

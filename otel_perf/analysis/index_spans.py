@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PARENTS: Final = 20_000  # spans whose children ended and who did not yet
 CHILDREN: Final = 512  # of one span that are looked at for its own time
+LATEST: Final = 1 << 62  # ns: the sum of a time and a duration is still a number of SQLite's
+LONGEST: Final = 1 << 50  # ns, 13 days: so many of them can be added up
 _SIGNALS: Final = ("perf.signal.name", "perf.signal.names")
 _PRODUCER: Final = 4
 _SLOT: Final = tuple(width * 1_000_000_000 for width in WIDTHS)
@@ -63,8 +65,8 @@ class Spans:
         return pos
 
     def _add(self, span: Any, resource: Resource, place: int, pos: int) -> None:
-        start = min(span.start_time_unix_nano, (1 << 63) - 1)
-        took = max(0, min(span.end_time_unix_nano, (1 << 63) - 1) - start)
+        start = min(span.start_time_unix_nano, LATEST)
+        took = min(LONGEST, max(0, span.end_time_unix_nano - start))
         sid, parent = signed(span.span_id), signed(span.parent_span_id)
         kind = span.kind
         operation = self._names.operation(resource.service, span.name, kind)

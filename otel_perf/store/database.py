@@ -310,9 +310,10 @@ class StoreReader:
         row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'batch'").fetchone()
         return int(row[0]) if row else 0
 
-    def items(self) -> int:
-        """How many items are here."""
-        return int(self._connection.execute("SELECT coalesce(sum(items), 0) FROM batch").fetchone()[0])
+    def items(self, *, after: int = 0) -> int:
+        """How many items are here, in batches with an id above ``after``."""
+        row = self._connection.execute("SELECT coalesce(sum(items), 0) FROM batch WHERE id > ?", (after,)).fetchone()
+        return int(row[0])
 
     def body(self, identifier: int) -> bytes | None:
         """One batch as it is; ``None`` if it is no longer here."""
