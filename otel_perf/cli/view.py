@@ -96,7 +96,8 @@ async def _serve(arguments: argparse.Namespace) -> int:
     homes, address = _homes(arguments), str(arguments.listen)
     token = _token(address)
     hosts = guard.names_of(address) | {name.lower() for name in arguments.allow_host}
-    listener = serving.listen(address, arguments.port or PORT, or_another=arguments.port is None)
+    port = PORT if arguments.port is None else arguments.port
+    listener = serving.listen(address, port, "--port", or_another=arguments.port is None)
     apps: list[tuple[Any, Any]] = []
     receiver = None
     if arguments.receive is not None:
@@ -104,7 +105,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
         receiver = Receiver(homes[0] / FOLDER, limit=_limit())
         make_private(receiver.home)
         homes.append(receiver.home)
-        taking = serving.listen(address, arguments.receive)
+        taking = serving.listen(address, arguments.receive, "--receive")
         apps.append((guard.Guard(receiver, hosts=hosts, token=token, methods=("POST",)), taking))
     elif (homes[0] / FOLDER / STORE_FILE).exists():
         homes.append(homes[0] / FOLDER)  # from before

@@ -65,7 +65,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(address: str, port: int, *, or_another: bool = False) -> socket.socket:
+def listen(address: str, port: int, option: str = "--port", *, or_another: bool = False) -> socket.socket:
     """A listening socket. Raises ``SettingError`` if the port is taken, and no other will do."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     for candidate in (port, 0) if or_another else (port,):
@@ -79,7 +79,7 @@ def listen(address: str, port: int, *, or_another: bool = False) -> socket.socke
         except OSError as error:
             listener.close()
             problem = error
-    raise SettingError(f"{address}:{port} cannot be listened on ({problem.strerror}); choose another with --port")
+    raise SettingError(f"{address}:{port} cannot be listened on ({problem.strerror}); choose another with {option}")
 
 
 async def serve(apps: Sequence[tuple[App, socket.socket]], stop: asyncio.Event) -> None:
