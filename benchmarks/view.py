@@ -29,6 +29,15 @@ HOURS: Final = 24
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+PLACES: Final = {
+    "lines with words": "#/logs?q=customer%2077",
+    "lines of errors": "#/logs?severity=17",
+    "lines of a logger": "#/logs?logger=app.module_3",
+    "traces by a span's name": "#/traces?q=table_3",
+    "traces that failed": "#/traces?failed=1",
+    "traces, the costliest first": "#/traces?sort=costliest",
+    "traces of a service": "#/traces?service=mail",
+}
 SHOWN: Final = "where => document.getElementById('main').dataset.shown !== where"
 
 
@@ -59,6 +68,53 @@ def index(url: str, items: int) -> float:
             return time.monotonic() - began
 
 
+class Tab:
+    """A tab of the browser, and how long what was done in it took."""
+
+    def __init__(self, tab: Any, took: dict[str, list[float]]) -> None:
+        self._tab = tab
+        self._took = took
+
+    def timed(self, name: str, act: Callable[[Any], object], until: str = "") -> None:
+        """Do something, until its answer is on the screen: a new one, or what the condition says."""
+        before = self._tab.evaluate("document.getElementById('main')?.dataset.shown || ''")
+        began = time.perf_counter()
+        act(self._tab)
+        self._tab.wait_for_function(until or SHOWN, arg=before, polling="raf")
+        self._tab.evaluate("() => new Promise(requestAnimationFrame)")
+        self._took.setdefault(name, []).append(time.perf_counter() - began)
+
+    def go(self, name: str, where: str) -> None:
+        """Go to an address of the page."""
+        self.timed(name, lambda tab: tab.evaluate("where => { location.hash = where }", where))
+
+    def screens(self) -> None:
+        """Every screen, by its key, and for another time."""
+        for key, name in enumerate(("findings", "traces", "functions", "runtime", "logs", "signals", "health"), 1):
+            self.timed(f"screen {name}", lambda tab, key=key: tab.keyboard.press(str(key)))
+            if name not in {"signals", "health"}:
+                self.timed(f"screen {name}, last hour", lambda tab: tab.select_option("#range", "1h"))
+                self.timed(f"screen {name}, all time", lambda tab: tab.select_option("#range", ""))
+
+    def all(self, url: str) -> None:
+        """Everything once."""
+        self.timed(
+            "first screen, shown whole", lambda tab: tab.goto(url), "document.getElementById('main').dataset.shown"
+        )
+        paint = self._tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0")
+        self._took.setdefault("first paint", []).append(paint / 1000)
+        self._tab.keyboard.press("l")
+        self._tab.wait_for_timeout(300)
+        self.timed("a finding: its trace", lambda tab: tab.locator(".card .evidence a").first.click())
+        self.screens()
+        for name, where in PLACES.items():
+            self.go(name, where)
+        self.timed(
+            "search (150 ms of it until somebody has typed)", lambda tab: tab.fill("#search", "packed"),
+            "document.querySelector('#found a') !== null",
+        )  # fmt: skip
+
+
 def clicks(url: str, rounds: int) -> dict[str, list[float]]:
     """Seconds until each click's answer is on the screen."""
     from playwright.sync_api import sync_playwright
@@ -71,40 +127,7 @@ def clicks(url: str, rounds: int) -> dict[str, list[float]]:
         chromium = playwright.chromium.launch(executable_path=browser.ensure(), args=["--no-sandbox"])
         for _ in range(rounds):
             context = chromium.new_context(viewport={"width": 1280, "height": 900})
-            tab = context.new_page()
-
-            def timed(name: str, act: Callable[[], object], tab: Any = tab) -> None:
-                before = tab.evaluate("document.getElementById('main').dataset.shown || ''")
-                began = time.perf_counter()
-                act()
-                tab.wait_for_function(SHOWN, arg=before, polling="raf")
-                tab.evaluate("() => new Promise(requestAnimationFrame)")
-                took.setdefault(name, []).append(time.perf_counter() - began)
-
-            began = time.perf_counter()
-            tab.goto(url)
-            tab.wait_for_function("document.getElementById('main').dataset.shown", polling="raf")
-            took.setdefault("first screen, shown whole", []).append(time.perf_counter() - began)
-            paint = tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0")
-            took.setdefault("first paint", []).append(paint / 1000)
-            tab.keyboard.press("l")
-            tab.wait_for_timeout(300)
-            timed("a finding: its trace", lambda: tab.locator(".card .evidence a").first.click())
-            for key, name in enumerate(("findings", "traces", "functions", "runtime", "logs", "signals", "health"), 1):
-                timed(f"screen {name}", lambda key=key: tab.keyboard.press(str(key)))
-                if name not in {"signals", "health"}:
-                    timed(f"screen {name}, last hour", lambda: tab.select_option("#range", "1h"))
-                    timed(f"screen {name}, all time", lambda: tab.select_option("#range", ""))
-            tab.keyboard.press("5")
-            tab.wait_for_function("document.getElementById('main').dataset.shown.startsWith('#/logs')")
-            for what, where in (("words", "#/logs?q=customer%2077"), ("errors", "#/logs?severity=17"), ("a logger", "#/logs?logger=app.module_3")):
-                timed(f"lines with {what}", lambda where=where: tab.evaluate("where => { location.hash = where }", where))
-            for what, where in (("by name", "#/traces?q=table_3"), ("failed", "#/traces?failed=1"), ("costliest", "#/traces?sort=costliest"), ("of a service", "#/traces?service=mail")):
-                timed(f"traces {what}", lambda where=where: tab.evaluate("where => { location.hash = where }", where))
-            began = time.perf_counter()
-            tab.fill("#search", "packed")
-            tab.wait_for_selector("#found a")
-            took.setdefault("search (with 150 ms until somebody has typed)", []).append(time.perf_counter() - began)
+            Tab(context.new_page(), took).all(url)
             context.close()
         chromium.close()
     return took
@@ -120,7 +143,9 @@ def main() -> int:
     given = parser.parse_args()
     home = given.home or Path(tempfile.mkdtemp(prefix="otel-perf-view-")) / "home"
     if given.home is None:
-        subprocess.run([sys.executable, str(FILL), str(home), str(given.spans), str(given.spans), str(HOURS)], check=True)
+        subprocess.run(
+            [sys.executable, str(FILL), str(home), str(given.spans), str(given.spans), str(HOURS)], check=True
+        )
     environ = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     server = subprocess.Popen(
         [sys.executable, "-m", "otel_perf", "view", str(home), "--port", "0", "--json"],

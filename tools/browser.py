@@ -26,7 +26,9 @@ def ensure() -> Path:
         found = _found()
         if found is None:
             if shutil.which("apt-get") is None or os.geteuid() != 0:
-                raise RuntimeError("there is no Chromium on the PATH, and it can be installed with apt-get by root alone")
+                raise RuntimeError(
+                    "there is no Chromium on the PATH, and it can be installed with apt-get by root alone"
+                )
             print("installing chromium (a minute)", file=sys.stderr)
             try:
                 _apt("install", "-y", "--no-install-recommends", *PACKAGES)

@@ -13,9 +13,12 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from environments import ROOT, cache, locked
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SOURCES = ROOT / "tests" / "e2e" / "strangers"
 
@@ -51,7 +54,9 @@ def _run(folder: Path, *command: str) -> None:
     environ = {**os.environ, "CGO_ENABLED": "0"}
     done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}{done.stdout[-1000:]}")
+        raise RuntimeError(
+            f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}{done.stdout[-1000:]}"
+        )
 
 
 if __name__ == "__main__":

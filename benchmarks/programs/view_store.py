@@ -73,7 +73,7 @@ class Filler:
             start += 1_000_000
         self.put("traces", made, request, start)
 
-    def span(
+    def span(  # noqa: PLR0913  what a span has
         self, scope: Any, tid: bytes, parent: bytes, name: str, kind: int, start: int, took: int, *, failed: bool,
         sid: bytes = b"",
     ) -> None:  # fmt: skip
@@ -147,7 +147,9 @@ class Filler:
                 self.histogram(scope, name, at, minute, "")
                 count += 1
             for function in range(FUNCTIONS):
-                self.histogram(scope, "perf.call.duration", at, minute * (function + 1), f"app.module.function_{function}")
+                self.histogram(
+                    scope, "perf.call.duration", at, minute * (function + 1), f"app.module.function_{function}"
+                )
                 count += 1
             self.put("metrics", count, request, at)
             total += count

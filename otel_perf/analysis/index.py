@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -30,7 +29,6 @@ from otel_perf.store.database import SIGNALS, StoreReader, identity_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from otel_perf.analysis.index_names import Resource
     from otel_perf.store.database import Batch
 
 PIECE: Final = 8_000  # items that are written at once: about 0.2 s of work
@@ -149,10 +147,8 @@ class Builder:
         taken, last = self._connection.execute(
             "SELECT coalesce(sum(items), 0), coalesce(max(last), 0) FROM progress WHERE store = ?", (store,)
         ).fetchone()
-        other = known and known != identity
-        if other or last > max(reader.last_id(), reader.newest_given()):
-            self._anew()
-        elif taken > GONE and reader.items() * 2 < taken:
+        is_other = (known and known != identity) or last > max(reader.last_id(), reader.newest_given())
+        if is_other or (taken > GONE and reader.last_id() > last and reader.items() * 2 < taken):
             self._anew()
         if known != identity:
             self._connection.execute("UPDATE store SET identity = ? WHERE home = ?", (identity, str(home)))

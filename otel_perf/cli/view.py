@@ -18,22 +18,29 @@ if TYPE_CHECKING:
 
 PORT: Final = 4319  # beside OTLP's own 4317 and 4318
 OTLP: Final = 4318
-TOKEN: Final = "OTEL_PERF_VIEW_TOKEN"
+TOKEN: Final = "OTEL_PERF_VIEW_TOKEN"  # noqa: S105  the name of a variable
 _NEEDS: Final = "otel-perf view needs an extra: pip install 'otel-perf[view]'"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
     parser.add_argument(
-        "homes", nargs="*", type=Path, metavar="DIR", help="home folders, shown together (default: $OTEL_PERF_HOME or .otel-perf)"
+        "homes",
+        nargs="*",
+        type=Path,
+        metavar="DIR",
+        help="home folders, shown together (default: $OTEL_PERF_HOME or .otel-perf)",
     )
     options.add_home(parser)
     parser.add_argument("--port", type=_port, help=f"port of the page (default {PORT}, or a free one if that is taken)")
     parser.add_argument(
         "--listen", default="127.0.0.1", metavar="ADDRESS",
-        help=f"address to listen on (default 127.0.0.1); any other needs a token, which is made and printed, or is in ${TOKEN}",
+        help="address to listen on (default 127.0.0.1); any that others reach needs a token, which is made and printed,"
+        f" or is in ${TOKEN}",
     )  # fmt: skip
-    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="another name that this page is reached by")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="another name that this page is reached by"
+    )
     parser.add_argument(
         "--receive", nargs="?", type=_port, const=OTLP, metavar="PORT",
         help=f"take OTLP over HTTP from any program, on this port (default {OTLP}), into a store of its own",
@@ -77,9 +84,9 @@ def _homes(arguments: argparse.Namespace) -> list[Path]:
     named = [Path(os.path.abspath(home)) for home in arguments.homes]
     homes = named or [options.home_of(arguments).with_file(STORE_FILE)]
     for home in homes:
-        if not (home / STORE_FILE).exists() and not arguments.receive:
-            if named or not home.is_dir():
-                raise StoreError(f"no store at {home / STORE_FILE}: run the program under opentelemetry-instrument first")
+        is_there = (home / STORE_FILE).exists() or (home.is_dir() and not named)
+        if not is_there and arguments.receive is None:
+            raise StoreError(f"no store at {home / STORE_FILE}: run the program under opentelemetry-instrument first")
     return list(dict.fromkeys(homes))
 
 
@@ -151,7 +158,7 @@ def _limit() -> int:
 
 
 def _url(address: str, listener: Any) -> str:
-    host = "127.0.0.1" if address in {"0.0.0.0", "::"} else address
+    host = "127.0.0.1" if address in {"0.0.0.0", "::"} else address  # noqa: S104  as it was asked for
     return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
 
 

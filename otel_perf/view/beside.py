@@ -66,7 +66,9 @@ class Beside:
 
     def audit(self, _: Reading, question: Question) -> dict[str, Any]:
         """The state of each home's trail; verified where it is not too long."""
-        return {"homes": [found for home in self._homes if (found := _audited(home, anyway=bool(question.text("all"))))]}
+        return {
+            "homes": [found for home in self._homes if (found := _audited(home, anyway=bool(question.text("all"))))]
+        }
 
     def source(self, _: Reading, question: Question) -> dict[str, Any]:
         """The lines around one that a finding names, if it is a Python file in a folder that may be shown."""

@@ -142,7 +142,8 @@ def _marks(asked: Asked) -> list[dict[str, Any]]:
     """Pressure, tuning and changes of features; starts of processes, and of new versions."""
     where = "" if asked.service is None else f" AND service = {asked.service}"
     rows = asked.reading.rows(
-        f"SELECT time, kind, service, text FROM mark WHERE time BETWEEN ? AND ?{where} ORDER BY time DESC LIMIT {MARKS}",
+        f"SELECT time, kind, service, text FROM mark WHERE time BETWEEN ? AND ?{where}"
+        f" ORDER BY time DESC LIMIT {MARKS}",
         (asked.begin * 1_000_000, (asked.end + 1) * 1_000_000),
     )
     found = [
@@ -156,7 +157,9 @@ def _marks(asked: Asked) -> list[dict[str, Any]]:
         is_new = service in versions and versions[service] != version and version
         versions[service] = version
         kind = "deploy" if is_new else "start"
-        what = f"version {version} deployed" if is_new else f"process {instance[:8]} started {version and f'({version})'}"
+        what = (
+            f"version {version} deployed" if is_new else f"process {instance[:8]} started {version and f'({version})'}"
+        )
         name = asked.reading.text(service)
         found.append({"time": first, "kind": kind, "service": name, "text": what})
     return sorted(found, key=lambda mark: -int(str(mark["time"])))[:MARKS]

@@ -42,7 +42,7 @@ STREAM: Final = "/api/live"
 
 
 class Guard:
-    """Around an ASGI application. ``hosts`` are names of this machine, without ports; ``token`` is asked for if given."""
+    """Around an ASGI application. ``hosts`` are names of this machine, without ports; a ``token`` is asked for."""
 
     def __init__(
         self, app: App, *, hosts: Iterable[str] = LOOPBACK, token: str = "", methods: Iterable[str] = ("GET", "HEAD"),
@@ -124,7 +124,10 @@ class Guard:
             await answer(send, 303, "", [(b"location", b"/"), (b"set-cookie", cookie.encode())])
             return
         await answer(
-            send, 401, "a token is needed: open the address that otel-perf view printed", [(b"www-authenticate", b"Bearer")]
+            send,
+            401,
+            "a token is needed: open the address that otel-perf view printed",
+            [(b"www-authenticate", b"Bearer")],
         )
 
 

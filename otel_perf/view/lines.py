@@ -24,93 +24,103 @@ def words_of(text: str) -> str:
 
 def lines(reading: Reading, question: Question) -> dict[str, Any]:
     """Lines, the newest first: before ``before`` or after ``after``, which are numbers of lines."""
-    begin, end = question.times
     size = question.number("limit", 200, most=1000)
-    where, values = [], []
-    if not question.text("own"):
-        where.append("own = 0")
-    if question.is_bounded:
-        where.append("time BETWEEN ? AND ?")
-        values += [begin, end]
-    after = question.number("after", 0)
-    if after:
-        where.append("id > ?")
-        values.append(after)
-    if before := question.text("before"):
-        time, _, number = before.partition("-")
-        if not (time.isdigit() and number.isdigit()):
-            return {"lines": [], "more": False, "newest": 0}
-        where.append("(time, id) < (?, ?)")
-        values += [int(time), int(number)]
-    plan = _filters(reading, question, where, values)
     newest = reading.row("SELECT coalesce(max(id), 0) FROM log")[0]
-    if plan is None:
+    asked = _Filter(reading, question)
+    if asked.is_empty:
         return {"lines": [], "more": False, "newest": newest}
-    if after and not question.text("q"):
-        plan = ""  # there are few
     rows = reading.rows(
         "SELECT id, time, severity, service, scope, event, trace, sid, template, place, pos, body FROM log"
-        f" {plan} WHERE {' AND '.join(where) or '1'} ORDER BY time DESC, id DESC LIMIT ?",
-        (*values, size + 1),
+        f" {asked.index and f'INDEXED BY {asked.index}'} WHERE {' AND '.join(asked.where) or '1'}"
+        " ORDER BY time DESC, id DESC LIMIT ?",
+        (*asked.values, size + 1),
     )
     return {"lines": [_line(reading, row) for row in rows[:size]], "more": len(rows) > size, "newest": newest}
 
 
-def _filters(reading: Reading, question: Question, where: list[str], values: list[Any]) -> str | None:
-    """Add what is asked for; the index to walk, ``None`` if nothing can be found."""
-    plan = "INDEXED BY log_time" if "own = 0" in where else ""
-    if service := question.text("service"):
-        where.append("service = ?")
-        values.append(reading.number(service))
-        plan = "INDEXED BY log_service" if plan else ""
-    if severity := question.number("severity", 0):
-        where.append("severity >= ?")
-        values.append(severity)
-        if severity >= _SEVERE and plan:
-            where.append(f"severity >= {_SEVERE}")
-            plan = "INDEXED BY log_severe"
-    if template := question.number("template", 0):
-        where.append("template = ?")
-        values.append(template)
-        plan = "INDEXED BY log_template"
-    elif logger := question.text("logger"):
-        number = reading.number(logger)
-        where.append("scope = ?")
-        values.append(number)
-        if reading.row("SELECT coalesce(sum(count), 0) FROM template WHERE scope = ?", (number,))[0] < RARE:
-            where.append("template IN (SELECT id FROM template WHERE scope = ?)")
-            values.append(number)
-            plan = "INDEXED BY log_template"
-    if event := question.text("event"):
-        where.append("event = ?")
-        values.append(reading.number(event))
-    if trace := question.text("trace"):
-        where.append("trace > 0 AND trace = (SELECT id FROM trace WHERE tid = ?)")
-        values.append(bytes.fromhex(trace) if re.fullmatch("[0-9a-f]{32}", trace) else b"")
-        plan = ""
-    if text := question.text("q").strip():
+class _Filter:
+    """What is asked for, as SQL; and the index to walk: SQLite does not know how many rows each condition leaves."""
+
+    def __init__(self, reading: Reading, question: Question) -> None:
+        self._reading = reading
+        self._question = question
+        self.where: list[str] = []
+        self.values: list[Any] = []
+        self.index = ""
+        self.is_empty = False  # nothing can be found
+        if not question.text("own"):
+            self._add("own = 0")
+            self.index = "log_time"
+        if question.is_bounded:
+            self._add("time BETWEEN ? AND ?", *question.times)
+        self._service_and_severity()
+        self._template_or_logger()
+        if event := question.text("event"):
+            self._add("event = ?", reading.number(event))
+        if trace := question.text("trace"):
+            tid = bytes.fromhex(trace) if re.fullmatch("[0-9a-f]{32}", trace) else b""
+            self._add("trace > 0 AND trace = (SELECT id FROM trace WHERE tid = ?)", tid)
+            self.index = "log_trace"
+        if text := question.text("q").strip():
+            self._words(text)
+        self._page()
+
+    def _add(self, condition: str, *values: Any) -> None:
+        self.where.append(condition)
+        self.values += values
+
+    def _service_and_severity(self) -> None:
+        if service := self._question.text("service"):
+            self._add("service = ?", self._reading.number(service))
+            self.index = self.index and "log_service"
+        if severity := self._question.number("severity", 0):
+            self._add("severity >= ?", severity)
+            if severity >= _SEVERE and self.index:
+                self._add(f"severity >= {_SEVERE}")  # for the partial index, which knows this number alone
+                self.index = "log_severe"
+
+    def _template_or_logger(self) -> None:
+        if template := self._question.number("template", 0):
+            self._add("template = ?", template)
+            self.index = "log_template"
+        elif logger := self._question.text("logger"):
+            number = self._reading.number(logger)
+            self._add("scope = ?", number)
+            query = "SELECT coalesce(sum(count), 0) FROM template WHERE scope = ?"
+            if self._reading.row(query, (number,))[0] < RARE:
+                self._add("template IN (SELECT id FROM template WHERE scope = ?)", number)
+                self.index = "log_template"
+
+    def _words(self, text: str) -> None:
         words = words_of(text)
-        if not words:
-            return None
-        plan = ""
-        before = question.text("before").partition("-")[2]
-        limit = f" AND rowid < {int(before)}" if before.isdigit() else ""
-        if reading.row("SELECT 1 FROM sqlite_schema WHERE name = 'log_words'"):
-            where.append(
-                f"id IN (SELECT rowid FROM log_words WHERE log_words MATCH ?{limit} ORDER BY rowid DESC LIMIT {MATCHES})"
-            )
-            values.append(words)
-        else:
-            where.append("instr(lower(body), ?) > 0")
-            values.append(text.lower())
-    return plan
+        self.is_empty = not words
+        self.index = ""
+        if not self._reading.row("SELECT 1 FROM sqlite_schema WHERE name = 'log_words'"):
+            self._add("instr(lower(body), ?) > 0", text.lower())
+            return
+        before = self._question.text("before").partition("-")[2]
+        limit = f" AND rowid < {int(before)}" if before.isascii() and before.isdigit() else ""
+        matching = f"SELECT rowid FROM log_words WHERE log_words MATCH ?{limit} ORDER BY rowid DESC LIMIT {MATCHES}"
+        self._add(f"id IN ({matching})", words)
+
+    def _page(self) -> None:
+        """Only what is before, or after, a line."""
+        if after := self._question.number("after", 0):
+            self._add("id > ?", after)
+            self.index = ""  # there are few
+        if before := self._question.text("before"):
+            found = re.fullmatch(r"([0-9]{1,18}|[0-8][0-9]{18})-([0-9]{1,18})", before)
+            self.is_empty = self.is_empty or found is None
+            if found is not None:
+                self._add("(time, id) < (?, ?)", int(found[1]), int(found[2]))
 
 
 def _line(reading: Reading, row: tuple[Any, ...]) -> dict[str, Any]:
     number, time, severity, service, scope, event, trace, sid, template, place, pos, body = row
     tid = reading.row("SELECT tid FROM trace WHERE id = ?", (trace,)) if trace else ()
     return {
-        "id": number, "cursor": f"{time}-{number}", "time": time, "severity": severity, "service": reading.text(service),
+        "id": number, "cursor": f"{time}-{number}", "time": time, "severity": severity,
+        "service": reading.text(service),
         "logger": reading.text(scope), "event": reading.text(event), "trace": tid[0].hex() if tid else "",
         "span": hexadecimal(sid), "template": template, "at": [place, pos], "text": body,
     }  # fmt: skip
@@ -132,7 +142,8 @@ def templates(reading: Reading, question: Question) -> dict[str, Any]:
             for number, service, scope, severity, words, count, first, last in rows
         ],
         "loggers": sorted(
-            reading.text(row[0]) for row in reading.rows("SELECT DISTINCT scope FROM template WHERE scope > 0 LIMIT 300")
+            reading.text(row[0])
+            for row in reading.rows("SELECT DISTINCT scope FROM template WHERE scope > 0 LIMIT 300")
         ),
     }  # fmt: skip
 

@@ -196,7 +196,7 @@ class Readings:
 
 
 def index_path(homes: Sequence[Path]) -> Path:
-    """Where the index of these homes is: in the home itself; of several, or of one that cannot be written, in a cache."""
+    """Where their index is: in the home itself; of several, or of one that cannot be written, in a cache."""
     from otel_perf.analysis.index_tables import INDEX_FILE
     from otel_perf.core.home import make_private
 

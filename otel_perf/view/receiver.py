@@ -1,7 +1,7 @@
 """Takes OTLP over HTTP from any program, in any language, into a store of its own.
 
-Protobuf and JSON, plain or gzip, on the paths that every OpenTelemetry SDK sends to. What comes is checked and stored as
-batches like those of our own programs, so that the page, the report and all other commands read it. See
+Protobuf and JSON, plain or gzip, on the paths that every OpenTelemetry SDK sends to. What comes is checked and stored
+as batches like those of our own programs, so that the page, the report and all other commands read it. See
 https://opentelemetry.io/docs/specs/otlp/#otlphttp for what is answered.
 """
 
@@ -157,7 +157,7 @@ def _of_json(kind: Any, body: bytes) -> Any:
     """A request of OTLP's JSON, which has ids in hex where protobuf's own has base64."""
     document = json.loads(body)
     if not isinstance(document, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is no JSON object")  # noqa: TRY004  of what was sent
     ahead: list[Any] = [document]
     while ahead:
         node = ahead.pop()

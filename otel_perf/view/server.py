@@ -70,7 +70,6 @@ def application(
     return Starlette(routes=routes)
 
 
-
 def _names() -> list[str]:
     """Our files, by their names: what is not in this list is not there."""
     return sorted(path.name for path in STATIC.iterdir() if path.suffix in _TYPES)
@@ -87,7 +86,7 @@ def _file(name: str) -> Handler:
 
 
 def _charts() -> Handler:
-    """uPlot out of its package, if it is that very file; else charts say what to install."""
+    """The chart library out of its package, if it is that very file; else charts say what to install."""
     spec = importlib.util.find_spec(CHARTS[0])
     folder = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
     body = b""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 OPERATIONS: Final = 200
 FLAME_TRACES: Final = 200
 FLAME_SPANS: Final = 20_000
+DEEP: Final = 60  # frames
 _LONG: Final = 6 * 3600 * 1_000_000_000  # ranges from here on are counted by the hour
 _SORTS: Final = {
     "self": "sum(self) DESC", "total": "sum(total) DESC", "count": "sum(count) DESC", "errors": "sum(errors) DESC",
@@ -26,10 +27,10 @@ _SORTS: Final = {
 
 def state(reading: Reading, _: Question) -> dict[str, Any]:
     """How much is here, of which services and time."""
-    spans = reading.row(
-        "SELECT (SELECT min(start) FROM trace WHERE start > 0), (SELECT max(start) FROM trace)"
+    spans = reading.row("SELECT (SELECT min(start) FROM trace WHERE start > 0), (SELECT max(start) FROM trace)")
+    logs = reading.row(
+        "SELECT (SELECT min(time) FROM log WHERE own = 0 AND time > 0), (SELECT max(time) FROM log WHERE own = 0)"
     )
-    logs = reading.row("SELECT (SELECT min(time) FROM log WHERE own = 0 AND time > 0), (SELECT max(time) FROM log WHERE own = 0)")
     points = reading.row("SELECT min(first), max(last) FROM process WHERE first > 0")
     times = [time for time in (*spans, *logs, *points) if time]
     services = reading.rows("SELECT DISTINCT service FROM process")
@@ -60,7 +61,9 @@ def findings(reading: Reading, question: Question) -> dict[str, Any]:
 
 
 def _finding(reading: Reading, row: tuple[Any, ...]) -> dict[str, Any]:
-    service, kind, spot, count, traces, cost, worst, culprit, function, path, line, evidence, trace, first, last, _ = row
+    service, kind, spot, count, traces, cost, worst, culprit, function, path, line, evidence, trace, first, last, _ = (
+        row
+    )
     return {
         "service": reading.text(service), "kind": kind, "spot": spot, "count": count, "traces": traces, "cost": cost,
         "worst": worst, "culprit": culprit, "function": function, "path": path, "line": line, "evidence": evidence,
@@ -258,10 +261,10 @@ def _grow(tree: dict[int, Any], rows: list[tuple[int, ...]]) -> None:
     """Add the spans of one trace."""
     parents = {sid: (parent, op) for sid, parent, op, _ in rows}
     for sid, parent, op, took in rows:
-        path, seen = [op], {sid}
-        while parent in parents and parent not in seen and len(path) < 60:
-            seen.add(parent)
-            parent, above = parents[parent]
+        path, seen, at = [op], {sid}, parent
+        while at in parents and at not in seen and len(path) < DEEP:
+            seen.add(at)
+            at, above = parents[at]
             path.append(above)
         node = tree
         for step in reversed(path[1:]):

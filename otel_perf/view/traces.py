@@ -16,6 +16,7 @@ SPANS: Final = 10_000  # of one trace that are shown
 LINES: Final = 500  # of one trace
 FEW: Final = 20_000  # rows that are sorted rather than walked by an index
 _COLUMNS: Final = "id, tid, start, finish, root, spans, errors, logs, findings, cost"
+_FINDING: Final = ("kind", "spot", "culprit", "function", "path", "line", "cost", "count", "evidence")
 _SORTS: Final = {"slowest": "finish - start DESC", "newest": "start DESC", "costliest": "cost DESC"}
 
 
@@ -149,10 +150,10 @@ def trace(reading: Reading, question: Question) -> dict[str, Any]:
         for node, depth in _in_order(roots) for r in (rows[node.index],)
     ]  # fmt: skip
     findings = [
-        dict(zip(("kind", "spot", "culprit", "function", "path", "line", "cost", "count", "evidence"), f[:9], strict=True))
+        dict(zip(_FINDING, f[:9], strict=True))
         | {"span": hexadecimal(f[9])}
         for f in reading.rows(
-            "SELECT kind, spot, culprit, function, path, line, cost, count, evidence, sid FROM finding WHERE trace = ?"
+            f"SELECT {', '.join(_FINDING)}, sid FROM finding WHERE trace = ?"
             " ORDER BY cost DESC LIMIT 100", (row[0],),
         )
     ]  # fmt: skip
@@ -164,7 +165,8 @@ def trace(reading: Reading, question: Question) -> dict[str, Any]:
 
 def _lines(reading: Reading, trace_number: int, begin: int) -> list[dict[str, Any]]:
     rows = reading.rows(
-        "SELECT time, severity, event, sid, body, place, pos FROM log WHERE trace = ? AND trace > 0 ORDER BY time LIMIT ?",
+        "SELECT time, severity, event, sid, body, place, pos FROM log WHERE trace = ? AND trace > 0"
+        " ORDER BY time LIMIT ?",
         (trace_number, LINES),
     )
     return [

@@ -47,7 +47,9 @@ def build(path, home, pieces=None):
 def put(home, signal, request, items=1):
     home.mkdir(parents=True, exist_ok=True)
     database = Database(home / STORE_FILE, limit=10**9)
-    database.append([NewBatch(signal, items, request if isinstance(request, bytes) else request.SerializeToString())], 1)
+    database.append(
+        [NewBatch(signal, items, request if isinstance(request, bytes) else request.SerializeToString())], 1
+    )
     database.close()
 
 
@@ -136,7 +138,10 @@ def test_another_store_in_its_place_is_read_from_the_start(tmp_path):
         file.unlink()
     put(home, "traces", one_span(name="other"))
     build(path, home)
-    assert rows(path, "SELECT count(*), max(text.value) FROM span JOIN operation ON operation.id = op JOIN text ON text.id = name") == [(1, "other")]
+    assert rows(
+        path,
+        "SELECT count(*), max(text.value) FROM span JOIN operation ON operation.id = op JOIN text ON text.id = name",
+    ) == [(1, "other")]
 
 
 def test_a_damaged_index_is_made_anew(tmp_path):
@@ -169,7 +174,11 @@ def poison_logs():
     request = ExportLogsServiceRequest()
     record = request.resource_logs.add().scope_logs.add().log_records.add()
     record.time_unix_nano, record.event_name, record.severity_number = 2**64 - 1, "perf.bottleneck", 13
-    for key, value in (("perf.bottleneck.cost", float("nan")), ("code.line.number", 1e300), ("perf.bottleneck.count", float("inf"))):
+    for key, value in (
+        ("perf.bottleneck.cost", float("nan")),
+        ("code.line.number", 1e300),
+        ("perf.bottleneck.count", float("inf")),
+    ):
         pair = record.attributes.add()
         pair.key, pair.value.double_value = key, value
     record.body.bytes_value = b"\xff\x00"
@@ -210,7 +219,10 @@ def test_values_that_no_column_takes_cost_no_other_batch(tmp_path, signal, poiso
     put(home, signal, poison)
     put(home, "traces", one_span(tid=b"2" * 16))
     build(path, home)
-    assert rows(path, "SELECT count(*) FROM trace WHERE tid IN (CAST('1111111111111111' AS BLOB), CAST('2222222222222222' AS BLOB))") == [(2,)]
+    assert rows(
+        path,
+        "SELECT count(*) FROM trace WHERE tid IN (CAST('1111111111111111' AS BLOB), CAST('2222222222222222' AS BLOB))",
+    ) == [(2,)]
     assert rows(path, "SELECT max(last) FROM progress") == [(3,)]
 
 

@@ -8,7 +8,21 @@ import pytest
 from otel_perf.view.lines import words_of
 from otel_perf.view.reading import BadQuestionError, Question
 
-HOSTILE = ["'; DROP TABLE span; --", '" OR 1=1', "NEAR(", "*", "%", "_", "\\", "a" * 5000, "\x00", "<script>alert(1)</script>", "body:x AND", "-", "((("]
+HOSTILE = [
+    "'; DROP TABLE span; --",
+    '" OR 1=1',
+    "NEAR(",
+    "*",
+    "%",
+    "_",
+    "\\",
+    "a" * 5000,
+    "\x00",
+    "<script>alert(1)</script>",
+    "body:x AND",
+    "-",
+    "(((",
+]
 
 
 def test_the_state_says_services_times_and_numbers(ask):
@@ -174,5 +188,15 @@ def test_source_is_of_python_files_in_the_folders_that_may_be_shown(tmp_path):
 
     assert [20, "line 20"] in source("orders.py")["lines"]
     assert source(folder / "orders.py")["line"] == 20
-    for hidden in ("../secret.py", secret, "link.py", "settings.env", "/etc/passwd", "pipe.py", "", "\0.py", "orders.py/../../secret.py"):
+    for hidden in (
+        "../secret.py",
+        secret,
+        "link.py",
+        "settings.env",
+        "/etc/passwd",
+        "pipe.py",
+        "",
+        "\0.py",
+        "orders.py/../../secret.py",
+    ):
         assert source(hidden) == {"missing": True}, hidden

@@ -21,7 +21,9 @@ SPAN = {"traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b1
 
 def document(*spans):
     resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "stranger"}}]}
-    return json.dumps({"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": {}, "spans": list(spans)}]}]}).encode()
+    return json.dumps(
+        {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": {}, "spans": list(spans)}]}]}
+    ).encode()
 
 
 @pytest.fixture
@@ -39,8 +41,12 @@ def test_protobuf_and_json_plain_and_gzip_are_stored(receiver):
     body = one_span().SerializeToString()
     assert post(receiver, headers=PROTOBUF, body=body).status == 200
     assert post(receiver, headers={**PROTOBUF, "content-encoding": "gzip"}, body=gzip.compress(body)).body == b""
-    assert post(receiver, headers={"content-type": "application/json; charset=utf-8"}, body=document(SPAN)).body == b"{}"
-    assert post(receiver, headers={**JSON, "content-encoding": "gzip"}, body=gzip.compress(document(SPAN))).status == 200
+    assert (
+        post(receiver, headers={"content-type": "application/json; charset=utf-8"}, body=document(SPAN)).body == b"{}"
+    )
+    assert (
+        post(receiver, headers={**JSON, "content-encoding": "gzip"}, body=gzip.compress(document(SPAN))).status == 200
+    )
     assert post(receiver, headers=PROTOBUF, pieces=[body[:5], body[5:], b""]).status == 200
     spans = stored.spans(receiver.home)
     assert len(spans) == 5
@@ -51,8 +57,24 @@ def test_protobuf_and_json_plain_and_gzip_are_stored(receiver):
 
 
 def test_metrics_and_logs_are_stored(receiver):
-    metrics = {"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "m", "gauge": {"dataPoints": [{"asDouble": 1.5, "timeUnixNano": "7"}]}}]}]}]}
-    logs = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "said"}, "traceId": SPAN["traceId"], "timeUnixNano": "7"}]}]}]}
+    metrics = {
+        "resourceMetrics": [
+            {
+                "scopeMetrics": [
+                    {"metrics": [{"name": "m", "gauge": {"dataPoints": [{"asDouble": 1.5, "timeUnixNano": "7"}]}}]}
+                ]
+            }
+        ]
+    }
+    logs = {
+        "resourceLogs": [
+            {
+                "scopeLogs": [
+                    {"logRecords": [{"body": {"stringValue": "said"}, "traceId": SPAN["traceId"], "timeUnixNano": "7"}]}
+                ]
+            }
+        ]
+    }
     assert post(receiver, "/v1/metrics", headers=JSON, body=json.dumps(metrics).encode()).status == 200
     assert post(receiver, "/v1/logs", headers=JSON, body=json.dumps(logs).encode()).status == 200
     assert [point.value for point in stored.points(receiver.home)] == [1.5]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +26,20 @@ def view(tmp_path_factory):
     put(home, "traces", one_span(name="<script>alert('a')</script>"))
     log = home.parent / "view.log"
     environ = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-    command = [sys.executable, "-m", "otel_perf", "view", str(home), "--json", "--port", "0", "--receive", "0", "--source", str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "otel_perf",
+        "view",
+        str(home),
+        "--json",
+        "--port",
+        "0",
+        "--receive",
+        "0",
+        "--source",
+        str(ROOT),
+    ]
     with Running(command, environ, ROOT, log) as running:
         wait_for(lambda: "url" in running.output(), what="the server's line")
         said = json.loads(running.output().splitlines()[0])
@@ -44,8 +58,7 @@ def get(view, path, *, port="port", method="GET", headers=None, body=None):
 
 
 def resident(pid):
-    with open(f"/proc/{pid}/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_the_page_and_its_files_are_there_and_nothing_of_them_is_from_elsewhere(view):
@@ -80,7 +93,10 @@ def test_a_foreign_host_another_origin_and_other_methods_are_refused(view):
     assert get(view, "/api/state", headers={"Host": "evil.example"})[0] == 421
     assert get(view, "/api/state", headers={"Origin": "http://evil.example"})[0] == 403
     assert get(view, "/api/state", method="POST", body=b"x")[0] == 405
-    assert get(view, "/v1/traces", port="receive_port", method="POST", headers={"Host": "evil.example"}, body=b"x")[0] == 421
+    assert (
+        get(view, "/v1/traces", port="receive_port", method="POST", headers={"Host": "evil.example"}, body=b"x")[0]
+        == 421
+    )
     assert get(view, "/v1/traces", port="receive_port", headers={})[0] == 405
 
 
@@ -103,7 +119,9 @@ def test_what_is_received_is_seen_at_once_and_told_to_open_pages(view):
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
             line = stream.readline()
-            if line.startswith(b"data: ") and json.loads(line[6:])["items"].get("traces", 0) > first["items"].get("traces", 0):
+            if line.startswith(b"data: ") and json.loads(line[6:])["items"].get("traces", 0) > first["items"].get(
+                "traces", 0
+            ):
                 break
         else:
             pytest.fail("the stream did not tell")
@@ -192,7 +210,12 @@ def test_a_request_that_does_not_come_in_is_ended(monkeypatch):
 def test_it_ends_by_a_signal_and_leaves_no_process(view, tmp_path):
     home = tmp_path / "home"
     put(home, "traces", one_span())
-    with Running([sys.executable, "-m", "otel_perf", "view", str(home), "--json", "--port", "0"], os.environ, ROOT, tmp_path / "log") as running:
+    with Running(
+        [sys.executable, "-m", "otel_perf", "view", str(home), "--json", "--port", "0"],
+        os.environ,
+        ROOT,
+        tmp_path / "log",
+    ) as running:
         wait_for(lambda: (home / "index.db").exists(), what="the index")
         assert running.stop() == 0
         leftover = subprocess.run(["pgrep", "-f", f"analysis.index {home}"], capture_output=True, check=False)
@@ -201,7 +224,14 @@ def test_it_ends_by_a_signal_and_leaves_no_process(view, tmp_path):
 
 def run(*arguments, **variables):
     environ = {**{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}, **variables}
-    return subprocess.run([sys.executable, "-m", "otel_perf", "view", *arguments], env=environ, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "otel_perf", "view", *arguments],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
 
 
 def test_wrong_usage_is_named(tmp_path, view):
@@ -216,7 +246,12 @@ def test_wrong_usage_is_named(tmp_path, view):
 def test_elsewhere_than_on_this_machine_it_needs_a_token(tmp_path):
     home = tmp_path / "home"
     put(home, "traces", one_span())
-    with Running([sys.executable, "-m", "otel_perf", "view", str(home), "--json", "--port", "0", "--listen", "0.0.0.0"], os.environ, ROOT, tmp_path / "log") as running:
+    with Running(
+        [sys.executable, "-m", "otel_perf", "view", str(home), "--json", "--port", "0", "--listen", "0.0.0.0"],
+        os.environ,
+        ROOT,
+        tmp_path / "log",
+    ) as running:
         wait_for(lambda: "url" in running.output(), what="the server's line")
         url = json.loads(running.output().splitlines()[0])["url"]
         port, token = int(re.search(r":(\d+)/", url)[1]), re.search(r"token=([\w-]+)", url)[1]
