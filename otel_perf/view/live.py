@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -66,6 +68,7 @@ class Live:
         self._homes = homes
         self._indexer = Indexer(index, homes)
         self._news = asyncio.Condition()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="otel-perf-live")  # a connection is of one thread
         self._streams = 0
         self.message = b""
 
@@ -74,7 +77,7 @@ class Live:
         try:
             while not stop.is_set():
                 self._indexer.keep()
-                said = await asyncio.to_thread(self._look)
+                said = await asyncio.get_running_loop().run_in_executor(self._thread, self._look_or_say)
                 if said != self.message:
                     self.message = said
                     async with self._news:
@@ -85,8 +88,16 @@ class Live:
                     continue
         finally:
             await asyncio.to_thread(self._indexer.stop)
+            self._thread.shutdown(wait=False)
             async with self._news:
                 self._news.notify_all()
+
+    def _look_or_say(self) -> bytes:
+        try:
+            return self._look()
+        except (sqlite3.Error, OSError) as error:
+            self._reading.close()  # whatever it is, the next look may do better
+            return msgspec.json.encode({"items": {}, "problem": f"the index: {error}"})
 
     def _look(self) -> bytes:
         """The state as JSON; cheap where nothing is new."""

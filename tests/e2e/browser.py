@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from contextlib import contextmanager
@@ -52,8 +53,27 @@ class Page:
 
     def shown(self, where: str) -> None:
         """Wait until a screen is shown."""
-        self.tab.wait_for_function(
-            "where => document.getElementById('main').dataset.shown?.startsWith(`#/${where}`)", arg=where
+        self.until(f"document.getElementById('main').dataset.shown?.startsWith({json.dumps('#/' + where)})")
+
+    def settled(self) -> None:
+        """Wait until nothing is being asked for."""
+        self.until("document.getElementById('main').getAttribute('aria-busy') === null")
+
+    def until(self, condition: str) -> None:
+        """Wait until an expression is true.
+
+        Playwright's own way compiles it in the page each time, which the page's policy forbids.
+        """
+        self.tab.evaluate(
+            f"""new Promise((resolve, reject) => {{
+                const ends = Date.now() + {PATIENCE};
+                const look = () => {{
+                    if ({condition}) resolve();
+                    else if (Date.now() > ends) reject(new Error({json.dumps(f"still not: {condition}")}));
+                    else setTimeout(look, 20);
+                }};
+                look();
+            }})"""
         )
 
     def picture(self, name: str) -> None:

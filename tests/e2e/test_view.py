@@ -125,7 +125,7 @@ def test_the_memory_gauge_moves(page):
     gauge = "document.querySelector('[data-now=memory]')?.textContent"
     before = page.tab.evaluate(gauge)
     assert re.fullmatch(r"[\d.]+ MB", before)
-    page.tab.wait_for_function(f"before => {gauge} && {gauge} !== before", arg=before)
+    page.until(f"{gauge} && {gauge} !== {json.dumps(before)}")
     page.picture("runtime")
 
 
@@ -149,14 +149,14 @@ def test_the_search_finds_operations_and_lines_by_keyboard(page):
     page.tab.wait_for_selector("#found a")
     page.tab.keyboard.press("Enter")
     page.tab.keyboard.press("Enter")
-    page.tab.wait_for_function("!location.hash.startsWith('#/findings') || location.hash.includes('open=')")
+    page.until("!location.hash.startsWith('#/findings') || location.hash.includes('open=')")
 
 
 def test_hostile_words_stay_words(page):
     for where in ("logs?q=", "traces?q=", "functions?q=", "trace/", "findings?open=", "runtime?metric="):
         page.open("health")
         page.tab.evaluate("where => { location.hash = where }", f"#/{where}{HOSTILE}")
-        page.tab.wait_for_function("document.getElementById('main').getAttribute('aria-busy') === null")
+        page.settled()
     page.tab.fill("#search", HOSTILE)
     page.tab.wait_for_selector("#found:not([hidden])")
     assert page.tab.locator("main img").count() == 0
@@ -167,9 +167,9 @@ def test_hostile_words_stay_words(page):
 def test_a_link_leads_to_the_same_screen(page, chromium, served):
     page.open("traces")
     page.tab.select_option("#range", "1h")
-    page.tab.wait_for_function("location.hash.includes('range=1h')")
+    page.until("location.hash.includes('range=1h')")
     page.tab.select_option("#service", "shop")
-    page.tab.wait_for_function("location.hash.includes('service=shop')")
+    page.until("location.hash.includes('service=shop')")
     with browser.page(chromium, served[0]) as other:
         other.tab.goto(page.tab.url)
         other.shown("traces")
@@ -189,7 +189,7 @@ def test_every_screen_can_be_used_by_everybody(chromium, served, dark, width):
         for where in (*SCREENS, trace):
             page.open(where)
             page.tab.keyboard.press("l")  # nothing changes while it is looked at
-            page.tab.wait_for_function("document.getElementById('main').getAttribute('aria-busy') === null")
+            page.settled()
             page.picture(f"{where.partition('/')[0]}-{'dark' if dark else 'light'}-{width}")
             page.tab.evaluate(f"{axe}; undefined")
             found = page.tab.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
