@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 PORT: Final = 4319  # beside OTLP's own 4317 and 4318
 OTLP: Final = 4318
-TOKEN: Final = "OTEL_PERF_VIEW_TOKEN"  # noqa: S105  the name of a variable
 _NEEDS: Final = "otel-perf view needs an extra: pip install 'otel-perf[view]'"
 
 
@@ -35,9 +34,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=_port, help=f"port of the page (default {PORT}, or a free one if that is taken)")
     parser.add_argument(
         "--listen", default="127.0.0.1", metavar="ADDRESS",
-        help="address to listen on (default 127.0.0.1); any that others reach needs a token, which is made and printed,"
-        f" or is in ${TOKEN}",
+        help="address to listen on (default 127.0.0.1); any that others reach needs a token, which is made and printed",
     )  # fmt: skip
+    parser.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="ask for the token that is in this file, on any address"
+    )
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="another name that this page is reached by"
     )
@@ -101,7 +102,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     from otel_perf.view.receiver import FOLDER, Receiver
 
     homes, address = _homes(arguments), str(arguments.listen)
-    token = _token(address)
+    token = _token(address, arguments.token_file)
     hosts = guard.names_of(address) | {name.lower() for name in arguments.allow_host}
     port = PORT if arguments.port is None else arguments.port
     listener = serving.listen(address, port, "--port", or_another=arguments.port is None)
@@ -137,16 +138,22 @@ async def _serve(arguments: argparse.Namespace) -> int:
     return GOOD
 
 
-def _token(address: str) -> str:
-    """What a visitor from elsewhere has to show; empty on this machine, unless one is set."""
+def _token(address: str, file: Path | None) -> str:
+    """What a visitor has to show; nothing on this machine, unless a file has one."""
+    import re
     import secrets
 
     from otel_perf.view.guard import is_loopback
 
-    given = os.environ.get(TOKEN, "").strip()
-    if given and (len(given) < 16 or not given.isascii() or not given.replace("-", "").replace("_", "").isalnum()):
-        raise SettingError(f"{TOKEN} must have 16 or more letters, digits, - and _")
-    return given or ("" if is_loopback(address) else secrets.token_urlsafe(24))
+    if file is None:
+        return "" if is_loopback(address) else secrets.token_urlsafe(24)
+    try:
+        token = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"--token-file {file} cannot be read: {error}") from error
+    if not re.fullmatch(r"[A-Za-z0-9_-]{16,200}", token):
+        raise SettingError(f"--token-file {file}: a token has 16 or more letters, digits, - and _")
+    return token
 
 
 def _limit() -> int:

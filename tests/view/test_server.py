@@ -222,8 +222,8 @@ def test_it_ends_by_a_signal_and_leaves_no_process(view, tmp_path):
         assert leftover.returncode == 1
 
 
-def run(*arguments, **variables):
-    environ = {**{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}, **variables}
+def run(*arguments):
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     return subprocess.run(
         [sys.executable, "-m", "otel_perf", "view", *arguments],
         env=environ,
@@ -240,7 +240,10 @@ def test_wrong_usage_is_named(tmp_path, view):
     taken = run(str(view["home"]), "--port", str(view["port"]))
     assert taken.returncode == 2
     assert "choose another with --port" in taken.stderr
-    assert "16 or more letters" in run(str(view["home"]), "--port", "0", OTEL_PERF_VIEW_TOKEN="short").stderr
+    short = tmp_path / "token"
+    short.write_text("short")
+    assert "16 or more letters" in run(str(view["home"]), "--port", "0", "--token-file", str(short)).stderr
+    assert "cannot be read" in run(str(view["home"]), "--port", "0", "--token-file", str(tmp_path / "none")).stderr
 
 
 def test_elsewhere_than_on_this_machine_it_needs_a_token(tmp_path):

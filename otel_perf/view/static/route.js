@@ -23,14 +23,16 @@ export function link(view, argument = "", query = {}, { keep = true } = {}) {
 }
 
 // The same screen with other parameters.
-export function change(query, { replace = false } = {}) {
+export function change(query) {
   const now = here();
   const target = link(now.view, now.argument, { ...now.query, ...query });
-  if (target === location.hash) return;
-  if (replace) {
-    history.replaceState(null, "", target);
-    window.dispatchEvent(new HashChangeEvent("hashchange"));
-  } else location.hash = target;
+  if (target !== location.hash) location.hash = target;
+}
+
+// The address alone: what it says is on the screen already.
+export function note(query) {
+  const now = here();
+  history.replaceState(null, "", link(now.view, now.argument, { ...now.query, ...query }));
 }
 
 // From and to in ms for the server. "1h" is the last hour of what there is; "A-B" are two moments in ms.

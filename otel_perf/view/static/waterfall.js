@@ -2,7 +2,7 @@
 import { details, fill, h } from "./dom.js";
 import { count, duration, kindName, moment, seconds, serviceColor, severity, shortPath } from "./format.js";
 import { dot, source } from "./findings.js";
-import { change } from "./route.js";
+import { note } from "./route.js";
 
 const ROW = 28; // px, as in style.css
 
@@ -18,7 +18,7 @@ export async function trace(page) {
   const show = async (span, focus = true) => {
     for (const row of rows.querySelectorAll("[aria-current]")) row.removeAttribute("aria-current");
     rows.querySelector(`[data-span="${span.span}"]`)?.setAttribute("aria-current", "true");
-    if (focus) change({ span: span.span }, { replace: true });
+    if (focus) note({ span: span.span });
     await inFull(page, panel, span, faults.get(span.span) || [], bySpan.get(span.span) || []);
   };
   const rows = waterfall(found, total, faults, bySpan, show);
