@@ -49,7 +49,7 @@ class Errors:
         """Look at a span."""
         exceptions = [attributes for name, attributes in span.events if name == "exception"]
         for attributes in exceptions:
-            key = (span.trace_id, _short(attributes.get("exception.type")))
+            key = (span.trace_id, short(attributes.get("exception.type")))
             if key not in self._seen:
                 self._seen.add(key)
                 self._add(attributes, f"span {span.name}", span.trace_id, span.end)
@@ -59,7 +59,7 @@ class Errors:
     def add_log(self, entry: LogEntry) -> None:
         """Look at a log record."""
         attributes, uncaught = entry.attributes, entry.event_name == UNCAUGHT_ERROR.name
-        key = (entry.trace_id, _short(attributes.get("exception.type")))
+        key = (entry.trace_id, short(attributes.get("exception.type")))
         if not (uncaught or entry.severity >= ERROR_SEVERITY) or (entry.trace_id and key in self._seen):
             return
         if uncaught:
@@ -76,7 +76,7 @@ class Errors:
     def _add(self, attributes: dict[str, object], source: str, trace_id: str, time: int) -> None:
         kind = str(attributes.get("exception.type") or "error")
         place = place_of(attributes.get("exception.stacktrace"))
-        key = _short(kind), place or source
+        key = short(kind), place or source
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = ErrorGroup(
@@ -101,7 +101,7 @@ class Errors:
         return sorted(self._groups.values(), key=lambda group: (-group.count, group.type))
 
 
-def _short(kind: object) -> str:
+def short(kind: object) -> str:
     """``ValueError`` from ``builtins.ValueError``: spans qualify the name, log records do not."""
     return str(kind or "").rpartition(".")[2]
 

@@ -93,11 +93,11 @@ def _row(service: str, name: str, series: list[_Series]) -> FunctionRow:
         calls=sum(one.calls for one in series) + int(total("perf.call.untimed")),
         errors=int(total("perf.call.errors")),
         total=took, self_time=total("perf.call.self_time"),
-        p50=min(took, _quantile(buckets, scale, 0.50)), p99=min(took, _quantile(buckets, scale, 0.99)),
+        p50=min(took, bucket_quantile(buckets, scale, 0.50)), p99=min(took, bucket_quantile(buckets, scale, 0.99)),
     )  # fmt: skip
 
 
-def _quantile(buckets: Counter[int], scale: int, share: float) -> float:
+def bucket_quantile(buckets: Counter[int], scale: int, share: float) -> float:
     """The upper bound of the bucket that ``share`` of the values reach; 0 without any."""
     wanted, seen = share * sum(buckets.values()), 0
     for index in sorted(buckets):

@@ -121,21 +121,25 @@ def spans(batches: Iterable[Batch]) -> Iterator[SpanRecord]:
             resource = attributes_of(of_resource.resource.attributes)
             for of_scope in of_resource.scope_spans:
                 for span in of_scope.spans:
-                    yield SpanRecord(
-                        span.trace_id.hex(),
-                        span.span_id.hex(),
-                        span.parent_span_id.hex(),
-                        span.name,
-                        KINDS[span.kind] if span.kind < len(KINDS) else KINDS[0],
-                        span.start_time_unix_nano,
-                        span.end_time_unix_nano,
-                        span.status.code == ERROR_STATUS,
-                        span.status.message,
-                        attributes_of(span.attributes),
-                        tuple((event.name, attributes_of(event.attributes)) for event in span.events),
-                        of_scope.scope.name,
-                        resource,
-                    )
+                    yield _span(span, of_scope.scope.name, resource)
+
+
+def _span(span: Any, scope: str, resource: dict[str, Any]) -> SpanRecord:
+    return SpanRecord(
+        span.trace_id.hex(),
+        span.span_id.hex(),
+        span.parent_span_id.hex(),
+        span.name,
+        KINDS[span.kind] if span.kind < len(KINDS) else KINDS[0],
+        span.start_time_unix_nano,
+        span.end_time_unix_nano,
+        span.status.code == ERROR_STATUS,
+        span.status.message,
+        attributes_of(span.attributes),
+        tuple((event.name, attributes_of(event.attributes)) for event in span.events),
+        scope,
+        resource,
+    )
 
 
 def logs(batches: Iterable[Batch]) -> Iterator[LogEntry]:
@@ -145,19 +149,46 @@ def logs(batches: Iterable[Batch]) -> Iterator[LogEntry]:
             resource = attributes_of(of_resource.resource.attributes)
             for of_scope in of_resource.scope_logs:
                 for record in of_scope.log_records:
-                    body = value_of(record.body)
-                    yield LogEntry(
-                        record.trace_id.hex(),
-                        record.span_id.hex(),
-                        record.time_unix_nano or record.observed_time_unix_nano,
-                        record.severity_number,
-                        record.severity_text,
-                        body if isinstance(body, str) else "" if body is None else repr(body),
-                        record.event_name,
-                        attributes_of(record.attributes),
-                        of_scope.scope.name,
-                        resource,
-                    )
+                    yield _log(record, of_scope.scope.name, resource)
+
+
+def _log(record: Any, scope: str, resource: dict[str, Any]) -> LogEntry:
+    body = value_of(record.body)
+    return LogEntry(
+        record.trace_id.hex(),
+        record.span_id.hex(),
+        record.time_unix_nano or record.observed_time_unix_nano,
+        record.severity_number,
+        record.severity_text,
+        body if isinstance(body, str) else "" if body is None else repr(body),
+        record.event_name,
+        attributes_of(record.attributes),
+        scope,
+        resource,
+    )
+
+
+def spans_at(body: bytes, positions: Iterable[int]) -> dict[int, SpanRecord]:
+    """Those spans of a batch, by their position in it; only they are decoded."""
+    wanted, found, pos = set(positions), {}, 0
+    for of_resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+        for of_scope in of_resource.scope_spans:
+            for at in wanted & set(range(pos, pos + len(of_scope.spans))):
+                resource = attributes_of(of_resource.resource.attributes)
+                found[at] = _span(of_scope.spans[at - pos], of_scope.scope.name, resource)
+            pos += len(of_scope.spans)
+    return found
+
+
+def log_at(body: bytes, position: int) -> LogEntry | None:
+    """One log record of a batch; ``None`` if it has no such."""
+    for of_resource in ExportLogsServiceRequest.FromString(body).resource_logs:
+        for of_scope in of_resource.scope_logs:
+            if position < len(of_scope.log_records):
+                resource = attributes_of(of_resource.resource.attributes)
+                return _log(of_scope.log_records[position], of_scope.scope.name, resource)
+            position -= len(of_scope.log_records)
+    return None
 
 
 def points(batches: Iterable[Batch]) -> Iterator[Point]:

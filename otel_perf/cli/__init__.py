@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COMMANDS: Final = {
     "run": "run a program instrumented, then show the report",
     "report": "show what the store holds: bottlenecks, slow operations, errors, memory, logs",
+    "view": "serve a page of what the store holds, live, on this machine",
     "analyze": "rank services and operations by what whole traces wait for, against a baseline",
     "export": "write stored telemetry as OTLP JSON lines",
     "audit": "verify, show and export the audit trail, rotate its key, remove what is old",

@@ -305,6 +305,21 @@ class StoreReader:
         """The newest batch's id, 0 in an empty store."""
         return int(self._connection.execute("SELECT coalesce(max(id), 0) FROM batch").fetchone()[0])
 
+    def newest_given(self) -> int:
+        """The highest id that was ever given, also of a batch that is no longer here."""
+        row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'batch'").fetchone()
+        return int(row[0]) if row else 0
+
+    def items(self, *, after: int = 0) -> int:
+        """How many items are here, in batches with an id above ``after``."""
+        row = self._connection.execute("SELECT coalesce(sum(items), 0) FROM batch WHERE id > ?", (after,)).fetchone()
+        return int(row[0])
+
+    def body(self, identifier: int) -> bytes | None:
+        """One batch as it is; ``None`` if it is no longer here."""
+        row = self._connection.execute("SELECT body FROM batch WHERE id = ?", (identifier,)).fetchone()
+        return None if row is None else bytes(row[0])
+
     def pending(self) -> dict[str, tuple[int, int]]:
         """Batches and items by signal that have not been delivered."""
         rows = self._connection.execute(

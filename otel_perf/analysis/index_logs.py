@@ -1,0 +1,185 @@
+"""Puts log records into the index: a row each with its words, their templates, findings, errors and marks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+
+from otel_perf.analysis.bottlenecks import ANYWHERE
+from otel_perf.analysis.errors import ERROR_SEVERITY, short
+from otel_perf.analysis.errors import place_of as spot_of
+from otel_perf.analysis.index_names import MOST, number_of
+from otel_perf.analysis.index_tables import has_words, signed
+from otel_perf.analysis.otlp import attributes_of, value_of
+from otel_perf.analysis.templates import Templates
+from otel_perf.core.events import BOTTLENECK, FEATURE_CHANGED, FOLDED, REPEATED, UNCAUGHT_ERROR
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from otel_perf.analysis.index_names import Names, Resource, Trace
+
+LONGEST: Final = 400  # characters of a line; the whole one is in the store
+LIMIT: Final = 10_000  # templates that are read when the work goes on
+MARKS: Final = frozenset(
+    {
+        "perf.memory.pressure", "perf.memory.leak_suspected", "perf.gc.tuned", "perf.health.changed",
+        "feature_flag.evaluation", "perf.singleton.closed", FEATURE_CHANGED.name,
+    }
+)  # fmt: skip
+_OURS: Final = "perf."
+
+
+class _Template:
+    """A template of lines: its number once it has one, and what is to be added."""
+
+    __slots__ = ("count", "first", "last", "number")
+
+    def __init__(self) -> None:
+        self.number = self.count = self.last = 0
+        self.first = 1 << 62
+
+
+class Lines:
+    """Gathers rows; :meth:`flush` writes them. For one thread."""
+
+    def __init__(self, connection: sqlite3.Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+        self._has_words = has_words(connection)
+        self._rows: list[list[Any]] = []
+        self._findings: list[tuple[Any, ...]] = []
+        self._errors: list[tuple[Any, ...]] = []
+        self._marks: list[tuple[Any, ...]] = []
+        self._templates: Templates[tuple[int, int, str], _Template] = Templates(_Template, (0, 0, ""))
+        self._next_template = 1
+        rows = connection.execute(
+            "SELECT service, scope, severity, words, id FROM template ORDER BY count DESC LIMIT ?", (LIMIT,)
+        )
+        for service, scope, severity, words, number in rows.fetchall():
+            self._templates.of((service, scope, severity), words).number = number
+            self._next_template = max(self._next_template, number + 1)
+
+    def add(self, place: int, body: bytes) -> int:
+        """Take a batch; how many records it has. About 12 µs a record, 10 more for a text that is new."""
+        request = ExportLogsServiceRequest.FromString(body)
+        names, pos = self._names, 0
+        names.know(
+            record.trace_id
+            for r in request.resource_logs for s in r.scope_logs for record in s.log_records if record.trace_id
+        )  # fmt: skip
+        for of_resource in request.resource_logs:
+            resource = names.resource(of_resource.resource)
+            for of_scope in of_resource.scope_logs:
+                scope = names.text(of_scope.scope.name)
+                for record in of_scope.log_records:
+                    self._add(record, resource, scope, place, pos)
+                    pos += 1
+        return pos
+
+    def _add(self, record: Any, resource: Resource, scope: int, place: int, pos: int) -> None:
+        time = min(record.time_unix_nano or record.observed_time_unix_nano, MOST)
+        event, trace = record.event_name, None
+        if any(record.trace_id):
+            trace = self._names.trace(record.trace_id)
+            trace.logs += 1
+        if record.body.HasField("string_value"):
+            text = record.body.string_value
+        else:
+            value = value_of(record.body)
+            text = "" if value is None else repr(value)
+        own = event.startswith(_OURS) or event in MARKS
+        if event or record.severity_number >= ERROR_SEVERITY:
+            self._add_special(record, resource, time, trace, text)
+        template = None if own else self._template(record, resource, scope, text or event, time)
+        row = [
+            self._names.next_log, time, int(own), record.severity_number, resource.service, scope,
+            self._names.text(event) if event else 0, _number(trace), signed(record.span_id), template, place, pos,
+            (text or event)[:LONGEST],
+        ]  # fmt: skip
+        self._rows.append(row)
+        self._names.next_log += 1
+
+    def _template(self, record: Any, resource: Resource, scope: int, text: str, time: int) -> _Template:
+        count = 1
+        for pair in record.attributes:
+            if pair.key == FOLDED:
+                count, text = max(0, min(pair.value.int_value, 10**9)), text.rpartition(REPEATED)[0]
+        group = resource.service, scope, record.severity_text or "UNSPECIFIED"
+        found = self._templates.of(group, text)
+        found.count += count
+        found.first, found.last = min(found.first, time), max(found.last, time)
+        if not found.number:
+            found.number = self._next_template
+            self._next_template += 1
+        return found
+
+    def _add_special(self, record: Any, resource: Resource, time: int, trace: Trace | None, text: str) -> None:
+        event, said = record.event_name, attributes_of(record.attributes)
+        if event == BOTTLENECK.name:
+            self._add_finding(said, resource, time, trace, signed(record.span_id), text)
+        elif event in MARKS:
+            self._marks.append((time, event, resource.service, text[:500]))
+        elif event == UNCAUGHT_ERROR.name or record.severity_number >= ERROR_SEVERITY:
+            kind = short(said.get("exception.type")) or record.severity_text or "error"
+            spot = spot_of(said.get("exception.stacktrace")) or "log"
+            message = str(said.get("exception.message") or text)[:500]
+            self._errors.append((time, resource.service, kind, spot, message, _number(trace)))
+
+    def _add_finding(
+        self, said: dict[str, Any], resource: Resource, time: int, trace: Trace | None, sid: int, text: str
+    ) -> None:
+        def of(name: str) -> str:
+            return str(said.get(f"{BOTTLENECK.name}.{name}", ""))
+
+        path, culprit = str(said.get("code.file.path", "")), of("culprit")
+        line = int(number_of(said.get("code.line.number")))
+        spot = f"{path}:{line}" if path and culprit not in ANYWHERE else culprit
+        cost = max(0.0, number_of(said.get(f"{BOTTLENECK.name}.cost")))
+        count = int(number_of(said.get(f"{BOTTLENECK.name}.count"))) or 1
+        self._findings.append(
+            (time, resource.service, of("kind"), spot, culprit, str(said.get("code.function.name", "")), path, line,
+             cost, count, (text or of("evidence"))[:1000], _number(trace), sid)
+        )  # fmt: skip
+        if trace is not None:
+            trace.findings += 1
+            trace.cost += cost
+
+    def flush(self) -> None:
+        """Write the rows."""
+        many = self._connection.executemany
+        many(
+            "INSERT INTO template VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+            " words = excluded.words, count = count + excluded.count, first = min(first, excluded.first),"
+            " last = max(last, excluded.last)",
+            self._template_rows(),
+        )
+        rows = [(*row[:9], 0 if row[9] is None else row[9].number, *row[10:]) for row in self._rows]
+        many("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        if self._has_words:
+            many("INSERT INTO log_words(rowid, body) VALUES (?, ?)", [(row[0], row[12]) for row in rows])
+        many(
+            "INSERT INTO finding(time, service, kind, spot, culprit, function, path, line, cost, count, evidence,"
+            " trace, sid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            self._findings,
+        )
+        many(
+            "INSERT OR IGNORE INTO error(time, service, type, spot, message, trace) VALUES (?, ?, ?, ?, ?, ?)",
+            self._errors,
+        )
+        many("INSERT INTO mark(time, kind, service, text) VALUES (?, ?, ?, ?)", self._marks)
+        self._rows, self._findings, self._errors, self._marks = [], [], [], []
+
+    def _template_rows(self) -> list[tuple[Any, ...]]:
+        rows = []
+        for found in self._templates.all:
+            value = found.value
+            if value.count:
+                rows.append((value.number, *found.group, str(found), value.count, value.first, value.last))
+                value.count, value.first, value.last = 0, 1 << 62, 0
+        return rows
+
+
+def _number(trace: Trace | None) -> int:
+    return 0 if trace is None else trace.number

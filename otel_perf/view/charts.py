@@ -1,0 +1,191 @@
+"""Figures over time: memory, garbage collection, caches, event loops, with marks; and any metric by its name."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from otel_perf.view.reading import Question, Reading
+
+STEPS: Final = 240  # points of a line
+SERIES: Final = 12  # lines of a chart
+MARKS: Final = 300
+
+
+class Panel(NamedTuple):
+    """A chart: which metrics, and what is drawn of them."""
+
+    key: str
+    title: str
+    unit: str
+    metrics: tuple[str, ...]
+    draw: str = "value"  # value, rate (a second), or high (of a histogram)
+    by: str = ""  # an attribute that tells lines apart, besides the process
+
+
+PANELS: Final = (
+    Panel("memory", "Memory (RSS) and its limit", "By", ("process.memory.usage", "perf.memory.limit")),
+    Panel("pressure", "Memory in use, of the limit", "1", ("perf.memory.utilization",)),
+    Panel("cpu", "CPU cores in use", "1", ("process.cpu.time",), "rate"),
+    Panel("pauses", "Longest GC pause", "s", ("perf.gc.pause",), "high"),
+    Panel("lag", "Event-loop lag, longest", "s", ("perf.eventloop.lag",), "high"),
+    Panel("collections", "GC collections a second", "1/s", ("cpython.gc.collections",), "rate"),
+    Panel("entries", "Entries in caches", "1", ("perf.cache.size",), "value", "perf.cache.name"),
+    Panel("threads", "Threads", "1", ("process.thread.count",)),
+)
+_HIT: Final = ("perf.cache.hits", "perf.cache.misses")
+
+
+class Asked:
+    """The range, its steps (ms), and the service."""
+
+    def __init__(self, reading: Reading, question: Question) -> None:
+        self.reading = reading
+        begin, end = question.times
+        first, last = reading.row("SELECT min(first), max(last) FROM process WHERE first > 0") or (0, 0)
+        self.begin = max(begin, first or 0) // 1_000_000
+        self.end = min(end, last or 0) // 1_000_000
+        self.step = max(1000, (self.end - self.begin) // STEPS)
+        self.service = reading.number(question.text("service")) if question.text("service") else None
+
+    def series(self, names: tuple[str, ...]) -> list[tuple[Any, ...]]:
+        """(number, metric, service, instance, attributes) of the series of these metrics."""
+        numbers = [self.reading.number(name) for name in names]
+        where = "" if self.service is None else f" AND service = {self.service}"
+        rows = self.reading.rows(
+            f"SELECT id, name, service, instance, attributes, unit, kind FROM series"
+            f" WHERE name IN ({','.join(map(str, numbers))}){where} LIMIT 500"
+        )
+        return [(row[0], self.reading.text(row[1]), self.reading.text(row[2]), *row[3:]) for row in rows]
+
+    def steps(self, series: list[int], column: str = "value") -> dict[int, list[tuple[int, float]]]:
+        """The highest value of each step."""
+        found: dict[int, list[tuple[int, float]]] = defaultdict(list)
+        for number in series:
+            found[number] = self.reading.rows(  # type: ignore[assignment]
+                f"SELECT (time - ?1) / ?2, max({column}) FROM point WHERE series = ?3 AND time BETWEEN ?1 AND ?4"
+                " GROUP BY 1 ORDER BY 1", (self.begin, self.step, number, self.end),
+            )  # fmt: skip
+        return found
+
+
+def charts(reading: Reading, question: Question) -> dict[str, Any]:
+    """All panels, with marks."""
+    asked = Asked(reading, question)
+    panels = [_panel(asked, panel) for panel in PANELS]
+    panels.insert(6, _hit_ratios(asked))
+    return {
+        "begin": asked.begin, "step": asked.step, "panels": [panel for panel in panels if panel["lines"]],
+        "marks": _marks(asked),
+    }  # fmt: skip
+
+
+def _panel(asked: Asked, panel: Panel) -> dict[str, Any]:
+    series = asked.series(panel.metrics)
+    values = asked.steps([row[0] for row in series], "high" if panel.draw == "high" else "value")
+    drawn: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    for number, metric, service, instance, attributes, _, _ in series:
+        label = _label(service, instance, series)
+        if panel.by:
+            label = f"{json.loads(attributes).get(panel.by, '?')} · {service}"
+        if metric.endswith(".limit"):
+            label += " limit"
+        points = _rate(values[number], asked.step) if panel.draw == "rate" else values[number]
+        line = drawn[label]
+        for step, value in points:
+            if value is not None:
+                line[step] = max(line[step], value) if panel.draw == "high" else line[step] + value
+    return _made(panel.key, panel.title, panel.unit, drawn)
+
+
+def _made(key: str, title: str, unit: str, drawn: dict[str, dict[int, float]]) -> dict[str, Any]:
+    """The lines with the highest values."""
+    kept = sorted(drawn.items(), key=lambda item: -max(item[1].values(), default=0.0))[:SERIES]
+    lines = [{"label": label, "points": sorted(line.items())} for label, line in sorted(kept) if line]
+    return {"key": key, "title": title, "unit": unit, "lines": lines, "more": max(0, len(drawn) - SERIES)}
+
+
+def _label(service: str, instance: str, series: list[tuple[Any, ...]]) -> str:
+    """The service; with the process where there are several of it."""
+    several = len({row[3] for row in series if row[2] == service}) > 1
+    return f"{service} {instance[:8]}" if several else service
+
+
+def _rate(points: list[tuple[int, float]], step: int) -> list[tuple[int, float]]:
+    """How much a total grew a second; nothing where it went down: the process was started again."""
+    return [
+        (at, (value - before) * 1000 / ((at - since) * step))
+        for (since, before), (at, value) in pairwise(points)
+        if value >= before
+    ]
+
+
+def _hit_ratios(asked: Asked) -> dict[str, Any]:
+    series = asked.series(_HIT)
+    values = asked.steps([row[0] for row in series])
+    grown: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
+    for number, metric, service, _, attributes, _, _ in series:
+        label = f"{json.loads(attributes).get('perf.cache.name', '?')} · {service}"
+        for step, value in _rate(values[number], asked.step):
+            grown[label][step][_HIT.index(metric)] += value
+    drawn = {
+        label: {step: hits / (hits + misses) for step, (hits, misses) in steps.items() if hits + misses > 0}
+        for label, steps in grown.items()
+    }
+    return _made("hits", "Cache hit ratio", "1", drawn)
+
+
+def _marks(asked: Asked) -> list[dict[str, Any]]:
+    """Pressure, tuning and changes of features; starts of processes, and of new versions."""
+    where = "" if asked.service is None else f" AND service = {asked.service}"
+    rows = asked.reading.rows(
+        f"SELECT time, kind, service, text FROM mark WHERE time BETWEEN ? AND ?{where}"
+        f" ORDER BY time DESC LIMIT {MARKS}",
+        (asked.begin * 1_000_000, (asked.end + 1) * 1_000_000),
+    )
+    found = [
+        {"time": time, "kind": kind, "service": asked.reading.text(service), "text": text}
+        for time, kind, service, text in rows
+    ]  # fmt: skip
+    versions: dict[int, str] = {}
+    for service, instance, version, first in asked.reading.rows(
+        f"SELECT service, instance, version, first FROM process WHERE first > 0{where} ORDER BY first LIMIT 500"
+    ):
+        is_new = service in versions and versions[service] != version and version
+        versions[service] = version
+        kind = "deploy" if is_new else "start"
+        what = (
+            f"version {version} deployed" if is_new else f"process {instance[:8]} started {version and f'({version})'}"
+        )
+        name = asked.reading.text(service)
+        found.append({"time": first, "kind": kind, "service": name, "text": what})
+    return sorted(found, key=lambda mark: -int(str(mark["time"])))[:MARKS]
+
+
+def metrics(reading: Reading, _: Question) -> dict[str, Any]:
+    """The names of all metrics."""
+    rows = reading.rows(
+        "SELECT text.value, count(*), max(unit), max(kind) FROM series JOIN text ON text.id = series.name"
+        " GROUP BY 1 ORDER BY 1 LIMIT 1000"
+    )
+    return {"metrics": [{"name": n, "series": c, "unit": unit, "kind": kind} for n, c, unit, kind in rows]}
+
+
+def metric(reading: Reading, question: Question) -> dict[str, Any]:
+    """One metric, a line for each series: the rate of a total, the highest of a histogram."""
+    asked, name = Asked(reading, question), question.text("name")
+    series = asked.series((name,))[:60]
+    kind = series[0][6] if series else "gauge"
+    is_total = kind == "sum"
+    values = asked.steps([row[0] for row in series], "high" if kind.endswith("histogram") else "value")
+    drawn: dict[str, dict[int, float]] = {}
+    for number, _, service, instance, attributes, _, _ in series:
+        said = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in json.loads(attributes or "{}").items())
+        label = f"{_label(service, instance, series)} {said}".strip()
+        drawn[label] = dict(_rate(values[number], asked.step) if is_total else values[number])
+    unit = series[0][5] if series else ""
+    panel = _made(name, name, f"{unit}/s" if is_total else unit, drawn)
+    return {"begin": asked.begin, "step": asked.step, "panels": [panel], "marks": []}

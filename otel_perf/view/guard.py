@@ -1,0 +1,173 @@
+"""What every request passes: who may ask, for how long, and what browsers may do with the answer.
+
+A page on this machine is reached by every other page that the browser has open. A foreign ``Host`` is a name that
+somebody else's server made point here (DNS rebinding); another ``Origin`` is another page's script; and a frame could
+be laid under somebody's clicks. Spans, log lines and paths are anybody's text: the policy below runs and loads nothing
+but our own files, whatever is in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import socket
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+ANSWER: Final = 30.0  # seconds from a request to the end of its answer; streams bound each piece instead
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS: Final = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+)
+STREAM: Final = "/api/live"
+
+
+class Guard:
+    """Around an ASGI application. ``hosts`` are names of this machine, without ports; a ``token`` is asked for."""
+
+    def __init__(
+        self, app: App, *, hosts: Iterable[str] = LOOPBACK, token: str = "", methods: Iterable[str] = ("GET", "HEAD"),
+        any_host: bool = False,
+    ) -> None:  # fmt: skip
+        self._app = app
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._token = token
+        self._methods = frozenset(methods)
+        self._any_host = any_host
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Refuse, or pass on with the headers added."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        headers = scope["headers"]
+        refused = self._refusal(scope, headers)
+        if refused is not None:
+            await answer(send, *refused)
+            return
+        if self._token and not self._is_known(scope, headers):
+            await self._let_in(scope, send)
+            return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *HEADERS]
+            await send(message)
+
+        if scope["path"] == STREAM:
+            await self._app(scope, receive, guarded)
+            return
+        try:
+            async with asyncio.timeout(ANSWER):
+                await self._app(scope, receive, guarded)
+        except TimeoutError as error:
+            # A client that does not take its answer: the server closes the connection of a request that failed.
+            raise ConnectionAbortedError(f"{scope['path']} took longer than {ANSWER:g} s") from error
+
+    def _refusal(self, scope: MutableMapping[str, Any], headers: list[tuple[bytes, bytes]]) -> tuple[int, str] | None:
+        hosts = [value for name, value in headers if name == b"host"]
+        if len(hosts) != 1:
+            return 400, "one Host header, please"
+        host = hosts[0].decode("latin-1").lower()
+        if not self._any_host and _without_port(host) not in self._hosts:
+            return 421, "this is not that host; --allow-host names others that this page may be reached by"
+        for name, value in headers:
+            if name == b"origin" and value.decode("latin-1").lower() not in {f"http://{host}", f"https://{host}"}:
+                return 403, "no other origin may ask here"
+            if name == b"sec-fetch-site" and value == b"cross-site" and scope["path"] != "/":
+                return 403, "no other site may ask here"
+        if scope["method"] not in self._methods:
+            return 405, f"only {', '.join(sorted(self._methods))}"
+        return None
+
+    def _is_known(self, scope: MutableMapping[str, Any], headers: list[tuple[bytes, bytes]]) -> bool:
+        """Whether the token came, as a cookie or as ``Authorization: Bearer``."""
+        given = ""
+        for name, value in headers:
+            text = value.decode("latin-1")
+            if name == b"authorization" and text.lower().startswith("bearer "):
+                given = text[7:].strip()
+            elif name == b"cookie" and not given:
+                try:
+                    found = SimpleCookie(text).get(cookie_of(scope))
+                except CookieError:
+                    found = None
+                given = found.value if found is not None else ""
+        return hmac.compare_digest(given.encode(), self._token.encode())
+
+    async def _let_in(self, scope: MutableMapping[str, Any], send: Send) -> None:
+        """The address that was printed has the token; it becomes a cookie, and leaves the address."""
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if scope["path"] == "/" and hmac.compare_digest(given.encode(), self._token.encode()):
+            cookie = f"{cookie_of(scope)}={self._token}; Path=/; HttpOnly; SameSite=Strict"
+            await answer(send, 303, "", [(b"location", b"/"), (b"set-cookie", cookie.encode())])
+            return
+        await answer(
+            send,
+            401,
+            "a token is needed: open the address that otel-perf view printed",
+            [(b"www-authenticate", b"Bearer")],
+        )
+
+
+def cookie_of(scope: MutableMapping[str, Any]) -> str:
+    """Cookies are shared by all ports of a host: each has a name of its own."""
+    return f"otel-perf-view-{(scope.get('server') or ('', 0))[1]}"
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and (port.isdigit() or not port) and not host.endswith("]") else host
+
+
+async def answer(
+    send: Send, status: int, text: str, headers: Iterable[tuple[bytes, bytes]] = (), *, media: bytes = b"text/plain"
+) -> None:
+    """A short answer, and the end of the connection if it is a refusal: its body is not read."""
+    body = text.encode()
+    every = [(b"content-type", media + b"; charset=utf-8"), (b"content-length", str(len(body)).encode()), *HEADERS]
+    if status >= 400:
+        every.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": [*every, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach it."""
+    import ipaddress
+
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def names_of(address: str) -> set[str]:
+    """The names by which a page that listens there may be asked for."""
+    found = set(LOOPBACK)
+    if not is_loopback(address):
+        found |= {f"[{address}]" if ":" in address else address, socket.gethostname().lower()}
+    return found

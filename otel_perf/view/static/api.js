@@ -1,0 +1,21 @@
+// Asks the server. A question that a newer one of the same view replaces is given up.
+
+export class Problem extends Error {}
+
+export async function ask(name, parameters = {}, signal = undefined) {
+  const query = new URLSearchParams();
+  for (const [key, value] of Object.entries(parameters)) {
+    if (value !== "" && value !== null && value !== undefined && value !== false) query.set(key, value === true ? "1" : value);
+  }
+  const text = query.toString();
+  const response = await fetch(`/api/${name}${text ? `?${text}` : ""}`, { signal, headers: { accept: "application/json" } });
+  if (response.status === 401) throw new Problem("The token is no longer known: open the address that otel-perf view printed.");
+  let answer;
+  try {
+    answer = await response.json();
+  } catch {
+    throw new Problem(`The server answered ${response.status}.`);
+  }
+  if (!response.ok) throw new Problem(answer.problem || `The server answered ${response.status}.`);
+  return answer;
+}

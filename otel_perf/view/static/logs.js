@@ -1,0 +1,74 @@
+// Log lines with filters, live at their end; and their templates.
+import { details, fill, h, table } from "./dom.js";
+import { count, day, moment, severity, time } from "./format.js";
+import { dot } from "./findings.js";
+import { change, link } from "./route.js";
+import { choice } from "./traces.js";
+
+const MOST = 2000; // lines on the page
+
+export async function logs(page) {
+  const { query } = page;
+  const filters = { q: query.q, severity: query.severity, logger: query.logger, template: query.template, event: query.event, own: query.own };
+  const [found, known] = await Promise.all([page.ask("lines", filters), page.ask("templates")]);
+  const list = h("ol", { class: "log-lines", "aria-label": "Log lines, the newest first" });
+  let newest = found.newest;
+  let oldest = found.lines[found.lines.length - 1]?.cursor;
+  list.append(...found.lines.map((line) => row(page, line)));
+  const more = h("button", { type: "button", hidden: !found.more, onclick: async () => {
+    const older = await page.ask("lines", { ...filters, before: oldest });
+    oldest = older.lines[older.lines.length - 1]?.cursor || oldest;
+    list.append(...older.lines.map((line) => row(page, line)));
+    more.hidden = !older.more || list.childElementCount > 5 * MOST;
+  } }, "Older lines");
+  // Live: what came since, put on top, without touching what somebody reads.
+  page.tail = async () => {
+    if (query.range && /-/.test(query.range)) return;
+    const fresh = await page.ask("lines", { ...filters, after: newest || 1, from: "", to: "", limit: 500 });
+    newest = Math.max(newest, fresh.newest);
+    if (!fresh.lines.length) return;
+    const scrolled = list.scrollTop;
+    const rows = fresh.lines.map((line) => row(page, line, true));
+    list.prepend(...rows);
+    if (scrolled > 4) list.scrollTop = scrolled + rows.reduce((sum, one) => sum + one.offsetHeight, 0);
+    while (list.childElementCount > MOST) list.lastElementChild.remove();
+    empty.hidden = true;
+  };
+  const empty = h("p", { class: "empty", hidden: found.lines.length > 0 }, "No line is like that.");
+  const chosen = known.templates.find((one) => String(one.id) === query.template);
+  return [
+    h("h1", {}, "Logs"),
+    h("form", { class: "filters", onsubmit: (event) => { event.preventDefault(); change({ q: event.target.elements.words.value.trim() }); } },
+      h("label", {}, "Words ", h("input", { type: "search", name: "words", value: query.q || "", "data-filter": true })),
+      choice("At least", "severity", query.severity || "", [["", "any level"], ["5", "DEBUG"], ["9", "INFO"], ["13", "WARN"], ["17", "ERROR"]]),
+      choice("Logger", "logger", query.logger || "", [["", "any"], ...known.loggers.map((name) => [name, name || "(none)"])]),
+      h("label", {}, h("input", { type: "checkbox", checked: Boolean(query.own), onchange: (event) => change({ own: event.target.checked ? 1 : "" }) }), " otel-perf's own events"),
+      chosen ? h("button", { type: "button", class: "quiet-button", onclick: () => change({ template: "" }) }, `like “${chosen.words.slice(0, 60)}” ✕`) : null),
+    h("div", { class: "logs" }, list, empty, more),
+    h("section", {}, h("h2", {}, "Templates"), h("p", { class: "quiet" }, "Lines that differ only in numbers, ids and names, since the store began."), table("Templates of lines", [
+      { head: "Template", cell: (one) => h("a", { href: link("logs", "", { template: one.id }), "data-row": true }, one.words) },
+      { head: "Level", cell: (one) => h("span", { class: `tag ${one.severity}` }, one.severity) },
+      { head: "Lines", class: "number", cell: (one) => count(one.count) },
+      { head: "Logger", cell: (one) => [dot(one.service), one.logger] },
+      { head: "Last", cell: (one) => moment(one.last) },
+    ], known.templates.slice(0, 100), { empty: "None yet." })),
+  ];
+}
+
+function row(page, line, fresh = false) {
+  const inside = h("div", { class: "inside", hidden: true });
+  const button = h("button", { type: "button", "data-row": true, "aria-expanded": "false", onclick: async () => {
+    inside.hidden = !inside.hidden;
+    button.setAttribute("aria-expanded", String(!inside.hidden));
+    if (inside.hidden || inside.childElementCount) return;
+    const full = await page.ask("line", { place: line.at[0], pos: line.at[1], from: "", to: "", service: "" });
+    fill(inside,
+      line.trace ? h("p", {}, h("a", { href: link("trace", line.trace, { span: line.span }) }, "Open its trace")) : null,
+      full.gone ? h("p", { class: "empty" }, "The rest is gone: this batch was delivered and deleted.") : [
+        h("pre", { tabindex: "0", role: "region", "aria-label": "The whole line" }, full.text || line.text), details({ logger: full.scope, ...full.attributes })]);
+  } },
+  h("span", { class: "at", title: day(line.time) }, time(line.time)), h("span", { class: "severity" }, severity(line.severity)), dot(line.service),
+  line.event ? h("span", { class: "tag" }, line.event) : null,
+  h("span", { class: "text" }, line.text));
+  return h("li", { class: `log ${severity(line.severity)}${fresh ? " fresh" : ""}` }, button, inside);
+}

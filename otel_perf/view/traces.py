@@ -1,0 +1,235 @@
+"""Traces: lists of them, one as a waterfall with its critical path and log lines, and one span in full."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_perf.analysis.index_tables import ERROR, hexadecimal
+from otel_perf.analysis.otlp import KINDS, log_at, spans_at
+from otel_perf.core.critical_path import critical_path
+
+if TYPE_CHECKING:
+    from otel_perf.view.reading import Question, Reading
+
+SPANS: Final = 10_000  # of one trace that are shown
+LINES: Final = 500  # of one trace
+FEW: Final = 20_000  # rows that are sorted rather than walked by an index
+_COLUMNS: Final = "id, tid, start, finish, root, spans, errors, logs, findings, cost"
+_FINDING: Final = ("kind", "spot", "culprit", "function", "path", "line", "cost", "count", "evidence")
+_SORTS: Final = {"slowest": "finish - start DESC", "newest": "start DESC", "costliest": "cost DESC"}
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A span in its tree."""
+
+    index: int
+    sid: int
+    parent: int
+    start: int
+    end: int
+    children: list[Node] = field(default_factory=list)
+
+
+def listed(reading: Reading, question: Question) -> dict[str, Any]:
+    """Traces in a range of time, the slowest, newest or costliest first; of one root operation, service, or failed."""
+    sort = question.one_of("sort", _SORTS)
+    begin, end = question.times
+    size, skip = question.number("limit", 50, most=200), question.number("skip", 0, most=10_000)
+    where, values = ["start BETWEEN ? AND ?", "spans > 0"], [begin, end]
+    roots = _roots(reading, question)
+    if roots is not None:
+        where.append(f"root IN ({','.join(map(str, roots))})")
+    if question.text("failed"):
+        where.append("errors > 0")
+    if least := question.number("least", 0):  # ms
+        where.append("finish - start >= ?")
+        values.append(least * 1_000_000)
+    if words := question.text("q").strip():
+        found = _by_words(reading, words)
+        where.append(f"id IN ({','.join(map(str, found))})")
+    plan = _plan(reading, sort, begin, end, is_bounded=question.is_bounded, roots=roots, words=bool(words))
+    rows = reading.rows(
+        f"SELECT {_COLUMNS} FROM trace {plan} WHERE {' AND '.join(where)} ORDER BY {_SORTS[sort]} LIMIT ? OFFSET ?",
+        (*values, size + 1, skip),
+    )
+    return {"traces": [_row(reading, row) for row in rows[:size]], "more": len(rows) > size}
+
+
+def _plan(
+    reading: Reading, sort: str, begin: int, end: int, *, is_bounded: bool, roots: list[int] | None, words: bool
+) -> str:
+    """Which index SQLite takes: it cannot know how many traces a range of time or an operation has."""
+    if words:
+        return ""
+    if is_bounded:
+        query = f"SELECT count(*) FROM (SELECT 1 FROM trace WHERE start BETWEEN ? AND ? LIMIT {FEW})"
+        if reading.row(query, (begin, end))[0] < FEW:
+            return "INDEXED BY trace_start"
+    if sort == "slowest":
+        return "INDEXED BY trace_root" if roots is not None and len(roots) == 1 else "INDEXED BY trace_took"
+    return "INDEXED BY trace_start" if sort == "newest" else ""
+
+
+def _roots(reading: Reading, question: Question) -> list[int] | None:
+    """The operations that the root may be; ``None`` for any."""
+    service, operation = question.text("service"), question.number("operation", 0)
+    if operation:
+        return [operation]
+    if not service:
+        return None
+    rows = reading.rows("SELECT id FROM operation WHERE service = ?", (reading.number(service),))
+    return [row[0] for row in rows] or [-1]
+
+
+def _by_words(reading: Reading, words: str) -> list[int]:
+    """Traces that have a trace id, or a slow span of a name, that is like ``words``."""
+    if len(words) == 32 and set(words.lower()) <= set("0123456789abcdef"):
+        return [row[0] for row in reading.rows("SELECT id FROM trace WHERE tid = ?", (bytes.fromhex(words),))] or [-1]
+    found: set[int] = set()
+    for operation in matching_operations(reading, words, 20):
+        rows = reading.rows("SELECT trace FROM span WHERE op = ? ORDER BY took DESC LIMIT 1000", (operation,))
+        found.update(row[0] for row in rows)
+    return sorted(found) or [-1]
+
+
+def matching_operations(reading: Reading, words: str, most: int) -> list[int]:
+    """Operations whose name has ``words`` in it."""
+    escaped = words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    rows = reading.rows(
+        "SELECT operation.id FROM operation JOIN text ON text.id = operation.name"
+        " WHERE text.value LIKE ? ESCAPE '\\' LIMIT ?", (f"%{escaped}%", most),
+    )  # fmt: skip
+    return [row[0] for row in rows]
+
+
+def operation_name(reading: Reading, number: int) -> dict[str, Any]:
+    """Service, name and kind."""
+    row = reading.row("SELECT service, name, kind FROM operation WHERE id = ?", (number,))
+    if not row:
+        return {"service": "", "name": "(unknown)", "kind": ""}
+    kind = KINDS[row[2]] if row[2] < len(KINDS) else KINDS[0]
+    return {"service": reading.text(row[0]), "name": reading.text(row[1]), "kind": kind}
+
+
+def _row(reading: Reading, row: tuple[Any, ...]) -> dict[str, Any]:
+    _, tid, start, finish, root, spans, errors, logs, findings, cost = row
+    return {
+        "trace": tid.hex(), "start": start, "took": finish - start, **operation_name(reading, root), "spans": spans,
+        "errors": errors, "logs": logs, "findings": findings, "cost": cost,
+    }  # fmt: skip
+
+
+def trace(reading: Reading, question: Question) -> dict[str, Any]:
+    """One trace: its spans as a tree in order, what the critical path spends in each, findings and log lines."""
+    tid = question.identifier("trace")
+    row = reading.row(f"SELECT {_COLUMNS} FROM trace WHERE tid = ?", (tid,))
+    if not row or not row[5]:
+        return {"missing": True}
+    rows = reading.rows(
+        "SELECT sid, parent, op, start, took, flags, place, pos FROM span WHERE trace = ? ORDER BY start, took DESC"
+        " LIMIT ?", (row[0], SPANS),
+    )  # fmt: skip
+    nodes = [Node(i, r[0], r[1], r[3], r[3] + r[4]) for i, r in enumerate(rows)]
+    roots = _tree(nodes)
+    on_path: dict[int, list[tuple[int, int]]] = {}
+    if roots:
+        longest = max(roots, key=lambda node: node.end - node.start)
+        for visit in critical_path(longest, lambda node: node.children):
+            on_path[visit.node.index] = visit.own
+    begin = min(r[3] for r in rows)
+    names = {r[2]: operation_name(reading, r[2]) for r in rows}
+    spans = [
+        {
+            "span": hexadecimal(node.sid), "depth": depth, "children": len(node.children), "op": r[2],
+            **names[r[2]], "start": r[3] - begin, "took": r[4], "failed": bool(r[5] & ERROR),
+            "path": [[a - begin, b - a] for a, b in on_path.get(node.index, ())], "on_path": node.index in on_path,
+            "at": [r[6], r[7]],
+        }
+        for node, depth in _in_order(roots) for r in (rows[node.index],)
+    ]  # fmt: skip
+    findings = [
+        dict(zip(_FINDING, f[:9], strict=True))
+        | {"span": hexadecimal(f[9])}
+        for f in reading.rows(
+            f"SELECT {', '.join(_FINDING)}, sid FROM finding WHERE trace = ?"
+            " ORDER BY cost DESC LIMIT 100", (row[0],),
+        )
+    ]  # fmt: skip
+    return {
+        **_row(reading, row), "start": begin, "list": spans, "cut": max(0, row[5] - len(rows)), "faults": findings,
+        "lines": _lines(reading, row[0], begin),
+    }  # fmt: skip
+
+
+def _lines(reading: Reading, trace_number: int, begin: int) -> list[dict[str, Any]]:
+    rows = reading.rows(
+        "SELECT time, severity, event, sid, body, place, pos FROM log WHERE trace = ? AND trace > 0"
+        " ORDER BY time LIMIT ?",
+        (trace_number, LINES),
+    )
+    return [
+        {"at": time - begin, "severity": severity, "event": reading.text(event), "span": hexadecimal(sid), "text": body,
+         "place": [place, pos]}
+        for time, severity, event, sid, body, place, pos in rows
+    ]  # fmt: skip
+
+
+def _tree(nodes: list[Node]) -> list[Node]:
+    """Hang each span under its parent; the rest are roots. Of two spans with one id, the first has the children."""
+    by_id: dict[int, Node] = {}
+    for node in nodes:
+        by_id.setdefault(node.sid, node)
+    roots = []
+    for node in nodes:
+        parent = by_id.get(node.parent) if node.parent else None
+        if parent is None or parent is node:
+            roots.append(node)
+        else:
+            parent.children.append(node)
+    reached = {node.index for node, _ in _in_order(roots)}
+    for node in nodes:
+        if node.index not in reached:  # in a cycle that nothing leads into
+            roots.append(node)
+            reached.update(found.index for found, _ in _in_order([node]))
+    return roots
+
+
+def _in_order(roots: list[Node]) -> list[tuple[Node, int]]:
+    """Depth first, each once, with how deep it is."""
+    found, seen = [], set()
+    ahead = [(node, 0) for node in reversed(roots)]
+    while ahead:
+        node, depth = ahead.pop()
+        if node.index in seen:
+            continue
+        seen.add(node.index)
+        found.append((node, depth))
+        ahead += [(child, depth + 1) for child in reversed(node.children)]
+    return found
+
+
+def span(reading: Reading, question: Question) -> dict[str, Any]:
+    """One span in full, from its batch."""
+    body = reading.body(question.number("place", 0))
+    position = question.number("pos", 0)
+    found = None if body is None else spans_at(body, [position]).get(position)
+    if found is None:
+        return {"gone": True}
+    return {
+        "status": found.status, "attributes": found.attributes, "scope": found.scope, "resource": found.resource,
+        "events": [{"name": name, "attributes": attributes} for name, attributes in found.events],
+    }  # fmt: skip
+
+
+def line(reading: Reading, question: Question) -> dict[str, Any]:
+    """One log record in full, from its batch."""
+    body = reading.body(question.number("place", 0))
+    found = None if body is None else log_at(body, question.number("pos", 0))
+    if found is None:
+        return {"gone": True}
+    return {
+        "text": found.body, "attributes": found.attributes, "scope": found.scope, "resource": found.resource,
+        "severity": found.severity_text, "trace": found.trace_id, "span": found.span_id,
+    }  # fmt: skip

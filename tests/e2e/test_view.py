@@ -1,0 +1,263 @@
+"""The page as a person uses it: Chromium, the real shop under load, by click and by keyboard."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import browser
+from tests.e2e.support import Running, environment, free_port, instrumented, wait_for
+from tools import environments
+
+ROOT = Path(__file__).resolve().parents[2]
+SCREENS = ("findings", "traces", "functions", "runtime", "logs", "signals", "health")
+HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The shop with an N+1, a load on it that goes on, and the page of its store: the page's address and the shop's."""
+    home, folder = tmp_path_factory.mktemp("view") / ".otel-perf", environments.ensure("shop")
+    port = free_port()
+    variables = {
+        "SHOP_PORT": str(port), "SHOP_DATA": str(home.parent), "SHOP_SLOW": "n_plus_one,serial_io", "OTEL_SERVICE_NAME": "shop",
+        "OTEL_METRIC_EXPORT_INTERVAL": "1000", "OTEL_PERF_BOTTLENECKS_N_PLUS_ONE_LEAST": "1ms",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "otel_perf", "view", "--home", str(home), "--port", "0", "--json"]
+    with instrumented(folder, home, "python", "-m", "examples.shop", cwd=ROOT, variables=variables) as shop:
+        shop.wait_until_listening(port, timeout=60)
+        url = f"http://127.0.0.1:{port}"
+        load = [
+            str(folder / "bin" / "python"),
+            "-m",
+            "examples.shop.load",
+            f"--url={url}",
+            "--rate=4",
+            "--seconds=60",
+            "--errors=0.05",
+        ]
+        with Running(load, environment(folder, home), ROOT, home.parent / "load.log"):
+            wait_for(lambda: (home / "telemetry.db").exists(), 60, "the shop's store")
+            with Running(command, environment(Path(sys.prefix), home), ROOT, home.parent / "view.log") as view:
+                wait_for(lambda: "url" in view.output(), 60, "the page")
+                page = json.loads(view.output().splitlines()[0])["url"]
+                wait_for(lambda: has_n_plus_one(page), 60, "an N+1 of the shop in the index")
+                yield page, url
+
+
+def has_n_plus_one(page):
+    try:
+        with urllib.request.urlopen(f"{page}api/findings", timeout=20) as answer:
+            return any(one["kind"] == "n_plus_one" for one in json.load(answer)["findings"])
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser.browser() as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def page(chromium, served):
+    with browser.page(chromium, served[0]) as page:
+        yield page
+        assert page.errors == []
+        assert page.elsewhere == []
+
+
+def line_of_source(page):
+    """The file, line and text that the page marks; the text is compared with the real file."""
+    page.tab.wait_for_selector(".panel .source .hit")
+    place = page.tab.inner_text(".panel .source figcaption")
+    shown = page.tab.inner_text(".panel .source .hit")
+    path, _, line = place.rpartition(":")
+    text = (ROOT / path).read_text().splitlines()[int(line) - 1]
+    assert shown.removeprefix(line).strip() == text.strip()
+    return path, text
+
+
+def test_the_n_plus_one_is_found_and_its_line_read_by_click(page):
+    page.open("findings")
+    card = page.tab.locator(".card", has=page.tab.locator(".kind.n_plus_one")).first
+    card.locator(".evidence a").click()
+    page.shown("trace")
+    assert page.tab.locator(".waterfall .row").count() > 3
+    assert page.tab.locator(".track .path").count() > 0
+    page.tab.locator(".faults button", has=page.tab.locator(".kind.n_plus_one")).first.click()
+    path, text = line_of_source(page)
+    assert path.startswith("examples/shop/")
+    assert text.strip()
+    page.picture("trace-n-plus-one")
+
+
+def test_the_n_plus_one_is_found_and_its_line_read_by_keyboard(page):
+    page.open("logs")
+    page.tab.keyboard.press("1")
+    page.shown("findings")
+    wanted = page.tab.locator(".card", has=page.tab.locator(".kind.n_plus_one")).first.locator(".evidence").inner_text()
+    for _ in range(30):
+        page.tab.keyboard.press("j")
+        if page.focused() == wanted:
+            break
+    assert page.focused() == wanted
+    page.tab.keyboard.press("Enter")
+    page.shown("trace")
+    for _ in range(30):
+        page.tab.keyboard.press("j")
+        if "N+1" in page.focused():
+            break
+    page.tab.keyboard.press("Enter")
+    line_of_source(page)
+    page.tab.keyboard.press("Escape")
+    page.shown("findings")
+
+
+def test_the_memory_gauge_moves(page):
+    page.open("runtime")
+    page.tab.wait_for_selector("[data-panel=memory] canvas")
+    gauge = "document.querySelector('[data-now=memory]')?.textContent"
+    before = page.tab.evaluate(gauge)
+    assert re.fullmatch(r"[\d.]+ MB", before)
+    page.until(f"{gauge} && {gauge} !== {json.dumps(before)}")
+    page.picture("runtime")
+
+
+def test_lines_are_tailed(page, served):
+    """GIVEN the logs on the screen WHEN the shop says something THEN it appears, and nothing else was touched."""
+    page.open("logs?q=nowhere-tailed")
+    assert page.tab.locator(".log-lines li").count() == 0
+    for _ in range(2):
+        with pytest.raises(OSError, match="404"):
+            urllib.request.urlopen(f"{served[1]}/nowhere-tailed", timeout=20)
+    page.tab.wait_for_selector(".log-lines li.fresh")
+    page.tab.locator(".log-lines button").first.click()
+    page.tab.locator(".log-lines .inside a", has_text="Open its trace").first.click()
+    page.shown("trace")
+
+
+def test_the_search_finds_operations_and_lines_by_keyboard(page):
+    page.open("findings")
+    page.tab.keyboard.press("/")
+    page.tab.keyboard.type("orders")
+    page.tab.wait_for_selector("#found a")
+    page.tab.keyboard.press("Enter")
+    page.tab.keyboard.press("Enter")
+    page.until("!location.hash.startsWith('#/findings') || location.hash.includes('open=')")
+
+
+def test_hostile_words_stay_words(page):
+    for where in ("logs?q=", "traces?q=", "functions?q=", "trace/", "findings?open=", "runtime?metric="):
+        page.open("health")
+        page.tab.evaluate("where => { location.hash = where }", f"#/{where}{HOSTILE}")
+        page.settled()
+    page.tab.fill("#search", HOSTILE)
+    page.tab.wait_for_selector("#found:not([hidden])")
+    assert page.tab.locator("main img").count() == 0
+    assert page.tab.title() != "owned"
+    page.errors[:] = [error for error in page.errors if "400" not in error]  # a trace id that is none is refused
+
+
+def test_a_link_leads_to_the_same_screen(page, chromium, served):
+    page.open("traces")
+    page.tab.select_option("#range", "1h")
+    page.until("location.hash.includes('range=1h')")
+    page.tab.select_option("#service", "shop")
+    page.until("location.hash.includes('service=shop')")
+    with browser.page(chromium, served[0]) as other:
+        other.tab.goto(page.tab.url)
+        other.shown("traces")
+        assert other.tab.input_value("#range") == "1h"
+        assert other.tab.input_value("#service") == "shop"
+
+
+@pytest.mark.parametrize(
+    ("dark", "width"), [(False, 1280), (True, 1280), (False, 400)], ids=["light", "dark", "narrow"]
+)
+def test_every_screen_can_be_used_by_everybody(chromium, served, dark, width):
+    """axe-core finds nothing serious, nothing is cut off or reaches over the edge, and a picture is kept."""
+    axe = browser.tool("axe").read_text()
+    with browser.page(chromium, served[0], dark=dark, width=width) as page:
+        page.open("findings")
+        trace = page.tab.locator(".card .evidence a").first.get_attribute("href").removeprefix("#/").partition("?")[0]
+        for where in (*SCREENS, trace):
+            page.open(where)
+            page.tab.keyboard.press("l")  # nothing changes while it is looked at
+            page.settled()
+            page.picture(f"{where.partition('/')[0]}-{'dark' if dark else 'light'}-{width}")
+            page.tab.evaluate(f"{axe}; undefined")
+            found = page.tab.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+            serious = [
+                (one["id"], [node["html"][:200] for node in one["nodes"][:3]])
+                for one in found
+                if one["impact"] in {"serious", "critical"}
+            ]
+            assert serious == [], where
+            assert page.tab.evaluate("document.documentElement.scrollWidth") <= width, where
+            page.tab.keyboard.press("l")
+        assert page.errors == []
+        assert page.elsewhere == []
+
+
+def test_strangers_programs_are_shown(tmp_path):
+    """OpenTelemetry's own SDKs of Python, JavaScript and Go send to ``--receive``; the report reads it as well."""
+    home, upstream = tmp_path / "home", environments.ensure("upstream")
+    command = [
+        sys.executable,
+        "-m",
+        "otel_perf",
+        "view",
+        "--home",
+        str(home),
+        "--port",
+        "0",
+        "--receive",
+        "0",
+        "--json",
+    ]
+    programs = {
+        "python says hello": ([str(upstream / "bin" / "python"), str(ROOT / "tests/e2e/strangers/stranger.py")], {}),
+        "javascript says hello": (["node", str(browser.tool("strangers", "js"))], {}),
+        "go says hello": ([str(browser.tool("strangers", "go"))], {"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"}),
+    }
+    with Running(command, environment(Path(sys.prefix), home), ROOT, tmp_path / "view.log") as view:
+        wait_for(lambda: "url" in view.output(), 60, "the page")
+        said = json.loads(view.output().splitlines()[0])
+        for program, variables in programs.values():
+            kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+            environ = {
+                **kept,
+                **variables,
+                "OTEL_EXPORTER_OTLP_ENDPOINT": said["receive"].rstrip("/"),
+                "OTEL_SERVICE_NAME": "stranger",
+            }
+            done = subprocess.run(program, env=environ, capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == 0, done.stderr
+
+        def ask(question):
+            with urllib.request.urlopen(f"{said['url']}api/{question}", timeout=20) as answer:
+                return json.load(answer)
+
+        wait_for(lambda: len(ask("traces")["traces"]) == 3, what="three traces")
+        traces = {row["name"]: row["trace"] for row in ask("traces")["traces"]}
+        assert set(traces) == set(programs)
+        for trace in traces.values():
+            place, pos = ask(f"trace?trace={trace}")["list"][0]["at"]
+            assert ask(f"span?place={place}&pos={pos}")["attributes"]["answer"] == 42
+        wait_for(lambda: ask("lines")["lines"], what="the line")
+        assert ask("lines")["lines"][0]["text"] == "hello from Python"
+        assert ask("lines")["lines"][0]["trace"] == traces["python says hello"]
+        assert "stranger.greetings" in {row["name"] for row in ask("metrics")["metrics"]}
+    report = subprocess.run(
+        [sys.executable, "-m", "otel_perf", "report", "--home", str(home / "received")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "go says hello" in report.stdout
