@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Final
 import common
 
 from otel_perf.analysis.changes import compare
-from otel_perf.analysis.samples import Samples
 from otel_perf.analysis.sides import open_side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from otel_perf.analysis.samples import Samples
 
 STEPS: Final = ("parse", "find", "price", "fetch", "render", "pay")
 ROOT: Final = "order"

@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from pydantic import BaseModel
 
-from otel_perf.analysis.bottlenecks import Bottleneck
+from otel_perf.analysis.bottlenecks import Bottleneck  # noqa: TC001 - Pydantic reads the type
 from otel_perf.analysis.numbers import quantile
 from otel_perf.analysis.significance import ALPHA, FEWEST, Unit, differences, holm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-
     from otel_perf.analysis.samples import Durations, Key, Samples
     from otel_perf.analysis.significance import Difference, Place
 
 LEAST: Final = 0.05  # a change of less is none, however sure it is
 SMALLEST: Final = 50e-6  # seconds; likewise: about what a span itself takes of its parent
-# Quantiles that are looked at, and how many spans of a run each needs. On a machine that others use too, delays only ever
-# add: there the medians of runs of one program differed by 17 %, their p5 by 2 (after Chen and Revels, "Robust
-# benchmarking in noisy environments", 2016, who take the minimum). What got slower only sometimes is seen in the last tenth.
+# Quantiles that are looked at, and how many spans of a run each needs. On a machine that others use too,
+# delays only ever add: there the medians of runs of one program differed by 17 %, their p5 by 2 (after Chen and Revels,
+# "Robust benchmarking in noisy environments", 2016, who take the minimum). What got slower only sometimes is seen in
+# the last tenth.
 QUANTILES: Final = {"p5": (0.05, 20), "p50": (0.50, 5), "p90": (0.90, 20)}
 Verdict: TypeAlias = Literal["slower", "faster", "unsure", "same", "new", "gone"]
 

@@ -80,7 +80,9 @@ def seen_side(store: StoreReader, base: str, service: str, since_ns: int) -> Sid
             latest, version = span.start, of_span
     if not version:
         store.close()
-        raise SettingError(f"the store has no other release than {base}: set service.version in OTEL_RESOURCE_ATTRIBUTES")
+        raise SettingError(
+            f"the store has no other release than {base}: set service.version in OTEL_RESOURCE_ATTRIBUTES"
+        )
     return _of_store(f"{RELEASE}{version}", store, service, version, since_ns)
 
 

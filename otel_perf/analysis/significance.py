@@ -5,19 +5,19 @@ that a thousand of them say little more than a hundred of what the next run will
 benchmarking in reasonable time", ISMM 2013). Of each run the logarithm of a quantile is taken, and the means of the two
 sides are compared by a t-test, whose standard error is that between runs. To it are added:
 
-- The hypothesis is not "no change" but "at most ``least``" (TREAT: McCarthy and Smyth, "Testing significance relative to
-  a fold-change threshold is a TREAT", Bioinformatics 25, 2009), since with enough runs any two programs differ.
-- A machine that others use too is faster and slower as a whole. What the *other* operations took in the same run tells
-  how it was then: a second test takes from each value what that explains (analysis of covariance; as a control variate in
-  Deng et al., "Improving the sensitivity of online controlled experiments", WSDM 2013). How much it explains is
-  estimated within the sides, so that a sleep is not corrected for a busy CPU. The first test sees a change of all
-  operations at once, the second one of few of them.
+- The hypothesis is not "no change" but "at most ``least``" (TREAT: McCarthy and Smyth, "Testing significance relative
+  to a fold-change threshold is a TREAT", Bioinformatics 25, 2009), since with enough runs any two programs differ.
+- A machine that others use too is faster and slower as a whole. What the *other* operations took in the same run
+  tells how it was then: a second test takes from each value what that explains (analysis of covariance; as a control
+  variate in Deng et al., "Improving the sensitivity of online controlled experiments", WSDM 2013). How much it
+  explains is estimated within the sides, so that a sleep is not corrected for a busy CPU. The first test sees a
+  change of all operations at once, the second one of few of them.
 - The variance of few runs may be small by chance: it is raised towards what the other operations have (the moderated
-  variance of Smyth, "Linear models and empirical Bayes methods", SAGMB 3, 2004, with the weight ``WEIGHT`` fixed), never
-  lowered, and the standard error is never below what ``LAYOUT`` gives.
-- The p-values of all operations, quantiles and both tests are corrected together (Holm, "A simple sequentially rejective
-  multiple test procedure", Scand. J. Statist. 6, 1979): the chance of a single false claim in a whole comparison is
-  at most ``ALPHA``.
+  variance of Smyth, "Linear models and empirical Bayes methods", SAGMB 3, 2004, with the weight ``WEIGHT`` fixed),
+  never lowered, and the standard error is never below what ``LAYOUT`` gives.
+- The p-values of all operations, quantiles and both tests are corrected together (Holm, "A simple sequentially
+  rejective multiple test procedure", Scand. J. Statist. 6, 1979): the chance of a single false claim in a whole
+  comparison is at most ``ALPHA``.
 
 Periods of one long run stand for runs; neighbours among them resemble each other, so that they count for fewer:
 n (1 - r) / (1 + r), with r the correlation of neighbours (the effective number of an AR(1) course).
@@ -134,9 +134,7 @@ class _Fit:
         ]
         means = [(fmean(x for x, _ in of_side), fmean(y for _, y in of_side)) for of_side in rows]
         about = [
-            (x - mean_x, y - mean_y)
-            for of_side, (mean_x, mean_y) in zip(rows, means, strict=True)
-            for x, y in of_side
+            (x - mean_x, y - mean_y) for of_side, (mean_x, mean_y) in zip(rows, means, strict=True) for x, y in of_side
         ]
         spread = sum(x * x for x, _ in about)
         # A machine that is half as fast makes nothing faster, nor anything more than twice as slow.

@@ -1,4 +1,4 @@
-"""``otel-perf report --compare``: what got slower between two runs or releases, by how much, and whether that is sure."""
+"""``otel-perf report --compare``: what got slower between two runs or releases, by how much, and how surely."""
 
 from __future__ import annotations
 
@@ -102,7 +102,9 @@ def _held(runs: int, spans: int) -> str:
 def _row(change: Change, *, several: bool) -> list[str]:
     name = f"{change.service}: {change.name}" if several else change.name
     both = change.verdict in {"slower", "faster", "unsure"}
-    errors = f", errors {change.base_errors:,} → {change.seen_errors:,}" if change.seen_errors > change.base_errors else ""
+    errors = (
+        f", errors {change.base_errors:,} → {change.seen_errors:,}" if change.seen_errors > change.base_errors else ""
+    )
     return [
         text.clip(name, 60),
         change.kind.lower(),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otel_perf.analysis.summary import summarize
-from otel_perf.cli import GOOD, USAGE, comparison, options, text
+from otel_perf.cli import GOOD, USAGE, comparison, options, terminal, text
 
 if TYPE_CHECKING:
     import argparse
@@ -18,7 +18,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_store(parser)
     parser.add_argument("--service", default="", help="only this service.name")
     parser.add_argument("--top", type=options.rows, default=10, help="rows of each list (default 10)")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as one HTML file that needs no other")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write the report as one HTML file that needs no other"
+    )
     parser.add_argument(
         "--compare", metavar="BASE",
         help="what changed since BASE: a home folder, what otel-perf export wrote, or version=1.2.3 in the store",
@@ -53,5 +55,8 @@ def execute(arguments: argparse.Namespace) -> int:
         arguments.html.write_text(page.render(report, asked=asked), encoding="utf-8")
         print(f"otel-perf report: {arguments.html} is written")
         return GOOD
-    print(report.model_dump_json(indent=2) if arguments.json else text.render(report, asked=asked))
+    if arguments.json:
+        print(report.model_dump_json(indent=2))
+    else:
+        terminal.show(report, asked=asked)
     return GOOD

@@ -1,7 +1,7 @@
 """Runs of a program on a machine that others use too, as far as their durations go.
 
-As was measured of benchmarks/programs/orders.py where other programs took most of two CPUs: medians of runs differ by 17 %,
-their p5 by 2 to 5; runs that follow each other resemble each other; a few are much slower, and within a run some spans
+As was measured of benchmarks/programs/orders.py where other programs took most of two CPUs: medians of runs differ by
+17 %, their p5 by 2 to 5; runs that follow each other resemble each other; a few are much slower, and within a run some spans
 take many times as long as the rest. A sleep hardly knows of any of it.
 """
 

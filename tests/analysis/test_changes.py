@@ -67,7 +67,9 @@ def test_half_of_the_operations_made_faster_do_not_make_the_others_slower():
     for _ in range(RUNS):
         base += machine.run()
         seen += [
-            replace(span, end=span.start + (span.end - span.start) // 2) if span.name in {"parse", "find", "price"} else span
+            replace(span, end=span.start + (span.end - span.start) // 2)
+            if span.name in {"parse", "find", "price"}
+            else span
             for span in machine.run()
         ]
     assert claimed(base, seen) == set()
@@ -111,7 +113,7 @@ def test_a_step_that_is_slower_is_slower_by_itself_and_its_parent_is_not():
     assert found["price"].own > 0.9
     assert found[ROOT].verdict == "slower"
     assert found[ROOT].own < 0.2
-    assert list(found)[0] == "price"  # the cause before what it makes slow
+    assert next(iter(found)) == "price"  # the cause before what it makes slow
 
 
 def test_operations_of_one_side_are_new_or_gone():
