@@ -1,4 +1,4 @@
-"""What ``otel-perf doctor`` sees around the program: memory, clock, sampling, versions that do not fit, other servers."""
+"""What ``otel-perf doctor`` sees around the program: memory, clock, sampling, versions, servers that fork."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def memory_limit(environ: Mapping[str, str], findings: list[Finding]) -> str:
     if setting and machine is not None and setting > machine.size:
         findings.append(
             Finding(
-                problem=f"OTEL_PERF_MEMORY_LIMIT is {text.size(setting)}, but {machine.source} allows {text.size(machine.size)}",
+                problem=f"OTEL_PERF_MEMORY_LIMIT is {text.size(setting)}, and without effect: {machine.source}"
+                f" allows {text.size(machine.size)}",
                 remedy="unset OTEL_PERF_MEMORY_LIMIT",
             )
         )
@@ -69,7 +70,7 @@ def sampling(environ: Mapping[str, str], findings: list[Finding]) -> str:
     if share == 0:
         findings.append(
             Finding(
-                problem=f"OTEL_TRACES_SAMPLER={name}{f' with {raw}' if raw else ''} records no trace: no span, no finding",
+                problem=f"OTEL_TRACES_SAMPLER={name} records no trace{f' with {raw}' if raw else ''}: no span, no finding",
                 remedy="unset OTEL_TRACES_SAMPLER OTEL_TRACES_SAMPLER_ARG",
             )
         )
