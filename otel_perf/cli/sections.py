@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from otel_perf.cli.text import WIDTH, clip, clip_left, counted, seconds, size
+from otel_perf.cli.text import WIDTH, clip, clip_left, counted, printable, seconds, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,11 +31,21 @@ def of(report: Report, asked: str) -> list[Section]:
     """Every part that there is something in; ``asked`` are the options that chose a part of the store."""
     from otel_perf.cli import readiness
 
-    return [
+    parts = [
         *_heading(report, asked), *_bottlenecks(report), *_operations(report), *_functions(report), *_traces(report),
         *_errors(report), *_processes(report), *_caches(report), *_memory_events(report), *_requests(report),
         *_events(report), *_summaries(report), *readiness.sections(report.readiness), *_logs(report), *_store(report),
     ]  # fmt: skip
+    return [_shown(part) for part in parts]
+
+
+def _shown(part: Section) -> Section:
+    """Without what a terminal would obey: names and messages are the program's, or its users'."""
+    return Section(
+        printable(part.title), part.headings, [[printable(cell) for cell in row] for row in part.rows], part.left,
+        {number: [printable(line) for line in lines] for number, lines in part.beneath.items()},
+        [printable(line) for line in part.after],
+    )  # fmt: skip
 
 
 def _heading(report: Report, asked: str) -> list[Section]:

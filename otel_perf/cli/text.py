@@ -57,6 +57,11 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence
     ]
 
 
+def printable(value: str) -> str:
+    """``value`` with a mark for each character that is none to be seen, of which escapes are the harmful ones."""
+    return value if value.isprintable() else "".join(c if c.isprintable() else "�" for c in value)
+
+
 def clip(value: str, width: int) -> str:
     """``value`` on one line of at most ``width`` characters."""
     line = " ".join(value.split())

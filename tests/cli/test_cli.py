@@ -322,6 +322,17 @@ def test_doctor_shows_the_store(filled, capsys, monkeypatch):
         ({"OTEL_PERF_XYZ_ABC_DEF": "1"}, "is no variable of otel-perf", "docs/configuration.md"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, "does not take what is sent", "start the receiver"),
         ({"OTEL_PERF_HOME": "/dev/null/home"}, "cannot be written", "OTEL_PERF_HOME"),
+        ({"OTEL_TRACES_SAMPLER": "always_off"}, "always_off records no trace", "unset OTEL_TRACES_SAMPLER"),
+        (
+            {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"},
+            "traceidratio 0 records no trace",
+            "unset OTEL_TRACES_SAMPLER",
+        ),
+        (
+            {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "10%"},
+            "OTEL_TRACES_SAMPLER_ARG=10% is no share",
+            "OTEL_TRACES_SAMPLER_ARG=0.1",
+        ),
     ],
 )
 def test_doctor_names_each_problem_with_its_remedy(variables, problem, remedy, home, capsys, monkeypatch):

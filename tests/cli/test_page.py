@@ -106,11 +106,13 @@ def test_in_a_terminal_it_fits_and_names_are_no_markup(report, monkeypatch):
     monkeypatch.setattr("sys.stdout", screen)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     terminal.show(report, asked="")
     shown = "".join(screen.written)
     assert "\x1b[" in shown
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
-    assert "[bold]x[/bold]" in plain
+    assert "[bold]x[/bold] �[31m" in plain
+    assert "\x1b[31m" not in text.render(report)
     assert all(len(line) <= 80 for line in plain.splitlines())
 
 
