@@ -70,7 +70,7 @@ def sampling(environ: Mapping[str, str], findings: list[Finding]) -> str:
     if share == 0:
         findings.append(
             Finding(
-                problem=f"OTEL_TRACES_SAMPLER={name} records no trace{f' with {raw}' if raw else ''}: no span, no finding",
+                problem=f"OTEL_TRACES_SAMPLER={f'{name} {raw}'.rstrip()} records no trace: no span, no finding",
                 remedy="unset OTEL_TRACES_SAMPLER OTEL_TRACES_SAMPLER_ARG",
             )
         )

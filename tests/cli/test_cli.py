@@ -528,3 +528,80 @@ def test_doctor_tells_what_waits_for_an_endpoint_that_is_not_set(filled, capsys,
         store.execute("INSERT INTO delivery VALUES ('abc/traces', 'http://gone:4318/v1/traces', 1, 'refused')")
     assert cli.main(["doctor", "--home", str(filled)]) == 1
     assert "4 items wait for http://gone:4318/v1/traces, which is not set here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "wait", ["time.sleep(60)", "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); time.sleep(60)"]
+)
+def test_run_for_a_time_stops_the_program_and_reports(wait, home, capfd):
+    """GIVEN a program that does not end WHEN its time is over THEN it ends as under a service manager, all stored."""
+    code = (
+        "import signal, sys, time; from opentelemetry import trace\n"
+        f"with trace.get_tracer('t').start_as_current_span('done'): pass\n{wait}"
+    )
+    assert cli.main(["run", "--for", "2s", sys.executable, "-c", code]) == 0
+    assert "done" in capfd.readouterr().err
+
+
+def test_run_for_a_time_that_is_not_needed_passes_on_the_status(home, capfd):
+    assert cli.main(["run", "--for", "60s", "--no-report", sys.executable, "-c", "raise SystemExit(3)"]) == 3
+
+
+def test_run_kills_a_program_that_does_not_end(home, capfd, monkeypatch):
+    monkeypatch.setattr(run_command, "_PATIENCE", 0.5)
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    assert cli.main(["run", "--for", "2s", "--no-report", sys.executable, "-c", code]) == 137
+    assert "did not end within" in capfd.readouterr().err
+
+
+def test_doctor_sends_a_test_span_and_says_in_which_trace(home, capsys, monkeypatch):
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    from tests.store.receiver import Receiver
+
+    monkeypatch.setattr(doctor, "_has", lambda package: package.startswith("opentelemetry"))
+    receiver = Receiver()
+    with receiver.running():
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    (body,) = [body for path, _, body in receiver.requests if path == "/v1/traces"]
+    (span,) = ExportTraceServiceRequest.FromString(body).resource_spans[0].scope_spans[0].spans
+    assert span.name == "otel-perf doctor: test"
+    assert f"200 OK; test span in trace {span.trace_id.hex()}" in out
+
+
+class Screen:
+    def __init__(self):
+        self.written = ""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        self.written += text
+
+    def flush(self):
+        pass
+
+
+def test_long_work_shows_how_far_it_is_and_leaves_no_trace(monkeypatch):
+    from otel_perf.cli import progress
+
+    screen, clock = Screen(), iter(range(10_000))
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock) * 0.1)
+    assert list(progress.watched(range(200), "spans read", 200)) == list(range(200))
+    assert "spans read: 5 of 200 (2%, 20 s left)" in screen.written
+    assert screen.written.endswith("\r\x1b[K")
+
+
+def test_in_a_pipe_or_when_it_is_quick_nothing_is_shown(monkeypatch, capsys):
+    from otel_perf.cli import progress
+
+    assert list(progress.watched(range(200), "spans read")) == list(range(200))
+    assert capsys.readouterr().err == ""
+    screen = Screen()
+    monkeypatch.setattr("sys.stderr", screen)
+    assert list(progress.watched(range(5), "spans read")) == list(range(5))
+    assert screen.written == ""
