@@ -20,7 +20,7 @@ sides are compared by a t-test, whose standard error is that between runs. To it
   comparison is at most ``ALPHA``.
 
 Periods of one long run stand for runs; neighbours among them resemble each other, so that they count for fewer:
-n (1 - r) / (1 + r), with r the correlation of neighbours (the effective number of an AR(1) course).
+n (1 - r) / (1 + r), the effective number of an AR(1) course, with r the upper bound of the correlation of neighbours.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ ALPHA: Final = 0.05
 FEWEST: Final = 3  # units on each side; with fewer nothing is said to be sure
 WEIGHT: Final = 4.0  # degrees of freedom that the other operations' variance is worth
 LAYOUT: Final = 0.03  # standard deviation of a logarithm between processes; none is believed to be lower
+SURE: Final = 1.645  # standard errors to a bound that is right with 95 %
 MOST_ALIKE: Final = 0.9  # the highest correlation of neighbours that is believed
 OTHERS: Final = 3  # operations that tell how the machine was
 
@@ -169,15 +170,21 @@ def _effective(units: Sequence[Unit], alike: float) -> float:
 
 
 def _likeness(sides: Iterable[Sequence[Unit]]) -> float:
-    """The correlation of neighbouring periods of one run, over all that have some; 0 where none have."""
-    both, square = 0.0, 0.0
+    """The highest correlation of neighbouring periods of one run that they do not rule out; 0 where there are none.
+
+    All operations share the machine, so that they tell r together, but are no more periods than those of one of them.
+    """
+    both, square, most = 0.0, 0.0, 0
     for units in sides:
         mean = fmean(unit.took for unit in units)
-        for before, after in pairwise(units):
-            if before.place[0] == after.place[0]:
-                both += (before.took - mean) * (after.took - mean)
-                square += ((before.took - mean) ** 2 + (after.took - mean) ** 2) / 2
-    return min(MOST_ALIKE, max(0.0, both / square)) if square else 0.0
+        pairs = [(a.took - mean, b.took - mean) for a, b in pairwise(units) if a.place[0] == b.place[0]]
+        both += sum(a * b for a, b in pairs)
+        square += sum((a * a + b * b) / 2 for a, b in pairs)
+        most = max(most, len(pairs))
+    if not square:
+        return 0.0
+    found = min(1.0, max(0.0, both / square))
+    return min(MOST_ALIKE, found + SURE * math.sqrt((1 - found**2) / most))
 
 
 def holm(chances: Mapping[str, float]) -> dict[str, float]:

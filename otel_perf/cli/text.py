@@ -59,7 +59,9 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence
 
 def printable(value: str) -> str:
     """``value`` with a mark for each character that is none to be seen, of which escapes are the harmful ones."""
-    return value if value.isprintable() else "".join(c if c.isprintable() else "�" for c in value)
+    if value.isprintable():
+        return value
+    return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in value)
 
 
 def clip(value: str, width: int) -> str:

@@ -47,7 +47,7 @@ def test_the_variance_is_raised_towards_that_of_the_others_and_never_lowered():
 def test_what_the_others_tell_of_the_machine_is_taken_off():
     """Four operations follow the machine, one does not; one of the four is slower by itself."""
     base, seen = [0.0, 0.5, 0.2, 0.3, 0.1], [0.6, 0.1, 0.4, 0.2, 0.5]
-    sides = {f"op{n}": (units(base), units(seen)) for n in range(3)}
+    sides = {f"op{n}": (units(base), units(seen)) for n in range(5)}
     sides["slow"] = units(base), units([value + 0.3 for value in seen])
     sides["sleep"] = units([0.01, 0.0, 0.01, 0.0, 0.01]), units([0.0, 0.01, 0.0, 0.01, 0.0])
     plain, freed = differences(sides)
