@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otel_perf.analysis.summary import summarize
-from otel_perf.cli import GOOD, USAGE, comparison, options, terminal, text
+from otel_perf.cli import BAD, GOOD, USAGE, comparison, options, terminal, text
 
 if TYPE_CHECKING:
     import argparse
@@ -52,7 +52,11 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.html:
         from otel_perf.cli import page
 
-        arguments.html.write_text(page.render(report, asked=asked), encoding="utf-8")
+        try:
+            arguments.html.write_text(page.render(report, asked=asked), encoding="utf-8")
+        except OSError as error:
+            print(f"otel-perf report: {arguments.html} cannot be written: {error}", file=sys.stderr)
+            return BAD
         print(f"otel-perf report: {arguments.html} is written")
         return GOOD
     if arguments.json:

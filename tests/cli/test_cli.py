@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -530,16 +531,15 @@ def test_doctor_tells_what_waits_for_an_endpoint_that_is_not_set(filled, capsys,
     assert "4 items wait for http://gone:4318/v1/traces, which is not set here" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "wait", ["time.sleep(60)", "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); time.sleep(60)"]
-)
-def test_run_for_a_time_stops_the_program_and_reports(wait, home, capfd):
+@pytest.mark.alone  # the program has to be under way when its time is over
+def test_run_for_a_time_stops_the_program_and_reports(home, capfd):
     """GIVEN a program that does not end WHEN its time is over THEN it ends as under a service manager, all stored."""
     code = (
-        "import signal, sys, time; from opentelemetry import trace\n"
-        f"with trace.get_tracer('t').start_as_current_span('done'): pass\n{wait}"
+        "import time; from opentelemetry import trace\n"
+        "with trace.get_tracer('t').start_as_current_span('done'): pass\n"
+        "time.sleep(60)"
     )
-    assert cli.main(["run", "--for", "2s", sys.executable, "-c", code]) == 0
+    assert cli.main(["run", "--for", "5s", sys.executable, "-c", code]) == 0
     assert "done" in capfd.readouterr().err
 
 
@@ -547,11 +547,18 @@ def test_run_for_a_time_that_is_not_needed_passes_on_the_status(home, capfd):
     assert cli.main(["run", "--for", "60s", "--no-report", sys.executable, "-c", "raise SystemExit(3)"]) == 3
 
 
-def test_run_kills_a_program_that_does_not_end(home, capfd, monkeypatch):
-    monkeypatch.setattr(run_command, "_PATIENCE", 0.5)
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
-    assert cli.main(["run", "--for", "2s", "--no-report", sys.executable, "-c", code]) == 137
-    assert "did not end within" in capfd.readouterr().err
+@pytest.mark.parametrize(
+    ("answer", "status"), [("signal.SIG_DFL", 0), ("lambda *_: sys.exit(4)", 4), ("signal.SIG_IGN", -9)]
+)
+def test_a_program_whose_time_is_over_is_asked_and_then_made_to_end(answer, status, monkeypatch, capfd):
+    monkeypatch.setattr(run_command, "_PATIENCE", 10.0 if status >= 0 else 0.1)
+    code = (
+        f"import signal, sys, time; signal.signal(signal.SIGTERM, {answer}); print('ready', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "ready\n"
+        assert run_command._wait(child, 0.01) == status
+    assert ("did not end within" in capfd.readouterr().err) == (status < 0)
 
 
 def test_doctor_sends_a_test_span_and_says_in_which_trace(home, capsys, monkeypatch):
