@@ -60,12 +60,17 @@ class Change(BaseModel):
 
 
 class Comparison(BaseModel):
-    """All that ``otel-perf report --compare`` shows; the schema of its ``--json``."""
+    """All that ``otel-perf report --compare`` shows; the schema of its ``--json``.
+
+    ``base_units`` and ``seen_units`` are runs, and of long ones their periods.
+    """
 
     base: str
     seen: str
     base_runs: int
     seen_runs: int
+    base_units: int
+    seen_units: int
     base_spans: int
     seen_spans: int
     compared: int
@@ -77,7 +82,7 @@ class Comparison(BaseModel):
     @property
     def judged(self) -> bool:
         """Whether there are runs enough to be sure of anything."""
-        return min(self.base_runs, self.seen_runs) >= FEWEST
+        return min(self.base_units, self.seen_units) >= FEWEST
 
 
 def compare(base: Samples, seen: Samples) -> list[Change]:

@@ -64,6 +64,8 @@ def compared(base: Side, seen: Side, fail_over: float = FAIL_OVER) -> Comparison
     return Comparison(
         base=base.name, seen=seen.name,
         base_runs=len(base.samples.runs), seen_runs=len(seen.samples.runs),
+        base_units=sum(run.periods for run in base.samples.runs),
+        seen_units=sum(run.periods for run in seen.samples.runs),
         base_spans=base.samples.spans, seen_spans=seen.samples.spans,
         compared=sum(change.verdict not in {"new", "gone"} for change in changes),
         fail_over=fail_over,

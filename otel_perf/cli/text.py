@@ -66,13 +66,14 @@ def printable(value: str) -> str:
 
 def clip(value: str, width: int) -> str:
     """``value`` on one line of at most ``width`` characters."""
-    line = " ".join(value.split())
+    line = printable(" ".join(value.split()))
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def clip_left(value: str, width: int) -> str:
     """The end of ``value``, where a path is telling."""
-    return value if len(value) <= width else "…" + value[1 - width :]
+    line = printable(value)
+    return line if len(line) <= width else "…" + line[1 - width :]
 
 
 def render(report: Report, *, asked: str = "") -> str:
