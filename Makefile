@@ -7,7 +7,7 @@ PYTHON ?= python3
 ENVIRONMENT = $(PYTHON) tools/environments.py
 DEV = $$($(ENVIRONMENT) dev)/bin
 
-.PHONY: help demo test coverage test-all check fix docs bench soak watch-library clean collector dashboards
+.PHONY: help demo test coverage test-all check fix docs site bench soak watch-library clean collector dashboards
 
 help:
 	@grep -E '^#   make' Makefile | sed 's/^#   //'
@@ -17,7 +17,7 @@ demo:
 
 # Two at a time, each file in one process: most of the tests wait for programs that they started. Those that judge what
 # is slow are by themselves.
-test: check
+test: check site
 	$(DEV)/python -m pytest -n 2 --dist loadfile --durations=25 -m "not soak and not alone"
 	$(DEV)/python -m pytest --durations=10 -m "alone and not soak"
 
@@ -54,6 +54,10 @@ dashboards:
 	$$($(ENVIRONMENT) grafana)/bin/python -m grafana.dashboards
 	$(DEV)/python -m tools.documents
 
+# The documents as a site in build/site; a warning is an error.
+site:
+	$$($(ENVIRONMENT) docs)/bin/python -m sphinx -q -W --keep-going -b html docs build/site
+
 # The suite on every supported Python that is here, and on the newest OpenTelemetry set.
 test-all:
 	$(PYTHON) tools/test_all.py
@@ -74,6 +78,7 @@ bench:
 	$(DEV)/python benchmarks/signals.py
 	$(DEV)/python benchmarks/store.py
 	$(DEV)/python benchmarks/backlog.py
+	$(DEV)/python benchmarks/compare.py
 	$(DEV)/python benchmarks/delivery.py
 
 # The test-suites of real libraries, plain, under us, and with the whole library watched.

@@ -21,6 +21,7 @@ _REQUESTS: dict[str, Any] = {
     "metrics": ExportMetricsServiceRequest,
     "logs": ExportLogsServiceRequest,
 }
+_SIGNAL_OF = {"resourceSpans": "traces", "resourceMetrics": "metrics", "resourceLogs": "logs"}
 _ID_FIELDS = frozenset({"traceId", "spanId", "parentSpanId"})
 KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 ERROR_STATUS = 2
@@ -241,3 +242,39 @@ def to_json(batch: Batch) -> str:
 
     fix(document)
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def from_json(line: str) -> Batch | None:
+    """What :func:`to_json` wrote, or the Collector's file exporter; ``None`` for JSON that is no OTLP request.
+
+    Raises ``ValueError`` for what is no JSON.
+    """
+    import base64
+    import json
+
+    from google.protobuf.json_format import ParseDict, ParseError
+
+    from otel_perf.store.database import Batch
+
+    document = json.loads(line)
+    signal = next((name for key, name in _SIGNAL_OF.items() if isinstance(document, dict) and key in document), None)
+    if signal is None:
+        return None
+
+    def fix(node: Any) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if key in _ID_FIELDS and isinstance(value, str):
+                    node[key] = base64.b64encode(bytes.fromhex(value)).decode()
+                else:
+                    fix(value)
+        elif isinstance(node, list):
+            for item in node:
+                fix(item)
+
+    fix(document)
+    try:
+        request = ParseDict(document, _REQUESTS[signal](), ignore_unknown_fields=True)
+    except ParseError as error:
+        raise ValueError(str(error)) from error
+    return Batch(0, signal, 0, 0, request.SerializeToString())

@@ -13,6 +13,7 @@ from otel_perf.analysis.bottlenecks import Bottleneck, Bottlenecks
 from otel_perf.analysis.errors import ErrorGroup, Errors
 from otel_perf.analysis.events import BusinessEvent, Events, RequestRow, SummaryRow
 from otel_perf.analysis.functions import FunctionRow, Functions
+from otel_perf.analysis.intervals import covered
 from otel_perf.analysis.logs import LogLines, Logs
 from otel_perf.analysis.memory import Cache, Memory, MemoryEvent, Process
 from otel_perf.analysis.numbers import quantile
@@ -20,7 +21,7 @@ from otel_perf.analysis.otlp import service_of
 from otel_perf.analysis.readiness import Readiness, Signals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from otel_perf.analysis.otlp import LogEntry, SpanRecord
     from otel_perf.store.database import StoreReader
@@ -209,7 +210,7 @@ class _Spans:
         for trace_id, span_id, key, start, end in self._rows:
             seconds = max(0, end - start) / 1e9
             durations[key].append(seconds)
-            own[key] += max(0.0, seconds - _covered(self._children.get(span_id, ()), start, end))
+            own[key] += max(0.0, seconds - covered(self._children.get(span_id, ()), start, end))
             if key not in slowest or seconds > slowest[key][0]:
                 slowest[key] = (seconds, trace_id)
         for key, values in durations.items():
@@ -220,15 +221,3 @@ class _Spans:
                 p50=quantile(ordered, 0.50), p99=quantile(ordered, 0.99),
                 slowest=slowest[key][0], slowest_trace=slowest[key][1],
             )  # fmt: skip
-
-
-def _covered(children: Iterable[tuple[int, int]], start: int, end: int) -> float:
-    """Seconds of ``start``–``end`` in which at least one child ran: overlapping children count once."""
-    covered, reached = 0, start
-    for child_start, child_end in sorted(children):
-        until = min(child_end, end)
-        begin = max(child_start, reached)
-        if until > begin:
-            covered += until - begin
-            reached = until
-    return covered / 1e9

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from otel_perf.analysis import otlp
 from otel_perf.analysis.ranking import Profile, Ranking, by_trace, rank
 from otel_perf.analysis.sources import UNKNOWN_SERVICE, Skipped, Span, read
-from otel_perf.cli import BAD, GOOD, USAGE, options, text
+from otel_perf.cli import BAD, GOOD, USAGE, options, progress, text
 from otel_perf.core.errors import SettingError
 
 if TYPE_CHECKING:
@@ -56,13 +56,14 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _files(paths: Sequence[Path], skipped: dict[Path, Skipped]) -> Iterator[Span]:
     for path in paths:
-        yield from read(path, skipped.setdefault(path, Skipped()))
+        yield from progress.watched(read(path, skipped.setdefault(path, Skipped())), f"{path.name}: spans read")
 
 
 def _stored(arguments: argparse.Namespace) -> Iterator[Span]:
     store = options.open_store(arguments)
     try:
-        for span in otlp.spans(store.batches(["traces"], since_ns=options.since_ns(arguments))):
+        stored = otlp.spans(store.batches(["traces"], since_ns=options.since_ns(arguments)))
+        for span in progress.watched(stored, "spans read"):
             service = str(span.resource.get("service.name", UNKNOWN_SERVICE))
             yield Span(span.trace_id, span.span_id, span.parent_id, service, span.name, span.start, span.end)
     finally:

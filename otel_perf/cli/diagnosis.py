@@ -48,6 +48,9 @@ class Diagnosis(BaseModel):
     sending: list[Sending]
     home: str
     store: dict[str, Any]
+    memory_limit: str
+    sampling: str
+    clock: str
     instrumentors: list[str]
     missing_here: list[str]
     findings: list[Finding]
@@ -64,6 +67,8 @@ def render(diagnosis: Diagnosis) -> str:
     lines += [f"Exporters     {sent}"]
     lines += [f"Store         {diagnosis.store.get('folder', diagnosis.home)}: {_store_line(diagnosis.store)}"]
     lines += [f"Sending       {line}" for line in _sending_lines(diagnosis)]
+    lines += [f"Sampling      {diagnosis.sampling}", f"Memory limit  {diagnosis.memory_limit}"]
+    lines += [f"Clock         {diagnosis.clock}"]
     lines += [f"Missing here  {item}" for item in diagnosis.missing_here]
     lines += ["", "Features"]
     lines += text.table(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import otel_perf
 from otel_perf.bottlenecks import detectors, frames
-from otel_perf.cli import BAD, GOOD, options
+from otel_perf.cli import BAD, GOOD, options, surroundings
 from otel_perf.cli.diagnosis import Diagnosis, FeatureState, Finding, render
 from otel_perf.cli.receivers import sendings
 from otel_perf.core.errors import StoreError
@@ -59,15 +59,22 @@ def diagnose(environ: Mapping[str, str], home: Home) -> Diagnosis:
     findings: list[Finding] = []
     hints: list[Finding] = []
     _variables(environ, findings)
+    surroundings.conflicts(findings)
+    surroundings.servers(environ, hints)
+    sending = sendings(environ, findings)
+    store = _store(home, findings)
     return Diagnosis(
         versions=_versions(),
         distro=_choice("opentelemetry_distro", "OTEL_PYTHON_DISTRO", environ, findings),
         configurator=_choice("opentelemetry_configurator", "OTEL_PYTHON_CONFIGURATOR", environ, findings),
         features=_features(environ, findings),
         exporters={signal: _exporters(environ, signal, findings) for signal in SIGNALS},
-        sending=sendings(environ, findings),
+        sending=sending,
         home=str(home.path),
-        store=_store(home, findings),
+        store=store,
+        memory_limit=surroundings.memory_limit(environ, hints),
+        sampling=surroundings.sampling(environ, findings),
+        clock=surroundings.clock(sending, int(store.get("newest", 0)), findings),
         instrumentors=_instrumentors(hints),
         missing_here=_missing_on_this_platform(),
         findings=findings,
@@ -225,6 +232,7 @@ def _store(home: Home, findings: list[Finding]) -> dict[str, Any]:
             "state": "ready",
             "folder": str(folder),
             "size": store.size(),
+            "newest": store.newest(),
             "pending": pending,
             "dropped": dropped,
             "refused": {signal: items for signal, _, items, _ in refused},

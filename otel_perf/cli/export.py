@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from otel_perf.analysis.otlp import to_json
-from otel_perf.cli import GOOD, options
+from otel_perf.cli import GOOD, options, progress
 from otel_perf.store.database import SIGNALS
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def execute(arguments: argparse.Namespace) -> int:
     try:
         signals = arguments.signal or SIGNALS
         stored = store.batches(signals, since_ns=options.since_ns(arguments))
-        for batch in store.refused_batches(signals) if arguments.refused else stored:
+        wanted = store.refused_batches(signals) if arguments.refused else stored
+        for batch in progress.watched(wanted, "batches written", 0 if arguments.refused else store.last_id()):
             sys.stdout.write(to_json(batch) + "\n")
         sys.stdout.flush()
     finally:

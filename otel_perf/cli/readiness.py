@@ -1,18 +1,18 @@
-"""The readiness timeline of a report as text."""
+"""The readiness timeline of a report."""
 
 from __future__ import annotations
 
-import textwrap
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from otel_perf.cli import text
+from otel_perf.cli.sections import Section
 
 if TYPE_CHECKING:
     from otel_perf.analysis.readiness import Readiness
 
 
-def render(readiness: Readiness) -> list[str]:
+def sections(readiness: Readiness) -> list[Section]:
     """Who waited for whom, how long, and the chain that decided when all was ready."""
     rows: list[tuple[int, list[str]]] = [
         (
@@ -38,15 +38,12 @@ def render(readiness: Readiness) -> list[str]:
         return []
     rows.sort(key=lambda row: row[0])
     headings = ["AT", "WHO", "WHAT", "WAITED", "END"]
-    lines = ["Readiness", *text.table(headings, [row for _, row in rows], left=(0, 1, 2, 4))]
+    section = Section("Readiness", headings, [row for _, row in rows], (0, 1, 2, 4))
     chain = readiness.chain
     if len(chain) > 1:
         steps = [f"{step.service} emits {step.name}{_after(step.waited, step.worked)}" for step in chain]
-        lines += textwrap.wrap(
-            " → ".join(steps), text.WIDTH, initial_indent="  critical chain: ", subsequent_indent="    ",
-            break_long_words=False, break_on_hyphens=False,
-        )  # fmt: skip
-    return [*lines, ""]
+        section.after.append(f"critical chain: {' → '.join(steps)}")
+    return [section]
 
 
 def _time(ns: int) -> str:

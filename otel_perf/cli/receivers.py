@@ -35,7 +35,7 @@ _REMEDIES: Final = {
 
 
 def sendings(environ: Mapping[str, str], findings: list[Finding]) -> list[Sending]:
-    """Each signal's receiver and its answer to an empty request."""
+    """Each signal's receiver and its answer: to a test span, and to empty requests of the other signals."""
     from otel_perf.store.destination import resolve
     from otel_perf.store.local import LocalReceiver
 
@@ -80,13 +80,34 @@ def _try(destination: Destination) -> Sending:
     try:
         sender = connect(destination)
         try:
-            answer = sender.send(b"", min(destination.timeout, _PATIENCE))
+            trace_id, body = _test_span() if destination.signal == "traces" else ("", b"")
+            answer = sender.send(sender.pack(body) if body else b"", min(destination.timeout, _PATIENCE))
         finally:
             sender.close()
         detail, taken = answer.detail, answer.verdict == "accepted"
         detail = f"{detail}; {answer.message}" if answer.message else detail
     except OtelPerfError as error:
-        detail, taken = str(error), False
+        detail, taken, trace_id = str(error), False, ""
+    if trace_id and taken:
+        detail = f"{detail}; test span in trace {trace_id}"
     return Sending(
         signal=destination.signal, place=destination.place, protocol=destination.protocol, answer=detail, taken=taken
     )
+
+
+def _test_span() -> tuple[str, bytes]:
+    """A trace of one span that says what it is, and its id."""
+    import os
+    import time
+
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    request = ExportTraceServiceRequest()
+    of_resource = request.resource_spans.add()
+    of_resource.resource.attributes.add(key="service.name").value.string_value = "otel-perf doctor"
+    of_scope = of_resource.scope_spans.add()
+    of_scope.scope.name = "otel_perf"
+    span = of_scope.spans.add(trace_id=os.urandom(16), span_id=os.urandom(8), name="otel-perf doctor: test", kind=1)
+    span.start_time_unix_nano = time.time_ns()
+    span.end_time_unix_nano = span.start_time_unix_nano + 1
+    return span.trace_id.hex(), request.SerializeToString()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otel_perf.analysis.summary import summarize
-from otel_perf.cli import GOOD, options, text
+from otel_perf.cli import BAD, GOOD, USAGE, comparison, options, terminal, text
 
 if TYPE_CHECKING:
     import argparse
@@ -16,11 +18,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_store(parser)
     parser.add_argument("--service", default="", help="only this service.name")
     parser.add_argument("--top", type=options.rows, default=10, help="rows of each list (default 10)")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write the report as one HTML file that needs no other"
+    )
+    parser.add_argument(
+        "--compare", metavar="BASE",
+        help="what changed since BASE: a home folder, what otel-perf export wrote, or version=1.2.3 in the store",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fail-over", type=comparison.share, metavar="SHARE", default=comparison.FAIL_OVER,
+        help="with --compare: exit with 1 if something got surely slower by more than this (default 10%%)",
+    )  # fmt: skip
     options.add_json(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Print the report."""
+    """Print the report, or the comparison."""
+    if arguments.html and (arguments.json or arguments.compare):
+        print("otel-perf report: --html goes with neither --json nor --compare", file=sys.stderr)
+        return USAGE
+    if arguments.compare:
+        return comparison.run(arguments)
     store = options.open_store(arguments)
     try:
         report = summarize(store, since_ns=options.since_ns(arguments), service=arguments.service, top=arguments.top)
@@ -31,5 +49,18 @@ def execute(arguments: argparse.Namespace) -> int:
         "--since": "" if arguments.since is None else text.seconds(arguments.since),
     }
     asked = " ".join(f"{option} {value}" for option, value in chosen.items() if value)
-    print(report.model_dump_json(indent=2) if arguments.json else text.render(report, asked=asked))
+    if arguments.html:
+        from otel_perf.cli import page
+
+        try:
+            arguments.html.write_text(page.render(report, asked=asked), encoding="utf-8")
+        except OSError as error:
+            print(f"otel-perf report: {arguments.html} cannot be written: {error}", file=sys.stderr)
+            return BAD
+        print(f"otel-perf report: {arguments.html} is written")
+        return GOOD
+    if arguments.json:
+        print(report.model_dump_json(indent=2))
+    else:
+        terminal.show(report, asked=asked)
     return GOOD

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from otel_perf.core.home import Home
 
+_PATIENCE = 10.0  # seconds that a program has to end
 _FORWARDED = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 
@@ -27,6 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
     parser.add_argument("--home", type=Path, help="home folder (default: $OTEL_PERF_HOME or .otel-perf)")
     parser.add_argument("--output", type=Path, help="write the report to this file and not to standard error")
+    parser.add_argument(
+        "--for", type=options.duration, metavar="TIME", dest="limit", help="stop the program after this, like 60s"
+    )
     parser.add_argument("--no-report", action="store_true", help="do not show the report")
     options.add_json(parser)
     parser.add_argument("program", help="the program to run, e.g. python")
@@ -42,7 +46,7 @@ def execute(arguments: argparse.Namespace) -> int:
         return USAGE
     home = options.home_of(arguments)
     before = _last_id(home)
-    status = _run([program, *arguments.arguments], environment(os.environ, home.path))
+    status = _run([program, *arguments.arguments], environment(os.environ, home.path), arguments.limit)
     if not arguments.no_report:
         _report(arguments, home, before)
     return status
@@ -66,7 +70,8 @@ def environment(environ: Any, home: Path) -> dict[str, str]:
     }
 
 
-def _run(command: list[str], environ: dict[str, str]) -> int:
+def _run(command: list[str], environ: dict[str, str], limit: float | None) -> int:
+    """Its exit status; 0 if it ran until the ``limit`` and then ended when it was asked to."""
     child = subprocess.Popen(command, env=environ)
 
     def forward(number: int, _frame: Any) -> None:
@@ -79,11 +84,25 @@ def _run(command: list[str], environ: dict[str, str]) -> int:
             number = getattr(signal, name)
             before[number] = signal.signal(number, forward)
     try:
-        status = child.wait()
+        status = child.wait() if limit is None else _wait(child, limit)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return status if status >= 0 else 128 - status  # as a shell reports a death by signal
+
+
+def _wait(child: subprocess.Popen[bytes], limit: float) -> int:
+    try:
+        return child.wait(limit)
+    except subprocess.TimeoutExpired:
+        child.terminate()  # as a service manager does; on Windows nothing is gentler than this
+    try:
+        status = child.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        print(f"otel-perf run: the program did not end within {_PATIENCE:.0f} s of SIGTERM: killed", file=sys.stderr)
+        child.kill()
+        return child.wait()
+    return 0 if status == -signal.SIGTERM or os.name == "nt" else status
 
 
 def _last_id(home: Home) -> int:

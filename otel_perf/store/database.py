@@ -320,6 +320,10 @@ class StoreReader:
         row = self._connection.execute("SELECT body FROM batch WHERE id = ?", (identifier,)).fetchone()
         return None if row is None else bytes(row[0])
 
+    def newest(self) -> int:
+        """When the newest batch was stored, in ns since the epoch; 0 in an empty store."""
+        return int(self._connection.execute("SELECT coalesce(max(created), 0) FROM batch").fetchone()[0])
+
     def pending(self) -> dict[str, tuple[int, int]]:
         """Batches and items by signal that have not been delivered."""
         rows = self._connection.execute(

@@ -2,7 +2,7 @@
 
 from otel_perf.analysis.memory import Memory
 from otel_perf.analysis.otlp import LogEntry, Point
-from otel_perf.cli import text
+from otel_perf.cli import sections, text
 
 
 def point(name, value, *, cache="pages", instance="a", service="shop", delta=False):
@@ -81,8 +81,9 @@ def test_the_text_says_what_is_unknown_by_saying_nothing():
     memory.add_point(point("perf.cache.hits", 0, cache="idle"))
     memory.add_log(event("perf.memory.pressure", "high", 2))
     memory.add_log(event("perf.memory.pressure", "normal again", 5))
-    caches = "\n".join(text._caches(Shown(memory)))
+    (section,) = sections._caches(Shown(memory))
+    caches = "\n".join(text.lines_of(section))
     assert "redis.localhost:6379/0      75.0%     3       1" in caches
     assert "unused" in caches
-    assert text._memory_events(Shown(memory))[1] == "  perf.memory.pressure (2 of them): normal again"
-    assert text._caches(Shown(Memory())) == text._memory_events(Shown(Memory())) == []
+    assert sections._memory_events(Shown(memory))[0].after == ["perf.memory.pressure (2 of them): normal again"]
+    assert sections._caches(Shown(Memory())) == sections._memory_events(Shown(Memory())) == []

@@ -7,8 +7,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from otel_perf.analysis.intervals import covered
 from otel_perf.analysis.numbers import quantile
-from otel_perf.analysis.summary import _covered, summarize
+from otel_perf.analysis.summary import summarize
 from otel_perf.core.home import STORE_FILE
 from otel_perf.store.database import Database, NewBatch, StoreReader
 from tests.stored import points
@@ -138,7 +139,7 @@ def test_growth_is_from_the_first_reading_to_the_last(store):
 def test_covered_time_is_that_of_a_plain_model(children):
     intervals = [(start, start + length) for start, length in children]
     ticks = {tick for start, end in intervals for tick in range(start, end) if 0 <= tick < 100}
-    assert _covered(intervals, 0, 100) * 1e9 == pytest.approx(len(ticks))
+    assert covered(intervals, 0, 100) * 1e9 == pytest.approx(len(ticks))
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50))

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -322,6 +323,17 @@ def test_doctor_shows_the_store(filled, capsys, monkeypatch):
         ({"OTEL_PERF_XYZ_ABC_DEF": "1"}, "is no variable of otel-perf", "docs/configuration.md"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, "does not take what is sent", "start the receiver"),
         ({"OTEL_PERF_HOME": "/dev/null/home"}, "cannot be written", "OTEL_PERF_HOME"),
+        ({"OTEL_TRACES_SAMPLER": "always_off"}, "always_off records no trace", "unset OTEL_TRACES_SAMPLER"),
+        (
+            {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"},
+            "traceidratio 0 records no trace",
+            "unset OTEL_TRACES_SAMPLER",
+        ),
+        (
+            {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "10%"},
+            "OTEL_TRACES_SAMPLER_ARG=10% is no share",
+            "OTEL_TRACES_SAMPLER_ARG=0.1",
+        ),
     ],
 )
 def test_doctor_names_each_problem_with_its_remedy(variables, problem, remedy, home, capsys, monkeypatch):
@@ -517,3 +529,86 @@ def test_doctor_tells_what_waits_for_an_endpoint_that_is_not_set(filled, capsys,
         store.execute("INSERT INTO delivery VALUES ('abc/traces', 'http://gone:4318/v1/traces', 1, 'refused')")
     assert cli.main(["doctor", "--home", str(filled)]) == 1
     assert "4 items wait for http://gone:4318/v1/traces, which is not set here" in capsys.readouterr().out
+
+
+@pytest.mark.alone  # the program has to be under way when its time is over
+def test_run_for_a_time_stops_the_program_and_reports(home, capfd):
+    """GIVEN a program that does not end WHEN its time is over THEN it ends as under a service manager, all stored."""
+    code = (
+        "import time; from opentelemetry import trace\n"
+        "with trace.get_tracer('t').start_as_current_span('done'): pass\n"
+        "time.sleep(60)"
+    )
+    assert cli.main(["run", "--for", "5s", sys.executable, "-c", code]) == 0
+    assert "done" in capfd.readouterr().err
+
+
+def test_run_for_a_time_that_is_not_needed_passes_on_the_status(home, capfd):
+    assert cli.main(["run", "--for", "60s", "--no-report", sys.executable, "-c", "raise SystemExit(3)"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"), [("signal.SIG_DFL", 0), ("lambda *_: sys.exit(4)", 4), ("signal.SIG_IGN", -9)]
+)
+def test_a_program_whose_time_is_over_is_asked_and_then_made_to_end(answer, status, monkeypatch, capfd):
+    monkeypatch.setattr(run_command, "_PATIENCE", 10.0 if status >= 0 else 0.1)
+    code = (
+        f"import signal, sys, time; signal.signal(signal.SIGTERM, {answer}); print('ready', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "ready\n"
+        assert run_command._wait(child, 0.01) == status
+    assert ("did not end within" in capfd.readouterr().err) == (status < 0)
+
+
+def test_doctor_sends_a_test_span_and_says_in_which_trace(home, capsys, monkeypatch):
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    from tests.store.receiver import Receiver
+
+    monkeypatch.setattr(doctor, "_has", lambda package: package.startswith("opentelemetry"))
+    receiver = Receiver()
+    with receiver.running():
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    (body,) = [body for path, _, body in receiver.requests if path == "/v1/traces"]
+    (span,) = ExportTraceServiceRequest.FromString(body).resource_spans[0].scope_spans[0].spans
+    assert span.name == "otel-perf doctor: test"
+    assert f"200 OK; test span in trace {span.trace_id.hex()}" in out
+
+
+class Screen:
+    def __init__(self):
+        self.written = ""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        self.written += text
+
+    def flush(self):
+        pass
+
+
+def test_long_work_shows_how_far_it_is_and_leaves_no_trace(monkeypatch):
+    from otel_perf.cli import progress
+
+    screen, clock = Screen(), iter(range(10_000))
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock) * 0.1)
+    assert list(progress.watched(range(200), "spans read", 200)) == list(range(200))
+    assert "spans read: 5 of 200 (2%, 20 s left)" in screen.written
+    assert screen.written.endswith("\r\x1b[K")
+
+
+def test_in_a_pipe_or_when_it_is_quick_nothing_is_shown(monkeypatch, capsys):
+    from otel_perf.cli import progress
+
+    assert list(progress.watched(range(200), "spans read")) == list(range(200))
+    assert capsys.readouterr().err == ""
+    screen = Screen()
+    monkeypatch.setattr("sys.stderr", screen)
+    assert list(progress.watched(range(5), "spans read")) == list(range(5))
+    assert screen.written == ""

@@ -1,0 +1,96 @@
+"""What ``otel-perf report --compare`` claims on real runs: of nothing, of 10 % and of 30 % more work in one step.
+
+Every pair is of runs of ``programs/orders.py``, taken in turn in a shuffled order, on a machine that does other work as
+well. A is the program as it is, twice; B does 10 % or 30 % more of the work of one step, each step in its turn. A claim
+is right if it is of that step, or of the operation that contains it, and invented if it is of any other.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import common
+
+from otel_perf.analysis.changes import compare
+from otel_perf.analysis.sides import open_side
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from otel_perf.analysis.samples import Samples
+
+STEPS: Final = ("parse", "find", "price", "fetch", "render", "pay")
+ROOT: Final = "order"
+SIDES: Final = {"A": 1.0, "A again": 1.0, "B + 10 %": 1.1, "B + 30 %": 1.3}
+ORDERS: Final = "80"
+PAIRS: Final = 20
+
+
+def make(folder: Path, home: Path, slow: str, runs: int, chance: random.Random) -> None:
+    """The runs of one pair."""
+    for _ in range(runs):
+        order = list(SIDES)
+        chance.shuffle(order)
+        for side in order:
+            place = home / side
+            place.mkdir(parents=True, exist_ok=True)
+            env = common.environ(folder, {"OTEL_PERF_HOME": str(place), "OTEL_PERF_STORE_PROBE": "off"})
+            more = [slow, str(SIDES[side])] if SIDES[side] > 1 else []
+            command = [str(folder / "bin" / "opentelemetry-instrument"), str(folder / "bin" / "python")]
+            common.run([*command, str(common.PROGRAMS / "orders.py"), ORDERS, *more], env, place)
+
+
+def claims(home: Path) -> dict[str, set[str]]:
+    """What each side is said to be slower in than A."""
+
+    def samples(side: str) -> Samples:
+        return open_side(str(home / side), _no_store).samples
+
+    base = samples("A")
+    return {
+        side: {change.name for change in compare(base, samples(side)) if change.verdict == "slower"}
+        for side in SIDES
+        if side != "A"
+    }
+
+
+def _no_store() -> None:
+    raise AssertionError("every side is a folder")
+
+
+def count(found: Mapping[Path, tuple[str, Mapping[str, set[str]]]]) -> common.Report:
+    """The table and the bounds of all pairs."""
+    table = common.Table(f"{len(found)} pairs, claims of --compare", ["", "found", "invented"])
+    rows: dict[str, list[float]] = {}
+    for side, factor in list(SIDES.items())[1:]:
+        right = sum(slow in claimed[side] for slow, claimed in found.values()) if factor > 1 else 0
+        allowed = {home: {slow, ROOT} if factor > 1 else set() for home, (slow, _) in found.items()}
+        invented = sum(len(claimed[side] - allowed[home]) for home, (_, claimed) in found.items())
+        rows[side] = [right, invented]
+        table.rows.append([side, right if factor > 1 else "", invented])
+    bounds = [common.Bound(f"claims invented, {side}", rows[side][1], 0) for side in rows]
+    bounds.append(common.Bound("of 30 %, found", rows["B + 30 %"][0] / len(found), 0.9, at_least=True))
+    return common.Report([table], bounds)
+
+
+def main() -> int:
+    """Run the pairs and count."""
+    parser = common.arguments(__doc__, rounds=8)
+    parser.add_argument("--pairs", type=int, default=PAIRS, help=f"pairs, each of so many rounds (default {PAIRS})")
+    options = parser.parse_args()
+    folder = common.ensure("bench-perf")
+    chance = random.Random(7)
+    found = {}
+    with tempfile.TemporaryDirectory() as work:
+        for number in range(options.pairs):
+            home, slow = Path(work) / str(number), STEPS[number % len(STEPS)]
+            make(folder, home, slow, options.rounds, chance)
+            found[home] = slow, claims(home)
+    return count(found).finish(as_json=options.json)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,20 @@
+"""Time that a span's children cover."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def covered(children: Iterable[tuple[int, int]], start: int, end: int) -> float:
+    """Seconds of ``start``–``end`` in which at least one child ran: overlapping children count once."""
+    covered, reached = 0, start
+    for child_start, child_end in sorted(children):
+        until = min(child_end, end)
+        begin = max(child_start, reached)
+        if until > begin:
+            covered += until - begin
+            reached = until
+    return covered / 1e9
