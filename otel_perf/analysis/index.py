@@ -55,7 +55,7 @@ class Builder:
     def _begin(self) -> None:
         """Take nothing along from what was not written."""
         self._names = Names(self._connection)
-        self._takers = {
+        self._takers: dict[str, Spans | Points | Lines] = {
             "traces": Spans(self._connection, self._names),
             "metrics": Points(self._connection, self._names),
             "logs": Lines(self._connection, self._names),

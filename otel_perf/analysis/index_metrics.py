@@ -106,7 +106,7 @@ class Points:
             value = float(getattr(point, number)) if number else 0.0
             series.total = series.total + value if kind == "sum" and delta else value
             series.count = 1
-            row = series.number, time, series.total, None, 1
+            row: tuple[Any, ...] = series.number, time, series.total, None, 1
         else:
             row = series.number, time, *_interval(kind, point, series, delta=delta)
         if name not in FUNCTIONS and row[4]:

@@ -65,7 +65,7 @@ class Asked:
         """The highest value of each step."""
         found: dict[int, list[tuple[int, float]]] = defaultdict(list)
         for number in series:
-            found[number] = self.reading.rows(  # type: ignore[assignment]
+            found[number] = self.reading.rows(
                 f"SELECT (time - ?1) / ?2, max({column}) FROM point WHERE series = ?3 AND time BETWEEN ?1 AND ?4"
                 " GROUP BY 1 ORDER BY 1", (self.begin, self.step, number, self.end),
             )  # fmt: skip

@@ -213,7 +213,7 @@ def functions(reading: Reading, question: Question) -> dict[str, Any]:
                 parsed = json.loads(text)
                 scale = parsed["scale"]
                 buckets[key].update({int(index): number for index, number in parsed["counts"].items()})
-    listed = [
+    shown: list[dict[str, Any]] = [
         {
             "service": key[0], "name": key[1], "calls": int(said["calls"] + said["perf.call.untimed"]),
             "errors": int(said["perf.call.errors"]), "total": said[DURATION], "self": said["perf.call.self_time"],
@@ -223,9 +223,9 @@ def functions(reading: Reading, question: Question) -> dict[str, Any]:
         for key, said in found.items()
     ]  # fmt: skip
     words = question.text("q").strip().lower()
-    listed = [row for row in listed if words in str(row["name"]).lower()]
-    listed.sort(key=lambda row: (-row["self"], -row["calls"], row["name"]))
-    return {"functions": listed[:500], "all": len(listed)}
+    shown = [row for row in shown if words in row["name"].lower()]
+    shown.sort(key=lambda row: (-row["self"], -row["calls"], row["name"]))
+    return {"functions": shown[:500], "all": len(shown)}
 
 
 def flame(reading: Reading, question: Question) -> dict[str, Any]:
