@@ -192,7 +192,7 @@ def main() -> None:
     span_batches, log_batches = -(-spans // BATCH), -(-logs // BATCH)
     done_spans = done_logs = 0
     for minute in range(1, minutes + 1):
-        at = filler.begin + minute * 60 * _NS
+        at = filler.begin + (minute - 1) * 60 * _NS
         while done_spans < span_batches * minute // minutes:
             filler.spans(at + done_spans % 30 * _NS, min(BATCH, spans - done_spans * BATCH))
             done_spans += 1

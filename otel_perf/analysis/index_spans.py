@@ -10,6 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_perf.analysis.errors import place_of as spot_of
 from otel_perf.analysis.errors import short
+from otel_perf.analysis.intervals import covered
 from otel_perf.analysis.index_tables import ERROR, PER_DOUBLING, SIGNAL, WIDTHS, signed
 from otel_perf.analysis.otlp import ERROR_STATUS, attributes_of
 
@@ -42,7 +43,7 @@ class Spans:
         self._errors: list[tuple[Any, ...]] = []
         self._slots: dict[tuple[int, int, int], list[int]] = {}
         self._hist: dict[tuple[int, int, int, int], int] = {}
-        # Children end before their parent, mostly in the same batch or the one before.
+        # Children are in the same batch as their parent, or in one before.
         self._children: OrderedDict[int, list[tuple[int, int]]] = OrderedDict()
 
     def add(self, place: int, body: bytes) -> int:
@@ -50,6 +51,11 @@ class Spans:
         request = ExportTraceServiceRequest.FromString(body)
         names, pos = self._names, 0
         names.know(span.trace_id for r in request.resource_spans for s in r.scope_spans for span in s.spans)
+        for of_resource in request.resource_spans:  # first: a child may be of a resource that comes after its parent's
+            for of_scope in of_resource.scope_spans:
+                for span in of_scope.spans:
+                    if span.parent_span_id:
+                        self._add_child(span)
         for of_resource in request.resource_spans:
             resource = names.resource(of_resource.resource)
             first, last = 1 << 62, 0
@@ -79,17 +85,19 @@ class Spans:
             self._add_error(span, resource, trace.number, start + took)
         self._rows.append((self._names.next_span, trace.number, sid, parent, operation, start, took, flags, place, pos))
         self._names.next_span += 1
-        own = took - _covered(self._children.pop(sid, ()), start, start + took)
-        if parent:
-            children = self._children.get(parent)
-            if children is None:
-                children = self._children[parent] = []
-                if len(self._children) > PARENTS:
-                    self._children.popitem(last=False)
-            if len(children) < CHILDREN:
-                children.append((start, start + took))
+        own = took - covered(self._children.pop(sid, ()), start, start + took)
         if not (flags & SIGNAL and not parent):  # a wait that nobody's work encloses is nobody's time
             self._count(operation, start, took, own, trace.number, failed=failed)
+
+    def _add_child(self, span: Any) -> None:
+        parent = signed(span.parent_span_id)
+        children = self._children.get(parent)
+        if children is None:
+            children = self._children[parent] = []
+            if len(self._children) > PARENTS:
+                self._children.popitem(last=False)
+        if len(children) < CHILDREN:
+            children.append((span.start_time_unix_nano, span.end_time_unix_nano))
 
     def _count(self, operation: int, start: int, took: int, own: int, trace: int, *, failed: bool) -> None:
         bucket = bucket_of(took)
@@ -155,16 +163,3 @@ def _extend(trace: Trace, start: int, end: int, operation: int, *, root: bool) -
         trace.root = operation
         trace.rooted = max(trace.rooted, int(root))
     trace.start, trace.finish = min(trace.start, start), max(trace.finish, end)
-
-
-def _covered(children: Any, start: int, end: int) -> int:
-    """How much of ``start``–``end`` (ns) at least one child has."""
-    if not children:
-        return 0
-    covered, reached = 0, start
-    for child_start, child_end in sorted(children):
-        until, begin = min(child_end, end), max(child_start, reached)
-        if until > begin:
-            covered += until - begin
-            reached = until
-    return covered

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def covered(children: Iterable[tuple[int, int]], start: int, end: int) -> float:
-    """Seconds of ``start``–``end`` in which at least one child ran: overlapping children count once."""
+def covered(children: Iterable[tuple[int, int]], start: int, end: int) -> int:
+    """How much of ``start``–``end``, all in ns, is time in which at least one child ran: overlapping children count once."""
     covered, reached = 0, start
     for child_start, child_end in sorted(children):
         until = min(child_end, end)
@@ -17,4 +17,4 @@ def covered(children: Iterable[tuple[int, int]], start: int, end: int) -> float:
         if until > begin:
             covered += until - begin
             reached = until
-    return covered / 1e9
+    return covered

@@ -84,7 +84,7 @@ class Samples:
             took = max(0, end - start) / 1e9
             unit = found[key][run.number, run.period(start)]
             unit.took.append(took)
-            unit.own.append(max(0.0, took - covered(self._children.get(span_id, ()), start, end)))
+            unit.own.append(max(0.0, took - covered(self._children.get(span_id, ()), start, end) / 1e9))
         return found
 
 

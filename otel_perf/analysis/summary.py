@@ -210,7 +210,7 @@ class _Spans:
         for trace_id, span_id, key, start, end in self._rows:
             seconds = max(0, end - start) / 1e9
             durations[key].append(seconds)
-            own[key] += max(0.0, seconds - covered(self._children.get(span_id, ()), start, end))
+            own[key] += max(0.0, seconds - covered(self._children.get(span_id, ()), start, end) / 1e9)
             if key not in slowest or seconds > slowest[key][0]:
                 slowest[key] = (seconds, trace_id)
         for key, values in durations.items():

@@ -82,16 +82,16 @@ import sqlite3, time
 from opentelemetry import trace
 
 database = sqlite3.connect(":memory:")
-database.create_function("wait", 1, lambda number: time.sleep(0.02) or number)
+database.create_function("wait", 1, lambda seconds: time.sleep(seconds) or seconds)
 
-def load(statement, number):
-    return database.cursor().execute(statement, (number,)).fetchall()
+def load(statement, seconds):
+    return database.cursor().execute(statement, (seconds,)).fetchall()
 
 with trace.get_tracer("t").start_as_current_span("GET /orders"):
     for number in range(8):
-        load("SELECT wait(?) AS customer", number)
+        load("SELECT wait(?) AS customer", 0.03)
     for number in range(6):
-        load("SELECT wait(?) AS product", number)
+        load("SELECT wait(?) AS product", 0.02)
 """
 
 

@@ -35,7 +35,7 @@ def ask(filled):
     assert reading.begin()
     of = server.questions(beside.Beside([filled], [ROOT]))
 
-    def ask(name, **parameters):
+    def ask(name, /, **parameters):
         return of[name](reading, Question({key: str(value) for key, value in parameters.items()}))
 
     yield ask
