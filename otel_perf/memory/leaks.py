@@ -19,12 +19,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice, pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.events import Event
+from otel_perf.core.records import record
 from otel_perf.core.threads import allocate_lock, start_new_thread
 from otel_perf.memory import leak_evidence
 from otel_perf.memory.gauges import memory
@@ -60,7 +60,7 @@ LEAK_SUSPECTED: Final = Event(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Growth:
     """How resident memory grows."""
 

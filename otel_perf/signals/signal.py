@@ -6,10 +6,11 @@ import hmac
 import json
 import re
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 from otel_perf.core.errors import SettingError
+from otel_perf.core.records import record
 
 READY: Final = "ready"
 FAILED: Final = "failed"
@@ -24,7 +25,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _SHOWN: Final = 60  # characters of a wrong value
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Producer:
     """One life of a process (or agent) that emits. ``identity`` is what stays the same over its lives."""
 
@@ -42,7 +43,7 @@ class Producer:
         return f"{self.agent or self.identity} (pid {self.pid}{life})"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Signal:
     """A signal as it was emitted; ``seq`` is its place in the order of its board, 0 before it has one."""
 
