@@ -7,7 +7,7 @@ filter. A name that cannot be loaded is one line and the default, where upstream
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -21,6 +21,7 @@ from opentelemetry.util._importlib_metadata import entry_points
 
 from otel_perf.core.exporters import OTLP, exporter_names
 from otel_perf.core.forks import on_fork, reset_locks
+from otel_perf.core.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -80,7 +81,7 @@ class OwnRandomIdGenerator(RandomIdGenerator):
         return self._random.getrandbits(128) or self.generate_trace_id()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Providers:
     """The providers that were made or, with ``OTEL_CONFIG_FILE``, found."""
 

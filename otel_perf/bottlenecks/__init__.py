@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core import sequence
 from otel_perf.core.feature import Feature, Host, Parts
+from otel_perf.core.records import record
 from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ DETECTOR_SETTINGS: Final = "OTEL_PERF_BOTTLENECKS_"
 SLOW: Final = "OTEL_PERF_BOTTLENECKS_SLOW"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BottleneckSettings:
     """Settings of the detection; each detector has its own."""
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib import import_module
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.bottlenecks.conventions import endpoint, is_url, raw
+from otel_perf.core.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ with suppress(ImportError):
     learnt = import_module("otel_perf.bottlenecks._recorder").learnt
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Regression:
     """An operation has become slower: medians in ns."""
 

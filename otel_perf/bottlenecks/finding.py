@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.attributes import BoundedAttributes
@@ -12,6 +11,7 @@ from opentelemetry.sdk.util import BoundedList
 
 from otel_perf.core.census import Metric
 from otel_perf.core.events import BOTTLENECK
+from otel_perf.core.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ COST: Final = Metric(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finding:
     """One bottleneck in one trace."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.bottlenecks.place import place_of, stack_of
 from otel_perf.bottlenecks.stacks import calls
 from otel_perf.core import collector
+from otel_perf.core.records import record
 from otel_perf.core.threads import get_ident
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _COLLECTING: Final = frozenset({"collect"})
 REMEMBERED: Final = 512
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pause:
     """One collection."""
 

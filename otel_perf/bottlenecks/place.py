@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from otel_perf.core.owner import APP, LIBRARY, owner
+from otel_perf.core.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,7 +24,7 @@ _LOOPS: Final = ("asyncio/events.py", "asyncio/base_events.py", "asyncio/runners
 _RUNS: Final = frozenset({"_run", "_run_once", "run_forever", "run_until_complete", "run"})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Place:
     """A line: the function as Python qualifies it, the file, and the code itself."""
 

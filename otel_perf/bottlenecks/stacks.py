@@ -10,13 +10,13 @@ import queue
 import selectors
 import sys
 import threading
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.bottlenecks import frames
 from otel_perf.bottlenecks.place import DEPTH, inside_loop, place_of
 from otel_perf.core.owner import APP, MACHINE, owner
+from otel_perf.core.records import record
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -45,7 +45,7 @@ _LOCKING: Final = {"Semaphore.acquire": "threading.Semaphore"}
 _ACQUIRING: Final = frozenset({"acquire", "acquire_lock", "__enter__"})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stack:
     """A stack at one moment: what its innermost frame does, and the app's line."""
 
@@ -63,7 +63,7 @@ class Stack:
         return id(self.code), self.instruction
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sample:
     """A stack seen for a trace."""
 

@@ -195,7 +195,9 @@ class Trace(Claims):
             for above in {id(parent): parent, id(handing): handing}.values():
                 siblings, above.children = above.children, []
                 for child in siblings:
-                    (record if child.work is None and _began_in(child, work) else above).adopt(child)
+                    # By a coarse clock all may have begun at once: then none goes below what is below itself.
+                    within = child.work is None and _began_in(child, work) and not _is_below(parent, child)
+                    (record if within else above).adopt(child)
             parent.adopt(record)
             made.append(record)
             self.works.append(work)

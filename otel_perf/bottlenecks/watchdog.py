@@ -28,6 +28,7 @@ from otel_perf.bottlenecks.run_queue import account
 from otel_perf.bottlenecks.stacks import RUNNING, Sample, Stack, of_task, of_thread
 from otel_perf.core.own_file import OwnFile
 from otel_perf.core.owner import APP, owner
+from otel_perf.core.records import record
 from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Heartbeat:
         self.answered = time.time_ns()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Block:
     """An event loop did nothing else for some time (ns)."""
 
@@ -82,7 +83,7 @@ class Block:
     asked: bool  # requests were open meanwhile, or other work of the app's own
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Look:
     """One look at the process: from when it was due until it was made (ns), which took a CPU and the interpreter."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Final
 
 from otel_perf.core.census import Metric
 from otel_perf.core.feature import Feature, Host, Parts
+from otel_perf.core.records import record
 from otel_perf.core.settings import Duration, count
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ CALL_UNTIMED: Final = Metric(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CallsSettings:
     """Settings of the calls."""
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core import activity, cleaning
 from otel_perf.core.chance import chance
+from otel_perf.core.records import record
 from otel_perf.core.threads import allocate_lock, start_new_thread
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class State:
     runs: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Run:
     """One run, as it is told."""
 

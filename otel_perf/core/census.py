@@ -8,8 +8,9 @@ so each metric has one instrument here, with one callback over the sources that 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
+
+from otel_perf.core.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +25,7 @@ Kind = Literal["counter", "gauge", "updowncounter", "histogram"]  # a histogram 
 _log = logging.getLogger("otel_perf")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Metric:
     """A metric that is emitted: the name users see, its unit (UCUM), kind and meaning."""
 

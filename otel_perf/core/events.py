@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from otel_perf.core.records import record
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class Event:
     """An event: the name users see, and its meaning."""
 

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+from otel_perf.core.records import record
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from collections.abc import Sequence as Names
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 SettingsT = TypeVar("SettingsT")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NoSettings:
     """Settings of a feature that has nothing to set but on, off and percentage."""
 

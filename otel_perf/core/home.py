@@ -58,9 +58,9 @@ class Home:
 
     def fallback_with(self, name: str) -> Path | None:
         """The fallback, if it has ``name``: the home could not be used at some time."""
-        fallback = self._fallback_path()
         try:
-            _check_private(fallback.parent)
+            _check_private(_fallbacks())  # first: where there are none, hashlib stays out of a start
+            fallback = self._fallback_path()
             return fallback if (fallback / name).exists() else None
         except OSError:
             return None
@@ -94,11 +94,16 @@ class Home:
 
     def _fallback_path(self) -> Path:
         import hashlib
-        import tempfile
 
-        user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-        mark = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"{_FALLBACK}{user}" / mark
+        return _fallbacks() / hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
+
+
+def _fallbacks() -> Path:
+    """The folder of all fallbacks of this user."""
+    import tempfile
+
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    return Path(tempfile.gettempdir()) / f"{_FALLBACK}{user}"
 
 
 def _check_private(path: Path, owner: int | None = None) -> None:

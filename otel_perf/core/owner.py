@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sysconfig
 from pathlib import Path
 from typing import Final
 
@@ -11,13 +10,7 @@ FILES: Final = 10_000  # file names whose owner is remembered
 
 _PACKAGES: Final = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 _OURS: Final = str(Path(__file__).resolve().parent.parent) + os.sep
-_STDLIB: Final = tuple(
-    {
-        str(Path(path)) + os.sep
-        for name in ("stdlib", "platstdlib")
-        if (path := sysconfig.get_path(name)) is not None
-    }
-)  # fmt: skip
+_STDLIB: Final = str(Path(os.__file__).parent) + os.sep  # sysconfig knows it as well, for 2 ms of a start
 # What a bare frame of these files says is nothing: they stand between every call and its work.
 _MACHINERY: Final = ("opentelemetry", "wrapt", "_pytest", "pluggy")
 

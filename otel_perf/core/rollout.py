@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_perf.core.records import record
 from otel_perf.core.settings import PREFIX, Problem, Switch, allowed_values, parse_switch
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _ANSWERS: Final = {"", "FLAG_NOT_FOUND", "TYPE_MISMATCH"}  # other errors say no
 _ALLOWED: Final = allowed_values(Switch)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Decision:
     """The share of roll-out of one feature and where it came from."""
 

@@ -5,9 +5,10 @@ A feature that is off, or that fails, answers as well: what waits for it goes on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from threading import RLock
 from typing import TYPE_CHECKING, Final
+
+from otel_perf.core.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,7 +25,7 @@ OFF: Final = "off"
 _OUTSIDE: Final = "outside"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """What a signal says: ready without a reason, else failed."""
 

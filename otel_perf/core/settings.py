@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
+
+from otel_perf.core.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -117,7 +119,7 @@ Url = Annotated[str, Parsed(parse_url, "a URL like https://host/path")]
 Switch = Annotated[float, Parsed(parse_switch, "on, off or a percentage like 25%", 0.0, 1.0)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Problem:
     """A setting that could not be used."""
 

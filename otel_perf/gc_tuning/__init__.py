@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from otel_perf.core import sequence
 from otel_perf.core.feature import Feature, Host, Parts
+from otel_perf.core.records import record
 from otel_perf.core.settings import Duration  # noqa: TC001 - read at run time
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from otel_perf.gc_tuning.tuner import Act
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GcTuningSettings:
     """When to begin."""
 

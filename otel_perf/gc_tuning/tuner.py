@@ -13,11 +13,11 @@ import gc
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core import activity, collector
 from otel_perf.core.events import Event
+from otel_perf.core.records import record
 from otel_perf.core.threads import get_ident, start_new_thread
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ TUNED: Final = Event(
 Thresholds = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Act:
     """What was done; what a full collection takes (s), or the thresholds, before and after, where known."""
 

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from otel_perf.core import sequence
 from otel_perf.core.feature import Feature, Host, Parts
 from otel_perf.core.health import check as check
 from otel_perf.core.health import remove as remove
+from otel_perf.core.records import record
 from otel_perf.core.settings import Duration, Size, count
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _HOME_OF = {"asgi_app": "apps", "on_change": "present", "status": "present", "wsgi_app": "apps"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HealthSettings:
     """Where it is told, and what is ill."""
 

@@ -6,8 +6,9 @@ https://datatracker.ietf.org/doc/html/draft-inadarei-api-health-check-06. A serv
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from otel_perf.core.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,7 @@ _WORDS: Final = {"healthy": "pass", "degraded": "warn", "unhealthy": "fail", "un
 _ORDER: Final = ("pass", "warn", "fail")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """What is sent."""
 

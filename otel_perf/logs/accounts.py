@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.census import Metric
+from otel_perf.core.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +23,7 @@ LEVEL, RATE, SAMPLE, FOLD = range(4)
 _NAMES: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")  # bounded, whatever levels an app has
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sum:
     """What there was in some time."""
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import time
 from _thread import RLock  # re-entrant: a signal handler or a finalizer may log in the midst of a decision
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Final
 
 from otel_perf.core import cleaning
 from otel_perf.core.clock import SYSTEM_CLOCK
 from otel_perf.core.events import FOLDED
 from otel_perf.core.forks import on_fork
+from otel_perf.core.records import record
 from otel_perf.logs import rules as read
 from otel_perf.logs.accounts import DROPPED, FOLD, LEVEL, RATE, SAMPLE, Accounts
 from otel_perf.logs.correlation import CORRELATION_ID, TRACE_ID, is_from_elsewhere
@@ -105,7 +106,7 @@ class _Logger:
         self.lost = self.told = 0  # before a record was made
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rules:
     """All that is in force, and what it says of the loggers that were seen."""
 

@@ -8,9 +8,9 @@ dates, numbers, paths and identifiers, ``str``.
 from __future__ import annotations
 
 import datetime as dt
-import decimal
 import enum
 import pathlib
+import sys
 import uuid
 from collections.abc import Mapping
 from itertools import islice
@@ -28,7 +28,7 @@ DEPTH: Final = 8  # levels of nested containers
 MARGIN: Final = 8192  # characters: no secret that is cut in two by a limit is longer than that, so that none is missed
 DEEPER: Final = "…[deeper]"
 LARGEST: Final = 2**63  # integers beyond are texts: Elasticsearch refuses a document that has one
-_BY_STR: Final = (dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID, pathlib.PurePath)
+_BY_STR: Final = (dt.date, dt.time, dt.timedelta, uuid.UUID, pathlib.PurePath)
 _NAME: Final = 256  # characters of a key
 SUSPECT: Final = 12  # characters of a key that may hold a secret: things are kept by their token or address
 
@@ -153,7 +153,7 @@ class PlainValues:
             return self._value(float.__pos__(value), depth)
         if issubclass(kind, bytes | bytearray):
             return self._text(bytes(value[: self.left + MARGIN]).decode("utf-8", "backslashreplace"))
-        if issubclass(kind, _BY_STR):
+        if issubclass(kind, _BY_STR) or issubclass(kind, getattr(sys.modules.get("decimal"), "Decimal", ())):
             return self._text(text_of(value))
         if issubclass(kind, dict | list | tuple | set | frozenset | Mapping):
             if depth <= 0:

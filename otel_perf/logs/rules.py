@@ -13,10 +13,10 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from dataclasses import dataclass
 from fnmatch import translate
 from typing import Final
 
+from otel_perf.core.records import record
 from otel_perf.core.settings import parse_duration
 
 OFF: Final = frozenset({"", "off", "none"})
@@ -43,7 +43,7 @@ def level_of(text: str) -> int:
     raise ValueError(f"is wrong at {text.strip()!r}, which is not a level")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LevelRule:
     """The least level of the loggers that ``pattern`` names."""
 
@@ -99,7 +99,7 @@ def levels(text: str) -> Levels:
     return Levels(tuple(rules))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rate:
     """So many lines in so many seconds, and as many at once: a token bucket.
 

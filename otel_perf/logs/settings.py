@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+from otel_perf.core.records import record
 from otel_perf.core.settings import Duration, Parsed, parse_size
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _seconds(value: object) -> Any:
     return rules.fold(value)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LogsSettings:
     """What lines look like, what is hidden in them, what is made beside them, and how the audit trail is kept."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core import sequence
 from otel_perf.core.feature import Feature, Host
+from otel_perf.core.records import record
 from otel_perf.core.settings import Size, Url  # noqa: TC001 - read at run time
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 EXPIRE: Final = 10.0  # seconds between looks at expired entries, and at what is kept for what is no more
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MemorySettings:
     """How much memory there is, and who is told when it is short."""
 

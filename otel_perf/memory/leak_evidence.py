@@ -15,6 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_perf.core.owner import APP, LIBRARY, owner
+from otel_perf.core.records import record
 from otel_perf.memory import leak_looks as looks
 from otel_perf.memory.leak_looks import Line, tracing
 
@@ -33,7 +34,7 @@ _OURS: Final = f"{os.sep}otel_perf{os.sep}"
 K = TypeVar("K")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Grown:
     """A type, a line or a container that grew, by so many objects and about so many bytes; 0 is unknown."""
 
@@ -43,7 +44,7 @@ class Grown:
     place: Line | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Filling:
     """A cache that got more entries: of how many it may have (0 is any number), and seconds until it is full."""
 
@@ -54,7 +55,7 @@ class Filling:
     full: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Evidence:
     """What grew, most of it first."""
 

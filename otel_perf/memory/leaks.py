@@ -16,26 +16,25 @@ told from a leak: anything else that takes more than a third of the free memory,
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice, pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.events import Event
+from otel_perf.core.records import record
 from otel_perf.core.threads import allocate_lock, start_new_thread
-from otel_perf.memory import leak_evidence
 from otel_perf.memory.gauges import memory
-from otel_perf.memory.leak_evidence import Evidence, amount, duration
-from otel_perf.memory.leak_looks import tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from otel_perf.core.guard import Guard
     from otel_perf.memory.cache_metrics import Numbers
+    from otel_perf.memory.leak_evidence import Evidence
     from otel_perf.memory.pressure import Usage
 
 WINDOW: Final = 100.0  # seconds, of which the least counts
@@ -60,7 +59,7 @@ LEAK_SUSPECTED: Final = Event(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Growth:
     """How resident memory grows."""
 
@@ -167,7 +166,8 @@ class LeakWatch:
 
     def start(self) -> None:
         """From the beginning; also in a child, which has none of the parent's threads."""
-        tracing.after_fork_in_child()
+        if tracing := _tracing():
+            tracing.after_fork_in_child()
         self._trend = Trend()
         self._due = 0.0
         self._quiet = 0.0  # nothing is said until then,
@@ -182,7 +182,8 @@ class LeakWatch:
         bell, self._bell = self._bell, None
         if bell is not None:
             bell.release()
-        tracing.stop()
+        if tracing := _tracing():
+            tracing.stop()
 
     def look(self) -> None:
         """Take a sample when it is time; about 15 µs a second."""
@@ -214,6 +215,8 @@ class LeakWatch:
             return False
 
         try:
+            from otel_perf.memory import leak_evidence  # not by a start: it is seldom needed, and brings tracemalloc
+
             found = leak_evidence.gather(wait, self._caches, trace=self._trace)
             if found is not None and bell is self._bell:
                 self._conclude(growth, usage, found)
@@ -248,8 +251,15 @@ class LeakWatch:
 
 def sentence(growth: Growth, usage: Usage, found: Evidence | None) -> str:
     """What is suspected and why, for a person."""
+    from otel_perf.memory.leak_evidence import amount, duration
+
     course = (
         f"memory leak suspected: {amount(60 * growth.rate)}/min more for {duration(growth.lasted)}, "
         f"{amount(usage.used)} of {amount(usage.limit)} in use, full in {duration(growth.left)}"
     )
     return f"{course}; {found.words() if found else 'what grows could not be looked into'}"
+
+
+def _tracing() -> Any:
+    """The tracing of allocations, if it was ever needed."""
+    return getattr(sys.modules.get("otel_perf.memory.leak_looks"), "tracing", None)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from otel_perf.core.records import record
 from otel_perf.memory.gauges import memory
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ UNLIMITED: Final = 2**60  # bytes: what v1 has for no limit is about 2**63
 _LINUX: Final = sys.platform.startswith("linux")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limit:
     """Bytes, and who says so."""
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_perf.core import collector
 from otel_perf.core.census import Metric
 from otel_perf.core.events import Event
+from otel_perf.core.records import record
 from otel_perf.core.threads import allocate_lock, start_new_thread
 from otel_perf.core.weak import alive
 from otel_perf.memory import limits
@@ -48,7 +48,7 @@ LEVEL: Final = Metric("perf.memory.level", "1", "gauge", "0 normal, 1 moderate, 
 RECLAIMED: Final = Metric("perf.memory.reclaimed", "By", "counter", "Bytes given back under pressure, by action")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Callback:
     """What the app gives back by itself. Its errors are the app's, and end nothing but its own turn."""
 
@@ -88,7 +88,7 @@ def on_memory_pressure(*, priority: int = 0) -> Callable[[F], F]:
     return register
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Usage:
     """What is used of what (bytes), and which share of the time tasks waited for memory."""
 

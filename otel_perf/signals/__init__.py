@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from otel_perf.core.feature import Feature, Host, Parts
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from otel_perf.core.errors import SignalError as SignalError
     from otel_perf.core.errors import SignalFailedError as SignalFailedError
     from otel_perf.core.errors import SignalTimeoutError as SignalTimeoutError
+    from otel_perf.signals.api import Signals
     from otel_perf.signals.api import signals as _signals
     from otel_perf.signals.signal import Signal as Signal
     from otel_perf.signals.telemetry import Telemetry
@@ -56,27 +58,35 @@ class SignalsFeature(Feature[SignalsSettings]):
         from functools import partial
 
         from otel_perf.core import exits, health
-        from otel_perf.signals import telemetry
-        from otel_perf.signals.api import signals
+        from otel_perf.signals import present, telemetry
         from otel_perf.signals.checks import check
         from otel_perf.signals.mirror import Mirror
 
         made = self._telemetry
         if made is None:
             return
-        signals.home, signals.telemetry = host.home, made
-        undo.callback(setattr, signals, "telemetry", None)
+        present.give(host.home, made)
+        undo.callback(present.give, host.home, None)
         for metric, source in (
             (telemetry.EMITS, made.emits),
             (telemetry.RECEIPTS, made.receipts),
             (telemetry.REFUSED, made.refusals),
-            (telemetry.WAITING, lambda: [(signals.waiting, {})]),
+            (telemetry.WAITING, lambda: [(present.waiting(), {})]),
         ):
             undo.callback(host.census.add(metric, source))
-        exits.leaving.append(signals.leave)
-        undo.callback(exits.leaving.remove, signals.leave)
-        undo.callback(health.register("signals", partial(check, host.sequence, signals)))
-        Mirror(host, signals, lambda: host.guard(self.name)).install(undo)
+        exits.leaving.append(present.leave)
+        undo.callback(exits.leaving.remove, present.leave)
+        undo.callback(health.register("signals", partial(check, host.sequence, present.existing)))
+        Mirror(host, partial(_load, settings), lambda: host.guard(self.name)).install(undo)
+
+
+def _load(settings: SignalsSettings) -> Signals:
+    """The process's signals, with all that the first use would import."""
+    from otel_perf.signals.api import signals
+
+    if not settings.url.strip():
+        import_module("otel_perf.signals.sqlite_board")
+    return signals
 
 
 FEATURE = SignalsFeature()

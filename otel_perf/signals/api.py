@@ -19,7 +19,7 @@ from otel_perf.core.errors import SignalError
 from otel_perf.core.forks import on_fork
 from otel_perf.core.home import Home
 from otel_perf.core.settings import load
-from otel_perf.signals import boards
+from otel_perf.signals import boards, present
 from otel_perf.signals.hub import Hub
 from otel_perf.signals.identity import producer_of
 from otel_perf.signals.judge import Judge
@@ -396,5 +396,5 @@ def _nothing_of(_found: object) -> None:
     """Where nobody is told."""
 
 
-signals = Signals(os.environ)
-"""Of this process."""
+signals = Signals(os.environ)  # of this process
+signals.home, signals.telemetry = present.home, present.telemetry

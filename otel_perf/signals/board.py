@@ -12,8 +12,9 @@ All boards keep one contract, and one suite of tests checks it (``tests/signals/
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
+
+from otel_perf.core.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 KEPT: Final = 100_000  # signals of a board; the oldest that are not current go first
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Heard:
     """A producer, and what is known of it."""
 
@@ -32,7 +33,7 @@ class Heard:
     at_ns: int  # when it last joined, emitted or left, since the epoch
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wait:
     """Somebody who waits: for which names, and which it will emit afterwards."""
 

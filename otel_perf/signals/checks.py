@@ -8,11 +8,13 @@ from otel_perf.core.errors import SignalError
 from otel_perf.core.sequence import NAMES, OFF
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otel_perf.core.sequence import Sequence
     from otel_perf.signals.api import Signals
 
 
-def check(sequence: Sequence, signals: Signals) -> tuple[str, str]:
+def check(sequence: Sequence, existing: Callable[[], Signals | None]) -> tuple[str, str]:
     """Degraded while a signal of the start is missing or has failed, or the board cannot be reached.
 
     A board that was made anew gets what this process has said.
@@ -25,8 +27,10 @@ def check(sequence: Sequence, signals: Signals) -> tuple[str, str]:
     ]
     if failed:
         return "degraded", "; ".join(f"{answer.name} failed: {answer.reason}" for answer in failed)
+    signals = existing()
     try:
-        signals.refresh()
+        if signals is not None:
+            signals.refresh()
     except SignalError as error:
         return "degraded", str(error)
     return "healthy", ""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from otel_perf.signals.signal import Signal
 
 DELAY: Final = 0.5  # seconds after the start: what ends before does not need it
+PATIENCE: Final = 1.0  # seconds that a fork waits for what is imported
 AGAIN: Final = 30.0  # seconds until a board is tried again that could not be reached
 
 
@@ -35,10 +36,10 @@ class Mirror:
     threads it does nothing, since the board would belong to two kinds of them.
     """
 
-    def __init__(self, host: Host, signals: Signals, guard: Callable[[], Guard]) -> None:
+    def __init__(self, host: Host, load: Callable[[], Signals], guard: Callable[[], Guard]) -> None:
         self._host = host
         self._sequence = host.sequence
-        self._signals = signals
+        self._load = load
         self._guard = guard
         self._dirty: dict[str, Answer] = {}
         self._on = self._listening = self._said = False
@@ -47,6 +48,8 @@ class Mirror:
 
     def _reset(self) -> None:
         self._lock = allocate_lock()
+        self._loading = allocate_lock()
+        self._held = False
         self._bell = allocate_lock()
         self._bell.acquire()
         self._running = False
@@ -58,7 +61,7 @@ class Mirror:
         self._sequence.listeners.append(self._answered)
         undo.callback(self._end)
         undo.callback(self._sequence.listeners.remove, self._answered)
-        undo.callback(on_fork(child=self._begin_in_child))
+        undo.callback(on_fork(before=self._before_fork, parent=self._after_fork_in_parent, child=self._begin_in_child))
         self._begin()
 
     def _begin(self) -> None:
@@ -67,6 +70,15 @@ class Mirror:
             answers = self._sequence.answers()
             self._dirty = {name: answers[name] for name in answers if name not in self._sequence.external}
             self._start(DELAY)
+
+    def _before_fork(self) -> None:
+        # What a thread is importing would stay half imported in the child: who imports it there would wait for ever.
+        self._held = self._loading.acquire(timeout=PATIENCE)
+
+    def _after_fork_in_parent(self) -> None:
+        if self._held:
+            self._held = False
+            self._loading.release()
 
     def _begin_in_child(self) -> None:
         # What the parent listens for is listened for here as well: its handlers were inherited.
@@ -153,7 +165,8 @@ class Mirror:
 
         if self._listening:
             return
-        removes = [self._signals.listen(name, settle) for name in sorted(self._sequence.external)]
+        signals = self._loaded()
+        removes = [signals.listen(name, settle) for name in sorted(self._sequence.external)]
         with self._lock:
             self._listening = on = self._on
             if on:
@@ -166,8 +179,12 @@ class Mirror:
             dirty = sorted(self._dirty.values(), key=lambda answer: NAMES.index(answer.name))
         if not dirty:
             return
-        self._signals.say(dirty, alone=not self._sequence.external)
+        self._loaded().say(dirty, alone=not self._sequence.external)
         with self._lock:
             for answer in dirty:
                 if self._dirty.get(answer.name) is answer:
                     del self._dirty[answer.name]
+
+    def _loaded(self) -> Signals:
+        with self._loading:
+            return self._load()

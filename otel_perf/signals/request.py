@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Final
 
 from otel_perf.core.errors import SettingError, SignalFailedError, SignalTimeoutError
+from otel_perf.core.records import record
 from otel_perf.signals.signal import Signal, checked_key, checked_name
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LONGEST: Final = 10 * 365 * 86_400.0  # seconds: ten years
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """Names, all of them or any; ``then``: what whoever waits will emit afterwards, by which a cycle is found."""
 

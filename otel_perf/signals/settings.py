@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated
 
+from otel_perf.core.records import record
 from otel_perf.core.sequence import NAMES
 from otel_perf.core.settings import Parsed
 
@@ -19,7 +20,7 @@ def _names(value: object) -> tuple[str, ...]:
     return names
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SignalsSettings:
     """The board, its scope, and who we are on it."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 import re
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 from otel_perf.core.errors import SettingError
+from otel_perf.core.records import record
 
 READY: Final = "ready"
 FAILED: Final = "failed"
@@ -24,7 +24,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _SHOWN: Final = 60  # characters of a wrong value
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Producer:
     """One life of a process (or agent) that emits. ``identity`` is what stays the same over its lives."""
 
@@ -42,7 +42,7 @@ class Producer:
         return f"{self.agent or self.identity} (pid {self.pid}{life})"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Signal:
     """A signal as it was emitted; ``seq`` is its place in the order of its board, 0 before it has one."""
 
@@ -131,10 +131,14 @@ def sealed(signal: Signal, secret: bytes) -> Signal:
 
 def is_genuine(signal: Signal, secret: bytes) -> bool:
     """Whether somebody who has ``secret`` emitted it as it is. About 10 µs."""
-    return hmac.compare_digest(signal.mark.encode(), _mark(signal, secret).encode())
+    from hmac import compare_digest
+
+    return compare_digest(signal.mark.encode(), _mark(signal, secret).encode())
 
 
 def _mark(signal: Signal, secret: bytes) -> str:
+    import hmac  # brings OpenSSL's hashes: 3 ms of a start that has no key
+
     who = signal.producer
     content = [
         signal.name, signal.key, signal.scope, signal.state, signal.reason, signal.payload, signal.uid, signal.made_ns,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -16,6 +16,7 @@ from otel_perf.core.census import Metric
 from otel_perf.core.exporters import names_endpoint
 from otel_perf.core.feature import Feature, Host, Parts
 from otel_perf.core.home import STORE_FILE
+from otel_perf.core.records import record
 from otel_perf.core.settings import Duration, Parsed, count, parse_size, read, variable
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ EXIT_TIMEOUT: Final = 5.0  # seconds a normal exit waits for a slow disk
 _log = logging.getLogger("otel_perf")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StoreSettings:
     """Settings of the store."""
 

@@ -252,3 +252,12 @@ def test_every_span_is_in_the_tree_once(tree):
     spans = len(tree.root.ended) + 1
     trace = tree.trace()
     assert len({id(record) for record in trace.records}) == len(trace.records) == spans + len(trace.works)
+
+
+def test_what_began_at_the_same_instant_is_in_the_tree_once():
+    """GIVEN a span and two works that hand one another over, by a clock too coarse to tell which was first"""
+    tree = Tree(0, 20)
+    within = tree.add(0, 0)
+    tree.work(0, 0, 1, span_id=within)
+    tree.work(0, 0, 1, thread=1, submitter=2)
+    assert len(tree.trace().records) == 4
