@@ -11,7 +11,7 @@ from typing import Final
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from grafana.boards import bottlenecks, caches, functions, logs, memory, overview, pipeline, signals
+from grafana.boards import alerts, bottlenecks, caches, functions, logs, memory, overview, pipeline, signals
 
 FOLDER: Final = Path(__file__).with_name("dashboards")
 BOARDS: Final = {
@@ -23,6 +23,7 @@ BOARDS: Final = {
     "logs": logs,
     "signals": signals,
     "pipeline": pipeline,
+    "alerts": alerts,
 }
 
 

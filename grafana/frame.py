@@ -34,7 +34,13 @@ _VARIABLES: Final = (
 )
 
 
-def board(name: str, description: str, groups: Sequence[tuple[str, Sequence[Any]]], *, search: str = "") -> Any:
+CHOOSERS: Final = tuple(name for name, _, _ in _VARIABLES)
+
+
+def board(
+    name: str, description: str, groups: Sequence[tuple[str, Sequence[Any]]], *, search: str = "",
+    choosers: Sequence[str] = CHOOSERS,
+) -> Any:  # fmt: skip
     """A dashboard; ``groups`` are rows of panels under a heading, ``search`` the label of a text box ``search``."""
     found = builders.Dashboard(name).uid(UIDS[name]).description(description).tags([TAG])
     found = found.time("now-1h", "now").refresh("30s").timezone("browser").readonly()
@@ -45,7 +51,8 @@ def board(name: str, description: str, groups: Sequence[tuple[str, Sequence[Any]
         if f"${{{source}_datasource}}" in asked:
             found = found.with_variable(_source(source, title))
     for variable, label, query in _VARIABLES:
-        found = found.with_variable(_chooser(variable, label, query))
+        if variable in choosers:
+            found = found.with_variable(_chooser(variable, label, query))
     if search:
         found = found.with_variable(builders.TextBoxVariable("search").label(search).default_value(""))
     found = found.annotation(_deploys())
@@ -75,8 +82,9 @@ def _chooser(name: str, label: str, query: str) -> builders.QueryVariable:
     option = models.VariableOption(selected=True, text=["All"], value=["$__all"])
     found = builders.QueryVariable(name).label(label).datasource(reference("prometheus"))
     # "All" has the empty label among it, since not every service says its version; but Loki wants one that has not.
+    # That is ..* and not .+, since a link has it as it is, and in an address + is a blank.
     found = found.query({"query": query, "refId": name, "qryType": 1}).multi(True).include_all(True)
-    found = found.all_value(".+" if name == "service" else ".*")
+    found = found.all_value("..*" if name == "service" else ".*")
     found = found.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(models.VariableSort.ALPHABETICAL_ASC)
     return found.current(option)
 

@@ -23,6 +23,7 @@ UIDS: Final = {
     "Logs and events": "otel-perf-logs",
     "Signals and agents": "otel-perf-signals",
     "Pipeline": "otel-perf-pipeline",
+    "Alerts": "otel-perf-alerts",
 }
 # Grafana puts values in where it sees ${…}; in a quoted address it does not see them.
 _VARIABLE: Final = re.compile(r"%24%7B([\w%.]+?)%7D")

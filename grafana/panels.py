@@ -16,6 +16,7 @@ from grafana_foundation_sdk.builders import (
     statetimeline,
     table,
     tempo,
+    text,
     timeseries,
 )  # fmt: skip
 from grafana_foundation_sdk.builders import dashboard as builders
@@ -23,6 +24,7 @@ from grafana_foundation_sdk.models import common as shapes
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 from grafana_foundation_sdk.models.tempo import MetricsQueryType, SearchTableType
+from grafana_foundation_sdk.models.text import TextMode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 CHOSEN: Final = 'service_name=~"$service", service_version=~"$version", service_instance_id=~"$instance"'
 SPANS: Final = 'resource.service.name =~ "${service:pipe}"'
 LOGS: Final = '{service_name=~"$service"} | service_version=~"$version"'
+# A minute and a second of a window that Grafana chooses.
+MINUTES: Final = "($__rate_interval_ms / 60000)"
+SECONDS: Final = "($__rate_interval_ms / 1000)"
 WIDTH, HEIGHT = 12, 8
 Kind = str
 Steps = tuple[tuple[float | None, str], ...]
@@ -66,6 +71,15 @@ class Ask:
         if self.at_once:
             return asked.instant().format(PromQueryFormat.TABLE if tabular else PromQueryFormat.TIME_SERIES)
         return asked.range().exemplar(self.exemplars)
+
+
+def gained(series: str, window: str = "$__rate_interval") -> str:
+    """What came to a counter in ``window``, with what it began with.
+
+    Most of what is worth a look happens once, so that its series begins with 1 and stays there: increase() sees what
+    came after the first sample, and says 0. Of a series that was not there when the window began, all of it counts.
+    """
+    return f"((last_over_time({series}[{window}]) unless {series} offset {window}) or increase({series}[{window}]))"
 
 
 def reference(source: str) -> models.DataSourceRef:
@@ -171,6 +185,12 @@ def stream(title: str, what: str, ask: Ask, links: Sequence[Any], *, width: int 
     panel = logs.Panel().show_time(True).wrap_log_message(True).enable_log_details(True)
     panel = panel.sort_order(shapes.LogsSortOrder.DESCENDING)
     return _filled(panel, title, what, "none", [ask], links, width, HEIGHT + 2, ())
+
+
+def note(title: str, what: str, words: str, *, width: int = WIDTH, height: int = HEIGHT) -> Any:
+    """Markdown."""
+    panel = text.Panel().title(title).description(what).span(width).height(height)
+    return panel.mode(TextMode.MARKDOWN).content(words)
 
 
 def _filled(

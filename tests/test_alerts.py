@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from tests.e2e.prometheus import CONFIG, FLAGS, SCRAPED, promtool
+from tools import queries
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = sorted((ROOT / "tests" / "prometheus").glob("*.yml"))
@@ -38,11 +39,20 @@ def test_an_alert_has_a_case_that_fires_one_that_stays_quiet_and_a_runbook(name)
     assert all(each["alertname"] == name and not each.get("exp_alerts") for each in quiet["alert_rule_test"])
     rule = ALERTS[name]
     assert rule["labels"]["severity"] in {"warning", "critical"}
-    assert rule["annotations"]["runbook_url"] == f"docs/alerts.md#{name.lower()}"
+    assert rule["annotations"]["runbook_url"] == f"{{{{ $externalLabels.runbooks }}}}#{name.lower()}"
     assert {"summary", "description", "dashboard"} <= rule["annotations"].keys()
     (text,) = re.findall(rf"^## {name}\n(.*?)(?=^## |\Z)", RUNBOOKS, re.MULTILINE | re.DOTALL)
     assert text.split(":")[0].lower() == rule["labels"]["severity"]
     assert "**Do:**" in text
+
+
+def test_one_place_says_where_the_runbooks_are_and_they_are_there():
+    """GIVEN the address as it is committed THEN it is a dashboard of the Grafana of docker-compose.yml that shows them."""
+    address = yaml.safe_load((CONFIG / "prometheus.yml").read_text())["global"]["external_labels"]["runbooks"]
+    boards = {f"http://localhost:3000/d/{board['uid']}": board for board in queries.boards().values()}
+    notes = [panel for panel in boards[address]["panels"] if panel["type"] == "text"]
+    shown = "\n\n".join(f"## {panel['title']}\n{panel['options']['content']}" for panel in notes)
+    assert RUNBOOKS[RUNBOOKS.index("## ") :].strip() == shown
 
 
 def test_every_runbook_is_of_an_alert():
@@ -50,16 +60,14 @@ def test_every_runbook_is_of_an_alert():
 
 
 def test_dashboards_of_alerts_exist():
-    from tools.queries import boards
-
-    uids = {board["uid"] for board in boards().values()}
+    uids = {board["uid"] for board in queries.boards().values()}
     assert {rule["annotations"]["dashboard"] for rule in ALERTS.values()} <= uids
 
 
 def test_the_alerts_that_the_bundle_promises_are_there():
     assert set(ALERTS) >= {
         "MemoryLimitNear", "MemoryLeakSuspected", "CacheHitRatioFell", "GCPauseLong", "EventLoopLagging",
-        "BottlenecksUpAfterDeploy", "CollectorDeliveryFailing", "StoreFilling", "SignalOverdue", "HealthFailing",
+        "BottlenecksUpAfterDeploy", "CollectorDeliveryFailing", "CollectorLosing", "StoreFilling", "SignalOverdue", "HealthFailing",
         "ErrorBudgetBurnsFast", "ErrorBudgetBurns",
     }  # fmt: skip
 

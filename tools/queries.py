@@ -38,8 +38,8 @@ def boards() -> dict[str, dict[str, Any]]:
 
 
 def panels(board: dict[str, Any]) -> list[dict[str, Any]]:
-    """Its panels, without the headings."""
-    return [panel for panel in board["panels"] if panel["type"] != "row"]
+    """Its panels, without the headings and what is only text."""
+    return [panel for panel in board["panels"] if panel["type"] not in {"row", "text"}]
 
 
 def links(panel: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from grafana.boards.overview import CALLS, DURATION, SERVED, SERVICE, quantile
+from grafana.boards.overview import DURATION, SERVED, SERVICE, quantile, share
 from grafana.frame import board
 from grafana.links import to_board, to_explore
-from grafana.panels import CHOSEN, LOGS, SPANS, Ask, lines, logql, number, ranking, rows, stream, traceql
+from grafana.panels import (
+    CHOSEN,
+    LOGS,
+    MINUTES,
+    SECONDS,
+    SPANS,
+    Ask,
+    gained,
+    lines,
+    logql,
+    number,
+    ranking,
+    rows,
+    stream,
+    traceql,
+)
 
 FOUND: Final = "perf_bottlenecks_total"
 COST: Final = "perf_bottlenecks_cost_seconds_total"
@@ -19,27 +34,29 @@ def make() -> Any:
     """The dashboard."""
     flagged = to_explore("Flagged traces", "tempo", f"{{ {SPANS} && span.perf.bottleneck = true }}")
     evidence = to_explore("The findings, in words", "loki", EVENTS)
-    asked = f"sum(rate({DURATION}_sum{{{SERVED}}}[$__rate_interval]))"
+    found, cost = gained(f"{FOUND}{{{CHOSEN}}}"), gained(f"{COST}{{{CHOSEN}}}")
+    found_in_all, cost_in_all = (gained(f"{metric}{{{CHOSEN}}}", "$__range") for metric in (FOUND, COST))
+    asked = gained(f"{DURATION}_sum{{{SERVED}}}")
     summary = [
         number(
             "Findings",
             "Bottlenecks found a minute.",
             "short",
-            Ask(f"sum(rate({FOUND}{{{CHOSEN}}}[$__rate_interval])) * 60"),
+            Ask(f"sum({found}) / {MINUTES}"),
             [evidence],
         ),
         number(
             "Saved if mended",
             "Seconds of request time a second that mending them would save.",
             "s",
-            Ask(f"sum(rate({COST}{{{CHOSEN}}}[$__rate_interval]))"),
+            Ask(f"sum({cost}) / {SECONDS}"),
             [evidence],
         ),
         number(
             "Of all request time",
             "The share of the time of all requests that mending them would save.",
             "percentunit",
-            Ask(f"sum(rate({COST}{{{CHOSEN}}}[$__rate_interval])) / {asked}"),
+            Ask(f"sum({cost}) / sum({asked})"),
             [flagged],
             steps=((None, "green"), (0.05, "orange"), (0.25, "red")),
         ),
@@ -47,10 +64,7 @@ def make() -> Any:
             "Flagged requests",
             "The share of the requests that had a bottleneck.",
             "percentunit",
-            Ask(
-                f"(sum(rate({CALLS}{{{FLAGGED}}}[$__rate_interval])) or vector(0))"
-                f" / sum(rate({CALLS}{{{SERVED}}}[$__rate_interval]))"
-            ),
+            Ask(share(FLAGGED)),
             [flagged],
             steps=((None, "green"), (0.05, "orange"), (0.25, "red")),
         ),
@@ -65,7 +79,7 @@ def make() -> Any:
             "Not looked at",
             "Spans and local roots a minute that were not looked at: too many were open, or it was late.",
             "short",
-            Ask(f"sum(rate(perf_bottlenecks_skipped_total{{{CHOSEN}}}[$__rate_interval])) * 60"),
+            Ask(f"sum({gained(f'perf_bottlenecks_skipped_total{{{CHOSEN}}}')}) / {MINUTES}"),
             [to_board("Pipeline")],
             steps=((None, "green"), (0.001, "orange")),
         ),
@@ -77,8 +91,8 @@ def make() -> Any:
             " function, or the operation that shows it.",
             "short",
             [
-                Ask(f"sum by (service_name, kind, culprit) (increase({FOUND}{{{CHOSEN}}}[$__range]))", at_once=True),
-                Ask(f"sum by (service_name, kind, culprit) (increase({COST}{{{CHOSEN}}}[$__range]))", at_once=True),
+                Ask(f"sum by (service_name, kind, culprit) ({found_in_all})", at_once=True),
+                Ask(f"sum by (service_name, kind, culprit) ({cost_in_all})", at_once=True),
             ],
             [evidence, flagged],
             columns=(("Found", "short"), ("Saves", "s")),
@@ -87,7 +101,7 @@ def make() -> Any:
             "Findings by kind",
             "Bottlenecks found a minute.",
             "short",
-            [Ask(f"sum by (kind) (rate({FOUND}{{{CHOSEN}}}[$__rate_interval])) * 60", "{{kind}}")],
+            [Ask(f"sum by (kind) ({found}) / {MINUTES}", "{{kind}}")],
             [evidence],
             stacked=True,
         ),
@@ -95,7 +109,7 @@ def make() -> Any:
             "Saved if mended, by kind",
             "Seconds of request time a second, by kind of bottleneck.",
             "s",
-            [Ask(f"sum by (kind) (rate({COST}{{{CHOSEN}}}[$__rate_interval]))", "{{kind}}")],
+            [Ask(f"sum by (kind) ({cost}) / {SECONDS}", "{{kind}}")],
             [evidence],
             stacked=True,
         ),
@@ -105,7 +119,7 @@ def make() -> Any:
             "s",
             [
                 Ask(
-                    f"topk(10, sum by (service_name, culprit) (increase({COST}{{{CHOSEN}}}[$__range])))",
+                    f"topk(10, sum by (service_name, culprit) ({cost_in_all}))",
                     "{{service_name}}: {{culprit}}",
                     at_once=True,
                 )
@@ -119,9 +133,8 @@ def make() -> Any:
             "percentunit",
             [
                 Ask(
-                    f"topk(10, sum by (service_name, culprit) (rate({COST}{{{CHOSEN}}}[$__rate_interval]))"
-                    " / on (service_name) group_left ()"
-                    f" sum by (service_name) (rate({DURATION}_sum{{{SERVED}}}[$__rate_interval])))",
+                    f"topk(10, sum by (service_name, culprit) ({cost})"
+                    f" / on (service_name) group_left () sum by (service_name) ({asked}))",
                     "{{service_name}}: {{culprit}}",
                 )
             ],
@@ -152,13 +165,7 @@ def make() -> Any:
             "Flagged requests by route",
             "The share of a route's requests that had a bottleneck.",
             "percentunit",
-            [
-                Ask(
-                    f"topk(10, sum by (service_name, http_route) (rate({CALLS}{{{FLAGGED}}}[$__rate_interval]))"
-                    f" / sum by (service_name, http_route) (rate({CALLS}{{{SERVED}}}[$__rate_interval])))",
-                    "{{service_name}} {{http_route}}",
-                )
-            ],
+            [Ask(f"topk(10, {share(FLAGGED, 'service_name, http_route')})", "{{service_name}} {{http_route}}")],
             [flagged, to_board("Overview", SERVICE)],
             most=1,
         ),

@@ -7,7 +7,7 @@ from typing import Any, Final
 from grafana.boards.overview import SERVICE
 from grafana.frame import board
 from grafana.links import to_board, to_explore
-from grafana.panels import CHOSEN, LOGS, Ask, lines, number, rows
+from grafana.panels import CHOSEN, LOGS, Ask, gained, lines, number, rows
 
 BY: Final = "service_name, perf_cache_name"
 NAMED: Final = "{{service_name}} {{perf_cache_name}}"
@@ -16,6 +16,11 @@ NAMED: Final = "{{service_name}} {{perf_cache_name}}"
 def rate(metric: str) -> str:
     """By cache, over all instances."""
     return f"sum by ({BY}) (rate(perf_cache_{metric}_total{{{CHOSEN}}}[$__rate_interval]))"
+
+
+def over(metric: str) -> str:
+    """By cache, in the time shown."""
+    return f"sum by ({BY}) ({gained(f'perf_cache_{metric}_total{{{CHOSEN}}}', '$__range')})"
 
 
 def total(metric: str, interval: str = "$__rate_interval") -> str:
@@ -58,14 +63,9 @@ def make() -> Any:
             "Each cache over the time shown.",
             "short",
             [
-                Ask(
-                    f"sum by ({BY}) (increase(perf_cache_hits_total{{{CHOSEN}}}[$__range])) / (sum by ({BY})"
-                    f" (increase(perf_cache_hits_total{{{CHOSEN}}}[$__range])) + sum by ({BY})"
-                    f" (increase(perf_cache_misses_total{{{CHOSEN}}}[$__range])))",
-                    at_once=True,
-                ),
-                Ask(f"sum by ({BY}) (increase(perf_cache_misses_total{{{CHOSEN}}}[$__range]))", at_once=True),
-                Ask(f"sum by ({BY}) (increase(perf_cache_evictions_total{{{CHOSEN}}}[$__range]))", at_once=True),
+                Ask(f"{over('hits')} / ({over('hits')} + {over('misses')})", at_once=True),
+                Ask(over("misses"), at_once=True),
+                Ask(over("evictions"), at_once=True),
                 Ask(f"sum by ({BY}) (perf_cache_size{{{CHOSEN}}})", at_once=True),
                 Ask(f"sum by ({BY}) (perf_cache_limit{{{CHOSEN}}})", at_once=True),
             ],

@@ -7,7 +7,7 @@ from typing import Any, Final
 from grafana.boards.overview import SERVICE
 from grafana.frame import board
 from grafana.links import to_board, to_explore
-from grafana.panels import CHOSEN, SPANS, Ask, heat, lines, number, rows, traceql
+from grafana.panels import CHOSEN, SECONDS, SPANS, Ask, gained, heat, lines, number, rows, traceql
 
 CALL: Final = "perf_call_duration_seconds"
 BY: Final = "service_name, code_function_name"
@@ -22,13 +22,14 @@ def rate(metric: str) -> str:
 
 def increase(metric: str) -> str:
     """What came to it in the time shown."""
-    return f"increase({metric}{{{CHOSEN}}}[$__range])"
+    return gained(f"{metric}{{{CHOSEN}}}", "$__range")
 
 
 def make() -> Any:
     """The dashboard."""
     calls = to_explore("Slow calls", "tempo", f"{{ {SPANS} && span.code.function.name != nil && duration > 50ms }}")
     failed = to_explore("Failed calls", "tempo", f"{{ {SPANS} && span.code.function.name != nil && status = error }}")
+    raised = gained(f"perf_call_errors_total{{{CHOSEN}}}")
     summary = [
         number(
             "Calls",
@@ -58,7 +59,7 @@ def make() -> Any:
             "Calls that raised",
             "A second.",
             "cps",
-            Ask(f"sum({rate('perf_call_errors_total')}) or vector(0)"),
+            Ask(f"sum({raised}) / {SECONDS} or vector(0)"),
             [failed],
             width=6,
             steps=((None, "green"), (0.000001, "orange")),
@@ -129,7 +130,7 @@ def make() -> Any:
             "Calls that raised",
             "A second, by function.",
             "cps",
-            [Ask(f"topk({TOP}, sum by ({BY}) ({rate('perf_call_errors_total')}))", NAMED)],
+            [Ask(f"topk({TOP}, sum by ({BY}) ({raised})) / {SECONDS}", NAMED)],
             [failed, to_board("Logs and events", SERVICE)],
         ),
         rows(

@@ -7,17 +7,38 @@ from typing import Any, Final
 from grafana.boards.overview import SERVICE
 from grafana.frame import board
 from grafana.links import to_board, to_explore
-from grafana.panels import CHOSEN, LOGS, SPANS, Ask, lines, logql, number, rows, states, stream, traceql
+from grafana.panels import (
+    CHOSEN,
+    LOGS,
+    MINUTES,
+    SECONDS,
+    SPANS,
+    Ask,
+    gained,
+    lines,
+    logql,
+    number,
+    rows,
+    states,
+    stream,
+    traceql,
+)
 
-OF_TRACE: Final = f'{LOGS} | trace_id="${{search}}"'
+# With nothing in the box it is no line, and not every line without a trace.
+OF_TRACE: Final = f'{LOGS} | trace_id!="" | trace_id="${{search}}"'
 AUDIT: Final = f'{LOGS} | perf_audit_sequence!=""'
 BUSINESS: Final = f'{LOGS} | event_name!="" | event_name!~"perf[.].*|feature_flag[.].*" | perf_audit_sequence=""'
 PATTERN: Final = "service_name, perf_log_template, perf_log_logger, perf_log_level"
 
 
 def rate(metric: str, by: str) -> str:
-    """Its rate, by labels."""
-    return f"sum by ({by}) (rate({metric}{{{CHOSEN}}}[$__rate_interval]))"
+    """How fast it grows, by labels."""
+    return f"sum by ({by}) ({gained(f'{metric}{{{CHOSEN}}}')}) / {SECONDS}"
+
+
+def total(metric: str) -> str:
+    """What came to it, over all."""
+    return f"sum({gained(f'{metric}{{{CHOSEN}}}')})"
 
 
 def make() -> Any:
@@ -33,7 +54,7 @@ def make() -> Any:
             "Lines",
             "Log lines a second that were asked for, kept or not.",
             "short",
-            Ask(f"sum(rate(perf_log_patterns_total{{{CHOSEN}}}[$__rate_interval]))"),
+            Ask(f"{total('perf_log_patterns_total')} / {SECONDS}"),
             [lines_of],
             width=6,
         ),
@@ -41,7 +62,7 @@ def make() -> Any:
             "Lines with an exception",
             "A minute.",
             "short",
-            Ask(f"sum(rate(perf_log_errors_total{{{CHOSEN}}}[$__rate_interval])) * 60"),
+            Ask(f"{total('perf_log_errors_total')} / {MINUTES}"),
             [errors],
             width=6,
             steps=((None, "green"), (0.001, "orange"), (10, "red")),
@@ -50,10 +71,7 @@ def make() -> Any:
             "Kept back",
             "Share of the lines that a rule kept back.",
             "percentunit",
-            Ask(
-                f"(sum(rate(perf_log_dropped_total{{{CHOSEN}}}[$__rate_interval])) or vector(0))"
-                f" / sum(rate(perf_log_patterns_total{{{CHOSEN}}}[$__rate_interval]))"
-            ),
+            Ask(f"({total('perf_log_dropped_total')} or vector(0)) / {total('perf_log_patterns_total')}"),
             [lines_of],
             width=6,
         ),
@@ -61,7 +79,7 @@ def make() -> Any:
             "Business events",
             "A minute.",
             "short",
-            Ask(f"sum(rate(perf_events_total{{{CHOSEN}}}[$__rate_interval])) * 60"),
+            Ask(f"{total('perf_events_total')} / {MINUTES}"),
             [business],
             width=6,
         ),
@@ -73,7 +91,7 @@ def make() -> Any:
             "short",
             [
                 Ask(
-                    f"topk(50, sum by ({PATTERN}) (increase(perf_log_patterns_total{{{CHOSEN}}}[$__range])))",
+                    f"topk(50, sum by ({PATTERN}) ({gained(f'perf_log_patterns_total{{{CHOSEN}}}', '$__range')}))",
                     at_once=True,
                 )
             ],
@@ -87,7 +105,7 @@ def make() -> Any:
             [
                 Ask(
                     "topk(50, sum by (service_name, exception_type, perf_error_place)"
-                    f" (increase(perf_log_errors_total{{{CHOSEN}}}[$__range])))",
+                    f" ({gained(f'perf_log_errors_total{{{CHOSEN}}}', '$__range')}))",
                     at_once=True,
                 )
             ],

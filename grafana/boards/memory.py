@@ -7,7 +7,7 @@ from typing import Any, Final
 from grafana.boards.overview import SERVICE
 from grafana.frame import board
 from grafana.links import to_board, to_explore
-from grafana.panels import CHOSEN, GOOD_BELOW, LOGS, Ask, lines, logql, number, states, stream
+from grafana.panels import CHOSEN, GOOD_BELOW, LOGS, SECONDS, Ask, gained, lines, logql, number, states, stream
 
 PROCESS: Final = "{{service_name}} {{service_instance_id}}"
 INSTANCE: Final = {**SERVICE, "instance": "service_instance_id"}
@@ -54,7 +54,10 @@ def make() -> Any:
             "Given back",
             "Bytes given back under pressure in the time shown.",
             "bytes",
-            Ask(f"sum(increase(perf_memory_reclaimed_bytes_total{{{CHOSEN}}}[$__range])) or vector(0)", at_once=True),
+            Ask(
+                f"sum({gained(f'perf_memory_reclaimed_bytes_total{{{CHOSEN}}}', '$__range')}) or vector(0)",
+                at_once=True,
+            ),
             [told],
         ),
         number(
@@ -108,7 +111,12 @@ def make() -> Any:
             "Given back",
             "Bytes a second given back under pressure, by what was done.",
             "Bps",
-            [Ask(f"sum by (action) (rate(perf_memory_reclaimed_bytes_total{{{CHOSEN}}}[{rate}]))", "{{action}}")],
+            [
+                Ask(
+                    f"sum by (action) ({gained(f'perf_memory_reclaimed_bytes_total{{{CHOSEN}}}')}) / {SECONDS}",
+                    "{{action}}",
+                )
+            ],
             [told, to_board("Caches")],
             stacked=True,
         ),

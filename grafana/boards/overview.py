@@ -10,9 +10,12 @@ from grafana.panels import (
     CHOSEN,
     GOOD_BELOW,
     LOGS,
+    MINUTES,
     NONE_IS_GOOD,
+    SECONDS,
     SPANS,
     Ask,
+    gained,
     lines,
     logql,
     number,
@@ -21,8 +24,9 @@ from grafana.panels import (
     stream,
 )
 
-# What a service was asked: its server and consumer spans, counted before any was sampled away.
-SERVED: Final = f'{CHOSEN}, span_kind=~"SPAN_KIND_SERVER|SPAN_KIND_CONSUMER"'
+# What a service was asked: its server and consumer spans, counted before any was sampled away; but not its waits for
+# signals, which are consumer spans and take as long as they take.
+SERVED: Final = f'{CHOSEN}, span_kind=~"SPAN_KIND_SERVER|SPAN_KIND_CONSUMER", span_name!~"wait .+"'
 FAILED: Final = f'{SERVED}, status_code="STATUS_CODE_ERROR"'
 CALLS: Final = "traces_span_metrics_calls_total"
 DURATION: Final = "traces_span_metrics_duration_seconds"
@@ -33,6 +37,14 @@ HEALTH: Final = {"0": ("healthy", "green"), "1": ("degraded", "orange"), "2": ("
 def quantile(share: float, by: str, matchers: str = SERVED) -> str:
     """A percentile of the durations of spans."""
     return f"histogram_quantile({share:g}, sum by (le, {by}) (rate({DURATION}_bucket{{{matchers}}}[$__rate_interval])))"
+
+
+def share(matchers: str, by: str = "") -> str:
+    """What part of the requests those of ``matchers`` are; without ``by`` 0 where there are none of them."""
+    some, every = (
+        f"sum{f' by ({by})' if by else ''} ({gained(f'{CALLS}{{{chosen}}}')})" for chosen in (matchers, SERVED)
+    )
+    return f"{some} / {every}" if by else f"({some} or vector(0)) / {every}"
 
 
 def make() -> Any:
@@ -51,10 +63,7 @@ def make() -> Any:
             "Failed",
             "Share of them that ended with an error.",
             "percentunit",
-            Ask(
-                f"(sum(rate({CALLS}{{{FAILED}}}[$__rate_interval])) or vector(0))"
-                f" / sum(rate({CALLS}{{{SERVED}}}[$__rate_interval]))"
-            ),
+            Ask(share(FAILED)),
             [traces],
             steps=((None, "green"), (0.001, "orange"), (0.01, "red")),
         ),
@@ -70,7 +79,7 @@ def make() -> Any:
             "Saved if mended",
             "Seconds of request time a second that mending the bottlenecks found would save.",
             "s",
-            Ask(f"sum(rate(perf_bottlenecks_cost_seconds_total{{{CHOSEN}}}[$__rate_interval]))"),
+            Ask(f"sum({gained(f'perf_bottlenecks_cost_seconds_total{{{CHOSEN}}}')}) / {SECONDS}"),
             [to_board("Bottlenecks")],
             steps=((None, "green"), (0.1, "orange"), (1, "red")),
         ),
@@ -84,10 +93,10 @@ def make() -> Any:
         ),
         number(
             "Alerts",
-            "Alerts of Prometheus's rules that fire now; docs/alerts.md says what to do.",
+            "Alerts of Prometheus's rules that fire now.",
             "short",
-            Ask('sum(ALERTS{alertstate="firing"}) or vector(0)'),
-            [to_explore("Which ones", "prometheus", "ALERTS")],
+            Ask('sum(ALERTS{alertstate="firing", service_name=~"$service|"}) or vector(0)'),
+            [to_board("Alerts")],
             steps=NONE_IS_GOOD,
         ),
     ]
@@ -104,13 +113,7 @@ def make() -> Any:
             "Failed requests by service",
             "Share of a service's requests that ended with an error.",
             "percentunit",
-            [
-                Ask(
-                    f"sum by (service_name) (rate({CALLS}{{{FAILED}}}[$__rate_interval]))"
-                    f" / sum by (service_name) (rate({CALLS}{{{SERVED}}}[$__rate_interval]))",
-                    "{{service_name}}",
-                )
-            ],
+            [Ask(share(FAILED, "service_name"), "{{service_name}}")],
             [to_board("Logs and events", SERVICE), traces],
             width=8,
             steps=((None, "transparent"), (0.001, "red")),
@@ -132,11 +135,7 @@ def make() -> Any:
             "short",
             [
                 Ask(f"sum by (service_name, http_route) (rate({CALLS}{{{SERVED}}}[$__rate_interval]))", at_once=True),
-                Ask(
-                    f"sum by (service_name, http_route) (rate({CALLS}{{{FAILED}}}[$__rate_interval]))"
-                    f" / sum by (service_name, http_route) (rate({CALLS}{{{SERVED}}}[$__rate_interval]))",
-                    at_once=True,
-                ),
+                Ask(share(FAILED, "service_name, http_route"), at_once=True),
                 Ask(quantile(0.5, "service_name, http_route"), at_once=True),
                 Ask(quantile(0.95, "service_name, http_route"), at_once=True),
             ],
@@ -177,7 +176,7 @@ def make() -> Any:
             "Findings by kind",
             "Bottlenecks found a minute, by kind.",
             "short",
-            [Ask(f"sum by (kind) (rate(perf_bottlenecks_total{{{CHOSEN}}}[$__rate_interval])) * 60", "{{kind}}")],
+            [Ask(f"sum by (kind) ({gained(f'perf_bottlenecks_total{{{CHOSEN}}}')}) / {MINUTES}", "{{kind}}")],
             [to_board("Bottlenecks")],
             stacked=True,
             width=8,

@@ -7,7 +7,7 @@ from typing import Any, Final
 from grafana.boards.overview import SERVICE
 from grafana.frame import board
 from grafana.links import to_board, to_explore
-from grafana.panels import CHOSEN, LOGS, NONE_IS_GOOD, Ask, lines, number
+from grafana.panels import CHOSEN, LOGS, NONE_IS_GOOD, SECONDS, Ask, gained, lines, number
 
 PROCESS: Final = "{{service_name}} {{service_instance_id}}"
 COLLECTOR: Final = 'job="otelcol"'
@@ -57,12 +57,12 @@ def make() -> Any:
             steps=((None, "green"), (0.5, "orange"), (0.8, "red")),
         ),
         number(
-            "Collectors",
-            "Collectors that answer.",
+            "Collectors away",
+            "Collectors that do not answer, of all that Prometheus scrapes. Without data it scrapes none.",
             "short",
-            Ask(f"sum(up{{{COLLECTOR}}})"),
+            Ask(f"count(up{{{COLLECTOR}}}) - sum(up{{{COLLECTOR}}})"),
             [collectors],
-            steps=((None, "red"), (1, "green")),
+            steps=NONE_IS_GOOD,
         ),
         number(
             "Errors of otel-perf",
@@ -108,7 +108,8 @@ def make() -> Any:
             "short",
             [
                 Ask(
-                    f"sum by (service_name, service_instance_id) (rate(perf_store_dropped_total{{{CHOSEN}}}[{rate}]))",
+                    "sum by (service_name, service_instance_id)"
+                    f" ({gained(f'perf_store_dropped_total{{{CHOSEN}}}')}) / {SECONDS}",
                     PROCESS,
                 )
             ],
@@ -130,7 +131,8 @@ def make() -> Any:
             "short",
             [
                 Ask(
-                    f"sum by (service_name, perf_feature) (rate(perf_internal_errors_total{{{CHOSEN}}}[{rate}]))",
+                    "sum by (service_name, perf_feature)"
+                    f" ({gained(f'perf_internal_errors_total{{{CHOSEN}}}')}) / {SECONDS}",
                     "{{service_name}} {{perf_feature}}",
                 )
             ],
@@ -187,23 +189,44 @@ def make() -> Any:
             [collectors],
         ),
         lines(
-            "Not sent",
-            "Items a second that backends did not take, by exporter: tried again until they do.",
+            "Lost",
+            "Items of the last ten minutes that are gone: a backend turned them away for good, or there was no room for"
+            " judged traces. What may be taken later is tried again, and not counted here.",
             "short",
-            each("exporter_send_failed", "exporter", "{{exporter}}"),
+            [Ask("collector:lost_items:increase10m", "{{instance}} {{exporter}} {{signal}}")],
             [collectors],
             steps=NONE_IS_GOOD,
         ),
         lines(
-            "Queues",
-            "Bytes that wait on disk in front of each backend, and how many may.",
-            "bytes",
+            "Fullest queues",
+            "How full the queues on disk are, by Collector; the twenty fullest of all.",
+            "percentunit",
             [
-                Ask(f"sum by (exporter) (otelcol_exporter_queue_size{{{COLLECTOR}}})", "{{exporter}}"),
-                Ask(f"sum by (exporter) (otelcol_exporter_queue_capacity{{{COLLECTOR}}})", "limit of {{exporter}}"),
+                Ask(
+                    "topk(20, max by (instance, exporter, data_type)"
+                    f" (otelcol_exporter_queue_size{{{COLLECTOR}}} / otelcol_exporter_queue_capacity{{{COLLECTOR}}}))",
+                    "{{instance}} {{exporter}} {{data_type}}",
+                )
             ],
             [collectors],
-            width=24,
+            steps=((None, "transparent"), (0.5, "red")),
+            most=1,
+        ),
+        lines(
+            "Waiting in queues",
+            "Bytes that wait on disk in front of each backend in all Collectors, and how many may.",
+            "bytes",
+            [
+                Ask(
+                    f"sum by (exporter, data_type) (otelcol_exporter_queue_size{{{COLLECTOR}}})",
+                    "{{exporter}} {{data_type}}",
+                ),
+                Ask(
+                    f"sum by (exporter, data_type) (otelcol_exporter_queue_capacity{{{COLLECTOR}}})",
+                    "limit of {{exporter}} {{data_type}}",
+                ),
+            ],
+            [collectors],
         ),
         lines(
             "Memory of the Collector",

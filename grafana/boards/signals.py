@@ -10,9 +10,12 @@ from grafana.links import to_board, to_explore
 from grafana.panels import (
     CHOSEN,
     LOGS,
+    MINUTES,
     NONE_IS_GOOD,
+    SECONDS,
     SPANS,
     Ask,
+    gained,
     heat,
     lines,
     logql,
@@ -35,6 +38,7 @@ def make() -> Any:
     late = to_explore("Waits that timed out", "tempo", f'{{ {SPANS} && span.perf.signal.outcome = "timeout" }}')
     sick = to_explore("Changes of health", "loki", f'{LOGS} | event_name="perf.health.changed"')
     rate = f"rate({WAIT}{{{CHOSEN}}}[$__rate_interval])"
+    timeout = f'{WAIT}{{{CHOSEN}, perf_signal_outcome="timeout"}}'
     summary = [
         number(
             "Emitted",
@@ -55,10 +59,7 @@ def make() -> Any:
             "Timed out",
             "Waits a minute that got no answer in time.",
             "short",
-            Ask(
-                f'sum(histogram_count(rate({WAIT}{{{CHOSEN}, perf_signal_outcome="timeout"}}[$__rate_interval]))) * 60'
-                " or vector(0)"
-            ),
+            Ask(f"sum(histogram_count({gained(timeout)})) / {MINUTES} or vector(0)"),
             [late],
             steps=NONE_IS_GOOD,
         ),
@@ -149,7 +150,8 @@ def make() -> Any:
             "short",
             [
                 Ask(
-                    f"sum by (service_name, perf_signal_outcome) (histogram_count({rate}))",
+                    "sum by (service_name, perf_signal_outcome)"
+                    f" (histogram_count({gained(f'{WAIT}{{{CHOSEN}}}')})) / {SECONDS}",
                     "{{service_name}} {{perf_signal_outcome}}",
                 )
             ],

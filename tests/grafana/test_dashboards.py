@@ -14,7 +14,7 @@ from tools.queries import ROOT, boards, links, panels
 
 BOARDS = boards()
 NAMES = {
-    "Overview", "Bottlenecks", "Functions", "Memory", "Caches", "Logs and events", "Signals and agents", "Pipeline",
+    "Overview", "Bottlenecks", "Functions", "Memory", "Caches", "Logs and events", "Signals and agents", "Pipeline", "Alerts",
 }  # fmt: skip
 UIDS = {board["uid"] for board in BOARDS.values()}
 SOURCES = yaml.safe_load(queries.SOURCES.read_text())["datasources"]
@@ -26,7 +26,22 @@ PROMQL = [query for query in queries.made() if query.source == "prometheus" and 
 UNITS = {
     "short", "none", "s", "h", "bytes", "Bps", "percentunit", "reqps", "ops", "cps",
 }  # fmt: skip
-GLOBALS = {"__rate_interval", "__range", "__auto", "__from", "__to", "__url_time_range", "__all_variables", "__field"}
+GLOBALS = {
+    "__rate_interval", "__rate_interval_ms", "__range", "__auto", "__from", "__to", "__url_time_range",
+    "__all_variables", "__field",
+}  # fmt: skip
+CHOSEN = {"service": "cart|shop", "version": "1.0|2.0", "instance": "a|b", "search": "ab" * 16}
+
+
+def filled(board, text, values):
+    """With the values of the variables as Grafana puts them into a link: as they are, whatever an address makes of them."""
+    known = {
+        variable["name"]: variable.get("allValue") or variable["current"]["value"]
+        for variable in board["templating"]["list"]
+        if variable["type"] != "textbox"
+    }
+    known |= {"search": "", "__from": "1700000000000", "__to": "1700003600000"} | values
+    return re.sub(r"\$\{(\w+)(?::pipe)?\}", lambda found: known[found[1]], text)
 
 
 def test_the_files_are_what_the_code_makes(tmp_path):
@@ -76,14 +91,16 @@ def test_variables_are_the_data_sources_then_service_version_and_instance(board)
         assert (variable["type"], variable["query"]) == ("datasource", source)
         assert variable["label"] == f"{source.capitalize()} data source"
         assert variable["current"]["value"] in {known["uid"] for known in SOURCES if known["type"] == source}
-    for name in ("service", "version", "instance"):
+    choosers = [name for name in by_name if not name.endswith("_datasource") and name != "search"]
+    assert choosers == ["service", "version", "instance"][: 1 if board["title"] == "Alerts" else 3]
+    for name in choosers:
         variable = by_name[name]
         assert variable["type"] == "query"
         assert variable["datasource"] == {"type": "prometheus", "uid": "${prometheus_datasource}"}
         assert variable["multi"]
         assert variable["includeAll"]
         # Not every service says its version; Loki takes no query whose every matcher may be empty.
-        assert variable["allValue"] == (".+" if name == "service" else ".*")
+        assert variable["allValue"] == ("..*" if name == "service" else ".*")
         assert variable["refresh"] == 2  # on a change of the time: instances come and go
         assert variable["query"]["query"].startswith("label_values(")
         # One narrows the next.
@@ -164,6 +181,19 @@ def test_a_panel_leads_on_to_something_that_exists(board, panel):
                 assert f"{{{{{label}}}}}" in legends, "the series that is clicked on has no such label"
 
 
+@pytest.mark.parametrize("values", [{}, CHOSEN], ids=["all", "chosen"])
+@pytest.mark.parametrize(("board", "panel"), PANELS)
+def test_explore_is_asked_what_the_link_means(board, panel, values):
+    """GIVEN the values in the address WHEN a browser reads it, to whom + is a blank, THEN the query is what it would be."""
+    for address in [link["url"] for link in links(panel) if link["url"].startswith("/explore")]:
+        asked = queries.explored(filled(board, address, values))
+        for query, meant in zip(asked, queries.explored(address), strict=True):
+            (text,) = [query[key] for key in ("expr", "query") if key in query]
+            (wanted,) = [meant[key] for key in ("expr", "query") if key in meant]
+            assert text == filled(board, wanted, values)
+            assert query["datasource"]["uid"] == query["datasource"]["type"]
+
+
 @pytest.mark.parametrize("query", PROMQL, ids=lambda query: f"{query.board}-{query.panel}-{query.target['refId']}")
 def test_promql_uses_the_variables_and_the_interval_that_grafana_gives(query):
     text = query.text
@@ -172,8 +202,11 @@ def test_promql_uses_the_variables_and_the_interval_that_grafana_gives(query):
             assert window in {"$__rate_interval", "$__range"}
             assert window != "$__range" or query.target.get("instant")
     for selector in re.findall(r"(?<!\w)([a-zA-Z_:][\w:]*)?\{([^}]*)\}", text.replace("{{", "").replace("}}", "")):
-        if selector[0] == "ALERTS" or 'job="otelcol"' in selector[1]:
+        if 'job="otelcol"' in selector[1]:
             continue  # of the whole installation
+        if selector[0] == "ALERTS":
+            assert 'service_name=~"$service|"' in selector[1], "those of no service are shown, too"
+            continue
         assert 'service_name=~"$service"' in selector[1], selector
     # A metric without braces would be of all services.
     without_labels = re.sub(
@@ -181,6 +214,19 @@ def test_promql_uses_the_variables_and_the_interval_that_grafana_gives(query):
     )
     assert not re.search(r"\b(?:perf|process|cpython|traces)_\w+(?![\w{:])", without_labels)
     assert query.target.get("instant") or query.target["legendFormat"]
+
+
+def test_what_happens_once_is_counted():
+    """GIVEN a series that begins with 1 and stays there THEN no panel asks by increase() or rate() alone."""
+    rare = re.compile(
+        r"perf_(bottlenecks|call_errors|events|log|memory_reclaimed|internal_errors|store_dropped)\w*_total|"
+        r'traces_span_metrics_calls_total\{.*(status_code=|perf_bottleneck="true")'
+    )
+    for query in PROMQL:
+        for function, series in re.findall(r"\b(rate|increase)\(([^()\[\]]*)\[", query.text):
+            if rare.match(series):
+                assert function == "increase", series
+                assert f"unless {series} offset" in query.text, query
 
 
 def test_data_sources_lead_to_one_another():
