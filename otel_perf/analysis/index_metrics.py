@@ -72,8 +72,9 @@ class Points:
                     delta = getattr(data, "aggregation_temporality", 0) == DELTA
                     for point in data.data_points:
                         count += 1
-                        if low <= point.time_unix_nano <= high:
-                            first, last = min(first, point.time_unix_nano), max(last, point.time_unix_nano)
+                        time = point.time_unix_nano
+                        if low <= time <= high and not first <= time <= last:  # most points are of one time
+                            first, last = min(first, time), max(last, time)
                         series = self._of(metric, kind, data, point, resource)
                         self._changed[series.number] = series
                         self._take(metric.name, kind, point, series, delta=delta)
@@ -146,15 +147,15 @@ def _interval(kind: str, point: Any, series: Series, *, delta: bool) -> tuple[fl
     before, now = _at_scale(series.buckets, series.scale, common), _at_scale(counts, scale, common)
     if not delta and count >= series.count:
         new = {index: number - before.get(index, 0) for index, number in now.items()}
-        came, took = count - series.count, total - series.total
+        came, took, finest = count - series.count, total - series.total, common
     else:  # a delta, or a process that began anew
-        new, came, took = now, count, total
+        new, came, took, finest = counts, count, total, scale
     top = max((index for index, number in new.items() if number > 0), default=None)
     high = 0.0
     if top is not None and bounds is not None:
         high = bounds[top] if top < len(bounds) else float(point.max or (bounds[-1] if bounds else 0.0))
     elif top is not None:
-        high = 2.0 ** max(-1000.0, min(1000.0, (top + 1) / 2.0**common))
+        high = 2.0 ** max(-1000.0, min(1000.0, (top + 1) / 2.0**finest))
     if delta:
         for index, number in now.items():
             before[index] = before.get(index, 0) + number
@@ -172,13 +173,13 @@ def _buckets(kind: str, point: Any) -> tuple[int, dict[int, int]]:
     if kind != "exponential_histogram" or not -FINEST <= point.scale <= FINEST:
         return 0, {}
     counts = enumerate(point.positive.bucket_counts, point.positive.offset)
-    return point.scale, {index: number for index, number in counts if number}
+    return point.scale, dict(counts)
 
 
 def _at_scale(counts: dict[int, int], scale: int, wider: int) -> dict[int, int]:
-    """The same in buckets that are twice as wide for each step down."""
+    """The same in buckets that are twice as wide for each step down; ``counts`` itself where that is none."""
     if scale == wider:
-        return dict(counts)
+        return counts
     found: dict[int, int] = {}
     for index, number in counts.items():
         found[index >> scale - wider] = found.get(index >> scale - wider, 0) + number

@@ -20,6 +20,9 @@ BEFORE: Final = 150_000  # ms before a range, from which a value may still hold 
 HOLD: Final = 2  # usual intervals, after which a value that was not said again holds no more
 
 
+Step = tuple[int, float, int]  # which one, what a series says in it, and when (ms)
+
+
 class Panel(NamedTuple):
     """A chart: which metrics, and what is drawn of them."""
 
@@ -90,17 +93,18 @@ class Asked:
         )
         return [Series(row[0], self.reading.text(row[1]), self.reading.text(row[2]), *row[3:]) for row in rows]
 
-    def steps(self, series: Iterable[Series], column: str = "value") -> dict[int, list[tuple[int, float]]]:
+    def steps(self, series: Iterable[Series], column: str = "value") -> dict[int, list[Step]]:
         """The highest value of each step, and of some before the first."""
-        found: dict[int, list[tuple[int, float]]] = {}
+        found: dict[int, list[Step]] = {}
+        # SQLite's division goes to zero: the steps before the first are counted from the earliest.
+        ahead = -(-BEFORE // self.step)
         for one in series:
-            # SQLite's division goes to zero: the steps before the first are counted from the earliest.
-            ahead = -(-BEFORE // self.step)
-            found[one.number] = self.reading.rows(
-                f"SELECT (time - ?1) / ?2 - ?5, max({column}) FROM point WHERE series = ?3 AND time BETWEEN ?1 AND ?4"
-                f" AND {column} IS NOT NULL GROUP BY 1 ORDER BY 1",
+            rows = self.reading.rows(
+                f"SELECT (time - ?1) / ?2 - ?5, max({column}), time FROM point WHERE series = ?3"
+                " AND time BETWEEN ?1 AND ?4 GROUP BY 1 ORDER BY 1",  # the time is that of the highest value
                 (self.begin - ahead * self.step, self.step, one.number, self.end, ahead),
             )
+            found[one.number] = [row for row in rows if row[1] is not None]
         return found
 
     @property
@@ -132,7 +136,7 @@ def _panel(asked: Asked, panel: Panel) -> dict[str, Any]:
             label += " limit"
         line = drawn[label]
         if panel.draw == "high":
-            for step, value in values[one.number]:
+            for step, value, _ in values[one.number]:
                 if step >= 0:
                     line[step] = max(line[step], value)
             continue
@@ -155,46 +159,42 @@ def _label(one: Series, series: list[Series]) -> str:
     return f"{one.service} {one.instance[:8]}" if several else one.service
 
 
-def _usual(points: list[tuple[int, float]]) -> int:
+def _usual(points: list[Step]) -> int:
     """How many steps there usually are from a point to the next."""
-    return max(1, round(median(after - before for (before, _), (after, _) in pairwise(points)))) if points[1:] else 1
+    return max(1, round(median(after - before for (before, *_), (after, *_) in pairwise(points)))) if points[1:] else 1
 
 
-def _held(points: list[tuple[int, float]], asked: Asked) -> dict[int, float]:
+def _held(points: list[Step], asked: Asked) -> dict[int, float]:
     """A value holds until the next one, but not for long after a process has gone silent.
 
     Processes do not say theirs at the same time, and are added up.
     """
     found: dict[int, float] = {}
     hold = HOLD * _usual(points)
-    for (step, value), after in zip(points, [*(at for at, _ in points[1:]), asked.last + 1], strict=False):
-        for at in range(max(0, step), min(after, step + hold)):
+    for (begin, value, _), after in zip(points, [*(at for at, _, _ in points[1:]), asked.last + 1], strict=False):
+        for at in range(max(0, begin), min(after, begin + hold)):
             found[at] = value
     return found
 
 
-def _rates(points: list[tuple[int, float]], asked: Asked) -> dict[int, float]:
-    """How much a total grew a second, in all steps from a point to the next.
-
-    Nothing where it went down: the process was started again.
-    """
+def _rates(points: list[Step], asked: Asked) -> dict[int, float]:
+    """How much a total grew a second, in all steps from a point to the next, and as long after as a value holds."""
     found: dict[int, float] = {}
-    rates = _rate(points, asked.step)
-    for since, at, rate in rates:
-        for step in range(max(0, since + 1), at + 1):
-            found[step] = rate
-    if rates:  # others have said theirs since
-        _, at, rate = rates[-1]
-        for step in range(max(0, at + 1), min(asked.last + 1, at + HOLD * _usual(points))):
-            found[step] = rate
+    for before, last, rate in _growth(points):
+        for at in range(before + 1 if before >= 0 else 0, last + 1):
+            found[at] = rate
+    last = points[-1][0] if points else -1
+    if last in found:  # others have said theirs since
+        for at in range(last + 1, min(asked.last + 1, last + HOLD * _usual(points))):
+            found[at] = found[last]
     return found
 
 
-def _rate(points: list[tuple[int, float]], step: int) -> list[tuple[int, int, float]]:
-    """(since, at, how much a second)."""
+def _growth(points: list[Step]) -> list[tuple[int, int, float]]:
+    """A step, the next one, and how much a second; nothing where it went down: the process was started again."""
     return [
-        (since, at, (value - before) * 1000 / ((at - since) * step))
-        for (since, before), (at, value) in pairwise(points)
+        (step, after, (value - before) * 1000 / ((time - since) or 1))
+        for (step, before, since), (after, value, time) in pairwise(points)
         if value >= before
     ]
 
@@ -260,9 +260,9 @@ def metric(reading: Reading, question: Question) -> dict[str, Any]:
     drawn: dict[str, dict[int, float]] = {}
     for one in series:
         said = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in one.said.items())
-        points = values[one.number]
+        points = [(at, value) for at, value, _ in values[one.number]]
         if is_total:
-            points = [(at, rate) for _, at, rate in _rate(points, asked.step)]
+            points = [(at, rate) for _, at, rate in _growth(values[one.number])]
         drawn[f"{_label(one, series)} {said}".strip()] = {at: value for at, value in points if at >= 0}
     unit = series[0].unit if series else ""
     panel = _made(name, name, f"{unit}/s" if is_total else unit, drawn)
