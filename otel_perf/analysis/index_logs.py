@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from otel_perf.analysis.bottlenecks import ANYWHERE
-from otel_perf.analysis.errors import ERROR_SEVERITY, short
+from otel_perf.analysis.errors import ERROR_SEVERITY
 from otel_perf.analysis.errors import place_of as spot_of
+from otel_perf.analysis.index_errors import Errors
 from otel_perf.analysis.index_names import MOST, number_of
-from otel_perf.analysis.index_tables import has_words, signed
+from otel_perf.analysis.index_tables import LOGGED, has_words, signed
 from otel_perf.analysis.otlp import attributes_of, value_of
 from otel_perf.analysis.templates import Templates
-from otel_perf.core.events import BOTTLENECK, FEATURE_CHANGED, FOLDED, REPEATED, UNCAUGHT_ERROR
+from otel_perf.core.events import (
+    BOTTLENECK,
+    BUSINESS_SCOPE,
+    FEATURE_CHANGED,
+    FOLDED,
+    REPEATED,
+    REQUEST,
+    SUMMARY,
+    UNCAUGHT_ERROR,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -21,6 +31,7 @@ if TYPE_CHECKING:
     from otel_perf.analysis.index_names import Names, Resource, Trace
 
 LONGEST: Final = 400  # characters of a line; the whole one is in the store
+ROWS: Final = 16_000  # that are in memory, also of one batch
 LIMIT: Final = 10_000  # templates that are read when the work goes on
 MARKS: Final = frozenset(
     {
@@ -29,6 +40,15 @@ MARKS: Final = frozenset(
     }
 )  # fmt: skip
 _OURS: Final = "perf."
+_NO_LINES: Final = frozenset({REQUEST.name, SUMMARY.name})  # never errors, whatever their severity
+
+
+class _Whose(NamedTuple):
+    """The process and the logger of records."""
+
+    resource: Resource
+    logger: str
+    scope: int  # the logger's number
 
 
 class _Template:
@@ -50,7 +70,7 @@ class Lines:
         self._has_words = has_words(connection)
         self._rows: list[list[Any]] = []
         self._findings: list[tuple[Any, ...]] = []
-        self._errors: list[tuple[Any, ...]] = []
+        self._errors = Errors(connection)
         self._marks: list[tuple[Any, ...]] = []
         self._templates: Templates[tuple[int, int, str], _Template] = Templates(_Template, (0, 0, ""))
         self._next_template = 1
@@ -65,21 +85,28 @@ class Lines:
         """Take a batch; how many records it has. About 12 µs a record, 10 more for a text that is new."""
         request = ExportLogsServiceRequest.FromString(body)
         names, pos = self._names, 0
+        low, high = names.bounds
         names.know(
             record.trace_id
             for r in request.resource_logs for s in r.scope_logs for record in s.log_records if record.trace_id
         )  # fmt: skip
         for of_resource in request.resource_logs:
             resource = names.resource(of_resource.resource)
+            first, last = MOST, 0
             for of_scope in of_resource.scope_logs:
-                scope = names.text(of_scope.scope.name)
+                logger = of_scope.scope.name
+                whose = _Whose(resource, logger, names.text(logger))
                 for record in of_scope.log_records:
-                    self._add(record, resource, scope, place, pos)
+                    time = min(record.time_unix_nano or record.observed_time_unix_nano, MOST)
+                    self._add(record, whose, time, place, pos)
                     pos += 1
+                    if low <= time <= high:
+                        first, last = min(first, time), max(last, time)
+            if last:
+                names.saw(resource, first, last)
         return pos
 
-    def _add(self, record: Any, resource: Resource, scope: int, place: int, pos: int) -> None:
-        time = min(record.time_unix_nano or record.observed_time_unix_nano, MOST)
+    def _add(self, record: Any, whose: _Whose, time: int, place: int, pos: int) -> None:
         event, trace = record.event_name, None
         if any(record.trace_id):
             trace = self._names.trace(record.trace_id)
@@ -90,23 +117,27 @@ class Lines:
             value = value_of(record.body)
             text = "" if value is None else repr(value)
         own = event.startswith(_OURS) or event in MARKS
-        if event or record.severity_number >= ERROR_SEVERITY:
-            self._add_special(record, resource, time, trace, text)
-        template = None if own else self._template(record, resource, scope, text or event, time)
+        if (event or record.severity_number >= ERROR_SEVERITY) and not (
+            event in _NO_LINES or whose.logger == BUSINESS_SCOPE
+        ):
+            self._add_special(record, whose, time, trace, text)
+        template = None if own else self._template(record, whose, text or event, time)
         row = [
-            self._names.next_log, time, int(own), record.severity_number, resource.service, scope,
+            self._names.next_log, time, int(own), record.severity_number, whose.resource.service, whose.scope,
             self._names.text(event) if event else 0, _number(trace), signed(record.span_id), template, place, pos,
             (text or event)[:LONGEST],
         ]  # fmt: skip
         self._rows.append(row)
         self._names.next_log += 1
+        if len(self._rows) >= ROWS:
+            self.flush()
 
-    def _template(self, record: Any, resource: Resource, scope: int, text: str, time: int) -> _Template:
+    def _template(self, record: Any, whose: _Whose, text: str, time: int) -> _Template:
         count = 1
         for pair in record.attributes:
             if pair.key == FOLDED:
                 count, text = max(0, min(pair.value.int_value, 10**9)), text.rpartition(REPEATED)[0]
-        group = resource.service, scope, record.severity_text or "UNSPECIFIED"
+        group = whose.resource.service, whose.scope, record.severity_text or "UNSPECIFIED"
         found = self._templates.of(group, text)
         found.count += count
         found.first, found.last = min(found.first, time), max(found.last, time)
@@ -115,20 +146,26 @@ class Lines:
             self._next_template += 1
         return found
 
-    def _add_special(self, record: Any, resource: Resource, time: int, trace: Trace | None, text: str) -> None:
-        event, said = record.event_name, attributes_of(record.attributes)
+    def _add_special(self, record: Any, whose: _Whose, time: int, trace: Trace | None, text: str) -> None:
+        event, said, service = record.event_name, attributes_of(record.attributes), whose.resource.service
         if event == BOTTLENECK.name:
-            self._add_finding(said, resource, time, trace, signed(record.span_id), text)
-        elif event in MARKS:
-            self._marks.append((time, event, resource.service, text[:500]))
-        elif event == UNCAUGHT_ERROR.name or record.severity_number >= ERROR_SEVERITY:
-            kind = short(said.get("exception.type")) or record.severity_text or "error"
-            spot = spot_of(said.get("exception.stacktrace")) or "log"
-            message = str(said.get("exception.message") or text)[:500]
-            self._errors.append((time, resource.service, kind, spot, message, _number(trace)))
+            self._add_finding(said, service, time, trace, signed(record.span_id), text)
+            return
+        if event in MARKS:
+            self._marks.append((time, event, service, text[:500]))
+        raised = said.get("exception.type")
+        if event == UNCAUGHT_ERROR.name:
+            kind, source = raised, f"uncaught in {said.get('perf.error.source', '')}"
+            text = said.get("exception.message", "")
+        elif record.severity_number >= ERROR_SEVERITY:
+            kind, source = raised or record.severity_text, f"log {whose.logger}"
+        else:
+            return
+        spot = spot_of(said.get("exception.stacktrace")) or source
+        self._errors.add(LOGGED, time, service, kind, spot, text, _number(trace), raised=raised)
 
     def _add_finding(
-        self, said: dict[str, Any], resource: Resource, time: int, trace: Trace | None, sid: int, text: str
+        self, said: dict[str, Any], service: int, time: int, trace: Trace | None, sid: int, text: str
     ) -> None:
         def of(name: str) -> str:
             return str(said.get(f"{BOTTLENECK.name}.{name}", ""))
@@ -139,7 +176,7 @@ class Lines:
         cost = max(0.0, number_of(said.get(f"{BOTTLENECK.name}.cost")))
         count = int(number_of(said.get(f"{BOTTLENECK.name}.count"))) or 1
         self._findings.append(
-            (time, resource.service, of("kind"), spot, culprit, str(said.get("code.function.name", "")), path, line,
+            (time, service, of("kind"), spot, culprit, str(said.get("code.function.name", "")), path, line,
              cost, count, (text or of("evidence"))[:1000], _number(trace), sid)
         )  # fmt: skip
         if trace is not None:
@@ -164,12 +201,9 @@ class Lines:
             " trace, sid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             self._findings,
         )
-        many(
-            "INSERT OR IGNORE INTO error(time, service, type, spot, message, trace) VALUES (?, ?, ?, ?, ?, ?)",
-            self._errors,
-        )
+        self._errors.flush()
         many("INSERT INTO mark(time, kind, service, text) VALUES (?, ?, ?, ?)", self._marks)
-        self._rows, self._findings, self._errors, self._marks = [], [], [], []
+        self._rows, self._findings, self._marks = [], [], []
 
     def _template_rows(self) -> list[tuple[Any, ...]]:
         rows = []

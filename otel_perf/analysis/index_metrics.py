@@ -8,12 +8,13 @@ the upper bound of the highest bucket that got any.
 from __future__ import annotations
 
 import json
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_perf.analysis.functions import NAMES as FUNCTIONS
-from otel_perf.analysis.index_names import MOST
+from otel_perf.analysis.index_names import MOST, as_json
 from otel_perf.analysis.otlp import DELTA, attributes_of
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from otel_perf.analysis.index_names import Names, Resource
 
 LONGEST: Final = 2_000  # characters of a series' attributes
+ROWS: Final = 16_000  # that are in memory, also of one batch
+FINEST: Final = 40  # of the scales of exponential histograms; OpenTelemetry's SDKs use -10 to 20
 KNOWN: Final = 50_000  # series that are remembered
 _MS: Final = 1_000_000
 
@@ -58,8 +61,10 @@ class Points:
     def add(self, place: int, body: bytes) -> int:
         """Take a batch; how many points it has. About 8 µs a point."""
         count = 0
+        low, high = self._names.bounds
         for of_resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
             resource, last = self._names.resource(of_resource.resource), 0
+            first = MOST
             for of_scope in of_resource.scope_metrics:
                 for metric in of_scope.metrics:
                     kind = metric.WhichOneof("data") or "gauge"
@@ -67,15 +72,17 @@ class Points:
                     delta = getattr(data, "aggregation_temporality", 0) == DELTA
                     for point in data.data_points:
                         count += 1
-                        last = max(last, point.time_unix_nano)
-                        series = self._of(metric, kind, point, resource)
+                        time = point.time_unix_nano
+                        if low <= time <= high and not first <= time <= last:  # most points are of one time
+                            first, last = min(first, time), max(last, time)
+                        series = self._of(metric, kind, data, point, resource)
                         self._changed[series.number] = series
                         self._take(metric.name, kind, point, series, delta=delta)
             if last:
-                self._names.saw(resource, last, last)
+                self._names.saw(resource, first, last)
         return count
 
-    def _of(self, metric: Any, kind: str, point: Any, resource: Resource) -> Series:
+    def _of(self, metric: Any, kind: str, data: Any, point: Any, resource: Resource) -> Series:
         attributes = b"".join(sorted(pair.SerializeToString() for pair in point.attributes))
         key = metric.name, resource.service, resource.instance, attributes
         found = self._series.get(key)
@@ -83,14 +90,13 @@ class Points:
             if len(self._series) >= KNOWN:
                 self.flush_series()
                 self._series.clear()
-            said = attributes_of(point.attributes)
-            text = json.dumps(said, sort_keys=True, default=repr)[:LONGEST]
+            text = as_json(attributes_of(point.attributes), LONGEST)
             row = self._names.text(metric.name), resource.service, resource.instance, text
             execute = self._connection.execute
             execute(
-                "INSERT OR IGNORE INTO series(name, service, instance, attributes, unit, kind, total, count)"
-                " VALUES (?, ?, ?, ?, ?, ?, 0, 0)",
-                (*row, metric.unit, kind),
+                "INSERT OR IGNORE INTO series(name, service, instance, attributes, unit, kind, monotonic, total, count)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)",
+                (*row, metric.unit, kind, bool(getattr(data, "is_monotonic", False))),
             )
             stored = execute(
                 "SELECT id, kind, total, count, buckets FROM series"
@@ -104,6 +110,8 @@ class Points:
         if kind in {"gauge", "sum"}:
             number = point.WhichOneof("value")
             value = float(getattr(point, number)) if number else 0.0
+            if not isfinite(value):
+                return  # no chart has a place for it, and a total would stay it
             series.total = series.total + value if kind == "sum" and delta else value
             series.count = 1
             row: tuple[Any, ...] = series.number, time, series.total, None, 1
@@ -111,6 +119,8 @@ class Points:
             row = series.number, time, *_interval(kind, point, series, delta=delta)
         if name not in FUNCTIONS and row[4]:
             self._rows.append(row)
+            if len(self._rows) >= ROWS:
+                self.flush()
 
     def flush_series(self) -> None:
         """Write the totals."""
@@ -129,32 +139,48 @@ class Points:
 
 def _interval(kind: str, point: Any, series: Series, *, delta: bool) -> tuple[float, float, int]:
     """Mean, highest and number of what came since the point before; the series goes on to this one."""
-    scale, bounds = 0, None
-    if kind == "exponential_histogram":
-        scale, first = point.scale, point.positive.offset
-        counts = dict(enumerate(point.positive.bucket_counts, first))
-    elif kind == "histogram":
-        bounds = list(point.explicit_bounds)
-        counts = dict(enumerate(point.bucket_counts))
-    else:  # a summary: no buckets
-        counts = {}
-    count, total = min(point.count, MOST >> 1), point.sum
-    if not delta and series.scale == scale and count >= series.count:
-        new = {index: number - series.buckets.get(index, 0) for index, number in counts.items()}
-        came, took = count - series.count, total - series.total
-    else:
-        new, came, took = counts, count, total
+    bounds = list(point.explicit_bounds) if kind == "histogram" else None
+    scale, counts = _buckets(kind, point)
+    count, total = min(point.count, MOST >> 1), point.sum if isfinite(point.sum) else 0.0
+    # An SDK makes buckets wider when they become too many: those of before and of now are compared at the wider scale.
+    common = min(scale, series.scale) if series.buckets and counts else series.scale if series.buckets else scale
+    before, now = _at_scale(series.buckets, series.scale, common), _at_scale(counts, scale, common)
+    if not delta and count >= series.count:
+        new = {index: number - before.get(index, 0) for index, number in now.items()}
+        came, took, finest = count - series.count, total - series.total, common
+    else:  # a delta, or a process that began anew
+        new, came, took, finest = counts, count, total, scale
     top = max((index for index, number in new.items() if number > 0), default=None)
     high = 0.0
     if top is not None and bounds is not None:
         high = bounds[top] if top < len(bounds) else float(point.max or (bounds[-1] if bounds else 0.0))
     elif top is not None:
-        high = 2.0 ** min(1000.0, (top + 1) / 2.0**scale)
-    if delta and series.scale == scale:
-        for index, number in counts.items():
-            series.buckets[index] = series.buckets.get(index, 0) + number
+        high = 2.0 ** max(-1000.0, min(1000.0, (top + 1) / 2.0**finest))
+    if delta:
+        for index, number in now.items():
+            before[index] = before.get(index, 0) + number
+        series.buckets, series.scale = before, common
         series.count, series.total = min(MOST, series.count + count), series.total + total
-    elif not delta:
-        series.buckets, series.count, series.total = counts, count, total
-    series.scale = scale
+    else:
+        series.buckets, series.scale, series.count, series.total = counts, scale, count, total
     return (took / came if came else 0.0), high, came
+
+
+def _buckets(kind: str, point: Any) -> tuple[int, dict[int, int]]:
+    """Scale, and numbers by index; explicit buckets have the scale 0, and a summary has none."""
+    if kind == "histogram":
+        return 0, dict(enumerate(point.bucket_counts))
+    if kind != "exponential_histogram" or not -FINEST <= point.scale <= FINEST:
+        return 0, {}
+    counts = enumerate(point.positive.bucket_counts, point.positive.offset)
+    return point.scale, dict(counts)
+
+
+def _at_scale(counts: dict[int, int], scale: int, wider: int) -> dict[int, int]:
+    """The same in buckets that are twice as wide for each step down; ``counts`` itself where that is none."""
+    if scale == wider:
+        return counts
+    found: dict[int, int] = {}
+    for index, number in counts.items():
+        found[index >> scale - wider] = found.get(index >> scale - wider, 0) + number
+    return found

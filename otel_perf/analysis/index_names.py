@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,12 +14,30 @@ if TYPE_CHECKING:
 
 KNOWN_TEXTS: Final = 100_000
 LONGEST: Final = 500  # characters of a name
+VALUE: Final = 200  # characters of an attribute's value where all of them together are too long
+CUT: Final = "(cut)"  # an attribute that only such a set has
 MOST: Final = (1 << 63) - 1  # that SQLite takes: OTLP's times and counts may be higher
 
 
 def number_of(value: Any) -> float:
     """An attribute as a number that SQLite takes; 0 for what is none. Anybody may have sent it."""
     return float(value) if isinstance(value, int | float) and -1e15 < value < 1e15 else 0.0
+
+
+def as_json(attributes: dict[str, Any], longest: int) -> str:
+    """As JSON of about ``longest`` characters. What is too long is cut in its values: cut JSON is none any more."""
+    text = json.dumps(attributes, sort_keys=True, default=repr)
+    if len(text) <= longest:
+        return text
+    kept: dict[str, Any] = {CUT: hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}  # two stay two
+    left = longest
+    for key, value in sorted(attributes.items()):
+        short = value if isinstance(value, bool | int | float) else str(value)[:VALUE]
+        name = key[:VALUE]
+        left -= len(json.dumps({name: short}))
+        if left >= 0:
+            kept[name] = short
+    return json.dumps(kept, sort_keys=True)
 
 
 class Resource:
@@ -56,7 +75,8 @@ class Names:
         self._resources: dict[bytes, Resource] = {}
         self._touched: dict[bytes, Trace] = {}
         self._seen: dict[tuple[int, str], list[int]] = {}  # first and last of each process
-        self._next_trace = self._next("trace")
+        self.bounds = 0, MOST  # times (ns) that the batch at hand can be of; see ``saw``
+        self.next_trace = self._next("trace")
         self.next_span = self._next("span")
         self.next_log = self._next("log")
 
@@ -103,12 +123,15 @@ class Names:
             self._connection.execute(
                 "INSERT OR IGNORE INTO process(service, instance, version, first, last, resource)"
                 " VALUES (?, ?, ?, NULL, NULL, ?)",
-                (found.service, found.instance, found.version, json.dumps(attributes, default=repr)[:4000]),
+                (found.service, found.instance, found.version, as_json(attributes, 4000)),
             )
         return found
 
     def saw(self, resource: Resource, first: int, last: int) -> None:
-        """Something of a process is of these times."""
+        """Something of a process is of these times.
+
+        Not for what is outside ``bounds``: one clock that was never set would stretch every range of time to 1970.
+        """
         seen = self._seen.setdefault((resource.service, resource.instance), [min(first, MOST), min(last, MOST)])
         seen[0], seen[1] = min(seen[0], first), max(seen[1], min(last, MOST))
 
@@ -128,8 +151,8 @@ class Names:
         """One that was looked up, or a new one."""
         found = self._touched.get(tid)
         if found is None:
-            found = self._touched[tid] = Trace(self._next_trace, None)
-            self._next_trace += 1
+            found = self._touched[tid] = Trace(self.next_trace, None)
+            self.next_trace += 1
         return found
 
     def flush(self) -> None:

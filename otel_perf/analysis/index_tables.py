@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INDEX_FILE: Final = "index.db"
-VERSION: Final = 1
+VERSION: Final = 2
 WIDTHS: Final = (60, 3600)  # seconds of the slots in which operations are counted
 PER_DOUBLING: Final = 4  # buckets of durations between 1 s and 2 s, 2 s and 4 s, …: each is 19 % wide
 _STORE_SHIFT: Final = 40
-ERROR, SIGNAL, FINDING = 1, 2, 4  # flags of a span
+ERROR, SIGNAL, WAIT = 1, 2, 8  # flags of a span; WAIT: for a signal, and no work encloses it, so it is nobody's time
+RAISED, LOGGED, FAILED = 1, 2, 3  # origins of an error: an exception of a span, a line, a span that says no more
 
 _SCHEMA: Final = """
-CREATE TABLE store (id INTEGER PRIMARY KEY, home TEXT UNIQUE, identity TEXT);
+CREATE TABLE store (id INTEGER PRIMARY KEY, home TEXT UNIQUE, own TEXT DEFAULT '', inode TEXT DEFAULT '',
+    mark TEXT DEFAULT '', first INTEGER DEFAULT 0, since INTEGER DEFAULT 0, trying INTEGER DEFAULT 0,
+    tries INTEGER DEFAULT 0, skipped INTEGER DEFAULT 0, problem TEXT DEFAULT '');
 CREATE TABLE progress (store INTEGER, signal INTEGER, last INTEGER, items INTEGER, PRIMARY KEY (store, signal))
     WITHOUT ROWID;
 CREATE TABLE text (id INTEGER PRIMARY KEY, value TEXT NOT NULL UNIQUE);
@@ -42,7 +45,8 @@ CREATE INDEX trace_root ON trace (root, finish - start);
 CREATE INDEX trace_failed ON trace (start) WHERE errors > 0;
 CREATE TABLE span (id INTEGER PRIMARY KEY, trace INTEGER, sid INTEGER, parent INTEGER, op INTEGER, start INTEGER,
     took INTEGER, flags INTEGER, place INTEGER, pos INTEGER);
-CREATE INDEX span_trace ON span (trace);
+CREATE INDEX span_trace ON span (trace, sid);
+CREATE INDEX span_child ON span (trace, parent) WHERE parent <> 0;
 CREATE INDEX span_op ON span (op, took);
 CREATE INDEX span_signal ON span (start) WHERE flags & 2;
 CREATE TABLE op_slot (width INTEGER, slot INTEGER, op INTEGER, count INTEGER, errors INTEGER, total INTEGER,
@@ -56,10 +60,11 @@ CREATE INDEX finding_time ON finding (time);
 CREATE INDEX finding_group ON finding (service, kind, spot, time);
 CREATE INDEX finding_trace ON finding (trace);
 CREATE TABLE error (id INTEGER PRIMARY KEY, time INTEGER, service INTEGER, type TEXT, spot TEXT, message TEXT,
-    trace INTEGER);
+    trace INTEGER, origin INTEGER, raised TEXT);
 CREATE INDEX error_time ON error (time);
 CREATE INDEX error_group ON error (service, type, spot, time);
-CREATE UNIQUE INDEX error_once ON error (trace, type) WHERE trace > 0;
+CREATE UNIQUE INDEX error_once ON error (trace, raised) WHERE origin = 1;
+CREATE INDEX error_trace ON error (trace) WHERE trace > 0;
 
 CREATE TABLE template (id INTEGER PRIMARY KEY, service INTEGER, scope INTEGER, severity TEXT, words TEXT,
     count INTEGER, first INTEGER, last INTEGER);
@@ -72,7 +77,8 @@ CREATE INDEX log_template ON log (template, time);
 CREATE INDEX log_trace ON log (trace) WHERE trace > 0;
 
 CREATE TABLE series (id INTEGER PRIMARY KEY, name INTEGER, service INTEGER, instance TEXT, attributes TEXT, unit TEXT,
-    kind TEXT, total REAL, count INTEGER, buckets TEXT, UNIQUE (name, service, instance, attributes));
+    kind TEXT, monotonic INTEGER, total REAL, count INTEGER, buckets TEXT,
+    UNIQUE (name, service, instance, attributes));
 CREATE TABLE point (series INTEGER, time INTEGER, value REAL, high REAL, count INTEGER, PRIMARY KEY (series, time))
     WITHOUT ROWID;
 """
@@ -130,7 +136,7 @@ def has_words(connection: sqlite3.Connection) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Delete the index, so that it is made anew."""
+    """Delete the index."""
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 

@@ -15,32 +15,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from otel_perf.core.chance import chance
 from otel_perf.core.errors import StoreError
 from otel_perf.core.home import STORE_FILE
-from otel_perf.store import vacuum
+from otel_perf.store import schema, vacuum
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-SCHEMA_VERSION: Final = 2
 BUSY_TIMEOUT: Final = 5.0  # seconds that SQLite waits for another process's commit
 OPEN_TIMEOUT: Final = 10.0  # seconds of retries while many processes open one file at once
 SIGNALS: Final = ("traces", "metrics", "logs")
 
-# Batches that were delivered and kept (OTEL_PERF_STORE_KEEP) go first when the file is full, then those that a receiver
-# refused, hence the partial indexes. AUTOINCREMENT: an id never comes back, so that "newer than id" holds for readers.
-# ``destination`` is a mark of the endpoint that a batch was made for (empty: none was named), see store/destination.py.
-_SCHEMA = (
-    """CREATE TABLE IF NOT EXISTS batch (id INTEGER PRIMARY KEY AUTOINCREMENT, signal INTEGER NOT NULL,
-    created INTEGER NOT NULL, items INTEGER NOT NULL, delivered INTEGER NOT NULL DEFAULT 0,
-    service TEXT NOT NULL DEFAULT '', destination TEXT NOT NULL DEFAULT '', body BLOB NOT NULL)""",
-    "CREATE INDEX IF NOT EXISTS batch_delivered ON batch(id) WHERE delivered",
-    "CREATE INDEX IF NOT EXISTS batch_pending ON batch(destination, signal, id, items, service) WHERE NOT delivered",
-    """CREATE TABLE IF NOT EXISTS refused (id INTEGER PRIMARY KEY, signal INTEGER NOT NULL, created INTEGER NOT NULL,
-    items INTEGER NOT NULL, reason TEXT NOT NULL, body BLOB NOT NULL)""",
-    "CREATE TABLE IF NOT EXISTS dropped (signal INTEGER PRIMARY KEY, batches INTEGER NOT NULL, items INTEGER NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS delivery (destination TEXT PRIMARY KEY, place TEXT, at INTEGER, error TEXT)",
-)
 _SLICE: Final = 16  # batches deleted at a time when the file is full
+_TOGETHER: Final = 64  # batches that are read in one transaction,
+_TOGETHER_BYTES: Final = 8 * 2**20  # or as many as have these bytes
 _SLICES: Final = 64  # at most in one commit: a file far above its limit gets there over several, and delays none
 
 
@@ -181,7 +168,7 @@ def open_file(path: Path, *, fsync: bool) -> sqlite3.Connection:
             connection = sqlite3.Connection(
                 str(path), timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
-            _prepare(connection, fsync)
+            schema.prepare(connection, fsync=fsync)
             return connection
         except sqlite3.OperationalError as error:
             if connection is not None:
@@ -193,27 +180,6 @@ def open_file(path: Path, *, fsync: bool) -> sqlite3.Connection:
             if connection is not None:
                 connection.close()
             raise
-
-
-def _prepare(connection: sqlite3.Connection, fsync: bool) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version not in {0, SCHEMA_VERSION}:
-        remedy = "upgrade otel-perf" if version > SCHEMA_VERSION else "move it away; format 1 was never released"
-        raise StoreError(f"the store has format {version}, this otel-perf knows {SCHEMA_VERSION}: {remedy}")
-    if version == 0:
-        connection.execute("PRAGMA page_size = 8192")
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # see vacuum.py
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
-    connection.execute("PRAGMA journal_size_limit = 8388608")
-    # Debian's SQLite overwrites what is deleted with zeros: every delivered batch would be written once more.
-    connection.execute("PRAGMA secure_delete = OFF")
-    if version == 0:
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA:
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.execute("COMMIT")
 
 
 def is_busy(error: sqlite3.Error) -> bool:
@@ -291,15 +257,38 @@ class StoreReader:
         marks = ",".join("?" * len(wanted))
         query = (
             f"SELECT id, signal, created, items, body FROM batch WHERE id > ? AND created >= ? AND signal IN ({marks})"
-            " ORDER BY id LIMIT 64"
+            f" ORDER BY id LIMIT {_TOGETHER}"
         )
         while True:
-            rows = self._connection.execute(query, (after, since_ns, *wanted)).fetchall()
+            rows = self._some(query, (after, since_ns, *wanted))
             if not rows:
                 return
             for identifier, signal, created, items, body in rows:
                 yield Batch(identifier, SIGNALS[signal], created, items, body)
             after = rows[-1][0]
+
+    def _some(self, query: str, parameters: tuple[int, ...]) -> list[tuple[int, int, int, int, bytes]]:
+        """The first rows, and no more bytes than are read at a time: a batch that was received may have megabytes."""
+        rows, size = [], 0
+        cursor = self._connection.execute(query, parameters)
+        for row in cursor:
+            rows.append(row)
+            size += len(row[4])
+            if size >= _TOGETHER_BYTES:
+                break
+        cursor.close()  # the transaction ends here
+        return rows
+
+    def own_id(self) -> str:
+        """The random id of this store; empty in one of an older release into which no newer one has written yet."""
+        return schema.own_id(self._connection)
+
+    def batch(self, identifier: int) -> Batch | None:
+        """One batch; ``None`` if it is no longer here."""
+        row = self._connection.execute(
+            "SELECT id, signal, created, items, body FROM batch WHERE id = ?", (identifier,)
+        ).fetchone()
+        return None if row is None else Batch(row[0], SIGNALS[row[1]], *row[2:])
 
     def last_id(self) -> int:
         """The newest batch's id, 0 in an empty store."""
@@ -385,7 +374,7 @@ def _empty(connection: sqlite3.Connection) -> sqlite3.Connection:
     """Stands in for a store that its first writer is just making."""
     connection.close()
     memory = sqlite3.Connection(":memory:")
-    for statement in _SCHEMA:
+    for statement in schema.TABLES:
         memory.execute(statement)
     return memory
 

@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from itertools import pairwise
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from otel_perf.view.reading import Question, Reading
 
 STEPS: Final = 240  # points of a line
 SERIES: Final = 12  # lines of a chart
 MARKS: Final = 300
+BEFORE: Final = 150_000  # ms before a range, from which a value may still hold in it; most say theirs once a minute
+HOLD: Final = 2  # usual intervals, after which a value that was not said again holds no more
+
+
+Step = tuple[int, float, int]  # which one, what a series says in it, and when (ms)
 
 
 class Panel(NamedTuple):
@@ -39,6 +47,30 @@ PANELS: Final = (
 _HIT: Final = ("perf.cache.hits", "perf.cache.misses")
 
 
+class Series(NamedTuple):
+    """One series of the index."""
+
+    number: int
+    metric: str
+    service: str
+    instance: str
+    attributes: str
+    unit: str
+    kind: str
+    monotonic: int
+
+    @property
+    def is_total(self) -> bool:
+        """Whether it only grows, so that its rate says something."""
+        return self.kind == "sum" and bool(self.monotonic)
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """Its attributes."""
+        found = json.loads(self.attributes or "{}")
+        return found if isinstance(found, dict) else {}
+
+
 class Asked:
     """The range, its steps (ms), and the service."""
 
@@ -51,25 +83,34 @@ class Asked:
         self.step = max(1000, (self.end - self.begin) // STEPS)
         self.service = reading.number(question.text("service")) if question.text("service") else None
 
-    def series(self, names: tuple[str, ...]) -> list[tuple[Any, ...]]:
-        """(number, metric, service, instance, attributes) of the series of these metrics."""
+    def series(self, names: tuple[str, ...]) -> list[Series]:
+        """The series of these metrics."""
         numbers = [self.reading.number(name) for name in names]
         where = "" if self.service is None else f" AND service = {self.service}"
         rows = self.reading.rows(
-            f"SELECT id, name, service, instance, attributes, unit, kind FROM series"
+            f"SELECT id, name, service, instance, attributes, unit, kind, monotonic FROM series"
             f" WHERE name IN ({','.join(map(str, numbers))}){where} LIMIT 500"
         )
-        return [(row[0], self.reading.text(row[1]), self.reading.text(row[2]), *row[3:]) for row in rows]
+        return [Series(row[0], self.reading.text(row[1]), self.reading.text(row[2]), *row[3:]) for row in rows]
 
-    def steps(self, series: list[int], column: str = "value") -> dict[int, list[tuple[int, float]]]:
-        """The highest value of each step."""
-        found: dict[int, list[tuple[int, float]]] = defaultdict(list)
-        for number in series:
-            found[number] = self.reading.rows(
-                f"SELECT (time - ?1) / ?2, max({column}) FROM point WHERE series = ?3 AND time BETWEEN ?1 AND ?4"
-                " GROUP BY 1 ORDER BY 1", (self.begin, self.step, number, self.end),
-            )  # fmt: skip
+    def steps(self, series: Iterable[Series], column: str = "value") -> dict[int, list[Step]]:
+        """The highest value of each step, and of some before the first."""
+        found: dict[int, list[Step]] = {}
+        # SQLite's division goes to zero: the steps before the first are counted from the earliest.
+        ahead = -(-BEFORE // self.step)
+        for one in series:
+            rows = self.reading.rows(
+                f"SELECT (time - ?1) / ?2 - ?5, max({column}), time FROM point WHERE series = ?3"
+                " AND time BETWEEN ?1 AND ?4 GROUP BY 1 ORDER BY 1",  # the time is that of the highest value
+                (self.begin - ahead * self.step, self.step, one.number, self.end, ahead),
+            )
+            found[one.number] = [row for row in rows if row[1] is not None]
         return found
+
+    @property
+    def last(self) -> int:
+        """The last step."""
+        return max(0, self.end - self.begin) // self.step
 
 
 def charts(reading: Reading, question: Question) -> dict[str, Any]:
@@ -85,19 +126,23 @@ def charts(reading: Reading, question: Question) -> dict[str, Any]:
 
 def _panel(asked: Asked, panel: Panel) -> dict[str, Any]:
     series = asked.series(panel.metrics)
-    values = asked.steps([row[0] for row in series], "high" if panel.draw == "high" else "value")
+    values = asked.steps(series, "high" if panel.draw == "high" else "value")
     drawn: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
-    for number, metric, service, instance, attributes, _, _ in series:
-        label = _label(service, instance, series)
+    for one in series:
+        label = _label(one, series)
         if panel.by:
-            label = f"{json.loads(attributes).get(panel.by, '?')} · {service}"
-        if metric.endswith(".limit"):
+            label = f"{one.said.get(panel.by, '?')} · {one.service}"
+        if one.metric.endswith(".limit"):
             label += " limit"
-        points = _rate(values[number], asked.step) if panel.draw == "rate" else values[number]
         line = drawn[label]
-        for step, value in points:
-            if value is not None:
-                line[step] = max(line[step], value) if panel.draw == "high" else line[step] + value
+        if panel.draw == "high":
+            for step, value, _ in values[one.number]:
+                if step >= 0:
+                    line[step] = max(line[step], value)
+            continue
+        points = values[one.number]
+        for step, value in (_rates(points, asked) if panel.draw == "rate" else _held(points, asked)).items():
+            line[step] += value
     return _made(panel.key, panel.title, panel.unit, drawn)
 
 
@@ -108,29 +153,60 @@ def _made(key: str, title: str, unit: str, drawn: dict[str, dict[int, float]]) -
     return {"key": key, "title": title, "unit": unit, "lines": lines, "more": max(0, len(drawn) - SERIES)}
 
 
-def _label(service: str, instance: str, series: list[tuple[Any, ...]]) -> str:
+def _label(one: Series, series: list[Series]) -> str:
     """The service; with the process where there are several of it."""
-    several = len({row[3] for row in series if row[2] == service}) > 1
-    return f"{service} {instance[:8]}" if several else service
+    several = len({other.instance for other in series if other.service == one.service}) > 1
+    return f"{one.service} {one.instance[:8]}" if several else one.service
 
 
-def _rate(points: list[tuple[int, float]], step: int) -> list[tuple[int, float]]:
-    """How much a total grew a second; nothing where it went down: the process was started again."""
+def _usual(points: list[Step]) -> int:
+    """How many steps there usually are from a point to the next."""
+    return max(1, round(median(after - before for (before, *_), (after, *_) in pairwise(points)))) if points[1:] else 1
+
+
+def _held(points: list[Step], asked: Asked) -> dict[int, float]:
+    """A value holds until the next one, but not for long after a process has gone silent.
+
+    Processes do not say theirs at the same time, and are added up.
+    """
+    found: dict[int, float] = {}
+    hold = HOLD * _usual(points)
+    for (begin, value, _), after in zip(points, [*(at for at, _, _ in points[1:]), asked.last + 1], strict=False):
+        for at in range(max(0, begin), min(after, begin + hold)):
+            found[at] = value
+    return found
+
+
+def _rates(points: list[Step], asked: Asked) -> dict[int, float]:
+    """How much a total grew a second, in all steps from a point to the next, and as long after as a value holds."""
+    found: dict[int, float] = {}
+    for before, last, rate in _growth(points):
+        for at in range(before + 1 if before >= 0 else 0, last + 1):
+            found[at] = rate
+    last = points[-1][0] if points else -1
+    if last in found:  # others have said theirs since
+        for at in range(last + 1, min(asked.last + 1, last + HOLD * _usual(points))):
+            found[at] = found[last]
+    return found
+
+
+def _growth(points: list[Step]) -> list[tuple[int, int, float]]:
+    """A step, the next one, and how much a second; nothing where it went down: the process was started again."""
     return [
-        (at, (value - before) * 1000 / ((at - since) * step))
-        for (since, before), (at, value) in pairwise(points)
+        (step, after, (value - before) * 1000 / ((time - since) or 1))
+        for (step, before, since), (after, value, time) in pairwise(points)
         if value >= before
     ]
 
 
 def _hit_ratios(asked: Asked) -> dict[str, Any]:
     series = asked.series(_HIT)
-    values = asked.steps([row[0] for row in series])
+    values = asked.steps(series)
     grown: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
-    for number, metric, service, _, attributes, _, _ in series:
-        label = f"{json.loads(attributes).get('perf.cache.name', '?')} · {service}"
-        for step, value in _rate(values[number], asked.step):
-            grown[label][step][_HIT.index(metric)] += value
+    for one in series:
+        label = f"{one.said.get('perf.cache.name', '?')} · {one.service}"
+        for step, value in _rates(values[one.number], asked).items():
+            grown[label][step][_HIT.index(one.metric)] += value
     drawn = {
         label: {step: hits / (hits + misses) for step, (hits, misses) in steps.items() if hits + misses > 0}
         for label, steps in grown.items()
@@ -175,17 +251,19 @@ def metrics(reading: Reading, _: Question) -> dict[str, Any]:
 
 
 def metric(reading: Reading, question: Question) -> dict[str, Any]:
-    """One metric, a line for each series: the rate of a total, the highest of a histogram."""
+    """One metric, a line for each series: the rate of a total, the highest of a histogram, else the value."""
     asked, name = Asked(reading, question), question.text("name")
     series = asked.series((name,))[:60]
-    kind = series[0][6] if series else "gauge"
-    is_total = kind == "sum"
-    values = asked.steps([row[0] for row in series], "high" if kind.endswith("histogram") else "value")
+    kind = series[0].kind if series else "gauge"
+    is_total = bool(series) and all(one.is_total for one in series)
+    values = asked.steps(series, "high" if kind.endswith("histogram") else "value")
     drawn: dict[str, dict[int, float]] = {}
-    for number, _, service, instance, attributes, _, _ in series:
-        said = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in json.loads(attributes or "{}").items())
-        label = f"{_label(service, instance, series)} {said}".strip()
-        drawn[label] = dict(_rate(values[number], asked.step) if is_total else values[number])
-    unit = series[0][5] if series else ""
+    for one in series:
+        said = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in one.said.items())
+        points = [(at, value) for at, value, _ in values[one.number]]
+        if is_total:
+            points = [(at, rate) for _, at, rate in _growth(values[one.number])]
+        drawn[f"{_label(one, series)} {said}".strip()] = {at: value for at, value in points if at >= 0}
+    unit = series[0].unit if series else ""
     panel = _made(name, name, f"{unit}/s" if is_total else unit, drawn)
     return {"begin": asked.begin, "step": asked.step, "panels": [panel], "marks": []}

@@ -34,7 +34,7 @@ class Indexer:
     def __init__(self, index: Path, homes: Sequence[Path]) -> None:
         self._command = [sys.executable, "-P", "-m", "otel_perf.analysis.index", str(index), *map(str, homes)]
         self._process: subprocess.Popen[bytes] | None = None
-        self._ended = 0.0
+        self._began = self._ended = 0.0
         self.problem = ""
 
     def keep(self) -> None:
@@ -42,11 +42,14 @@ class Indexer:
         if self._process is not None:
             status = self._process.poll()
             if status is None:
+                if time.monotonic() - self._began > AGAIN:
+                    self.problem = ""  # it runs
                 return
             self._process, self._ended = None, time.monotonic()
             self.problem = f"the indexer ended with {status}, and is started again"
         if not self._ended or time.monotonic() - self._ended > AGAIN:
             self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
+            self._began = time.monotonic()
 
     def stop(self) -> None:
         """End it; it goes on where it was the next time."""
@@ -110,9 +113,17 @@ class Live:
         )
         behind = self._behind(done)
         found = state(self._reading, Question({}))
-        return msgspec.json.encode(
-            {**found, "indexing": behind > 0, "behind": behind, "problem": self._indexer.problem}
-        )
+        return msgspec.json.encode({**found, "indexing": behind > 0, "behind": behind, "problem": self._problem()})
+
+    def _problem(self) -> str:
+        """What keeps something from being shown."""
+        rows = self._reading.rows("SELECT home, problem, skipped FROM store WHERE problem <> '' OR skipped > 0")
+        said = [self._indexer.problem]
+        for home, problem, skipped in rows:
+            said.append(problem)
+            if skipped:
+                said.append(f"{skipped} batches of {home} cannot be shown: they are too large, or no OTLP")
+        return "; ".join(filter(None, said))
 
     def _behind(self, done: dict[str, int]) -> int:
         """How many items are not in the index yet."""
@@ -126,6 +137,8 @@ class Live:
                 last = done.get(str(home), 0)
                 if reader.last_id() > last:
                     behind += reader.items(after=last)
+            except sqlite3.Error:
+                continue  # the indexer says why
             finally:
                 reader.close()
         return behind

@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import sqlite3
 import stat
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -120,6 +121,88 @@ def test_a_replaced_or_deleted_file_is_noticed(folder):
     (folder / STORE_FILE).touch()
     assert not database.is_current()
     database.close()
+
+
+def own_id(folder):
+    reader = StoreReader(folder)
+    try:
+        return reader.own_id()
+    finally:
+        reader.close()
+
+
+def test_each_store_has_an_id_of_its_own_and_keeps_it(folder, tmp_path):
+    open_database(folder).close()
+    first = own_id(folder)
+    open_database(folder).close()
+    assert own_id(folder) == first
+    assert len(first) == 32
+    other = tmp_path / "other"
+    other.mkdir()
+    open_database(other).close()
+    assert own_id(other) not in {"", first}
+
+
+def test_a_store_of_before_there_were_ids_is_read_and_gets_one(folder):
+    """GIVEN a store as an older release wrote it WHEN it is opened to write THEN it has all it had, and an id."""
+    database = open_database(folder)
+    database.append([NewBatch("traces", 1, b"a")], 1)
+    database._connection.execute("DROP TABLE own")
+    database.close()
+    assert own_id(folder) == ""
+    assert [batch.body for batch in batches(folder)] == [b"a"]
+    database = open_database(folder)
+    database.append([NewBatch("traces", 1, b"b")], 2)
+    database.close()
+    assert own_id(folder)
+    assert [batch.body for batch in batches(folder)] == [b"a", b"b"]
+
+
+def test_who_reads_an_older_store_does_not_write_to_it(folder):
+    database = open_database(folder)
+    database._connection.execute("DROP TABLE own")
+    database.close()
+    before = (folder / STORE_FILE).read_bytes()
+    assert own_id(folder) == ""
+    assert (folder / STORE_FILE).read_bytes() == before
+
+
+def open_and_read(folder, start, found):
+    start.wait()
+    open_database(folder).close()
+    found.put(own_id(folder))
+
+
+def test_programs_that_open_an_older_store_at_once_agree_on_its_id(folder):
+    database = open_database(folder)
+    database._connection.execute("DROP TABLE own")
+    database.close()
+    context = multiprocessing.get_context("fork")
+    start, found = context.Event(), context.Queue()
+    processes = [context.Process(target=open_and_read, args=(folder, start, found)) for _ in range(6)]
+    for process in processes:
+        process.start()
+    start.set()
+    ids = {found.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join()
+    assert len(ids) == 1
+    assert "" not in ids
+
+
+def test_large_batches_are_read_a_few_at_a_time(folder):
+    database = open_database(folder)
+    for number in range(9):
+        database.append([NewBatch("traces", 1, bytes([number]) * 3 * 2**20)], 1)
+    database.close()
+    reader = StoreReader(folder)
+    tracemalloc.start()
+    try:
+        assert [batch.body[0] for batch in reader.batches()] == list(range(9))
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20  # of 27 MB
+    finally:
+        tracemalloc.stop()
+        reader.close()
 
 
 def test_a_store_of_a_newer_version_is_refused(folder):

@@ -1,6 +1,8 @@
 """The index says what the store holds, however it came to be."""
 
+import inspect
 import sqlite3
+import threading
 
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -8,7 +10,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_perf.analysis import index as index_module
+from otel_perf.analysis import index_cache, index_logs, index_metrics, index_spans
 from otel_perf.analysis.index import Builder
+from otel_perf.analysis.index_stores import LARGEST
 from otel_perf.analysis.summary import summarize
 from otel_perf.core.home import STORE_FILE
 from otel_perf.store.database import Database, NewBatch, StoreReader
@@ -24,7 +28,7 @@ def content(path):
             "traces": connection.execute(
                 "SELECT tid, start, finish, rooted, spans, errors, logs, findings, round(cost, 6) FROM trace ORDER BY tid"
             ).fetchall(),
-            "slots": connection.execute("SELECT width, slot, sum(count), sum(errors), sum(total) FROM op_slot GROUP BY 1, 2").fetchall(),
+            "slots": connection.execute("SELECT width, slot, sum(count), sum(errors), sum(total), sum(self) FROM op_slot GROUP BY 1, 2").fetchall(),
             **{name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in TABLES},
             "points": connection.execute("SELECT sum(value), sum(count) FROM point").fetchall(),
             "series": connection.execute("SELECT attributes, total, count, buckets FROM series ORDER BY 1, 2, 3, 4").fetchall(),
@@ -34,8 +38,8 @@ def content(path):
         connection.close()
 
 
-def build(path, home, pieces=None):
-    builder = Builder(path, [home])
+def build(path, *homes, pieces=None):
+    builder = Builder(path, homes)
     try:
         for number, _ in enumerate(builder.update(), 1):
             if number == pieces:
@@ -44,12 +48,11 @@ def build(path, home, pieces=None):
         builder.close()
 
 
-def put(home, signal, request, items=1):
+def put(home, signal, request, items=1, created=10**18 + 10**9):
     home.mkdir(parents=True, exist_ok=True)
     database = Database(home / STORE_FILE, limit=10**9)
-    database.append(
-        [NewBatch(signal, items, request if isinstance(request, bytes) else request.SerializeToString())], 1
-    )
+    body = request if isinstance(request, bytes) else request.SerializeToString()
+    database.append([NewBatch(signal, items, body)], created)
     database.close()
 
 
@@ -125,21 +128,6 @@ def test_what_is_new_is_taken_in(tmp_path):
     build(path, home)
     assert rows(path, "SELECT spans, finish - start FROM trace") == [(2, 10**6)]
     assert rows(path, "SELECT count(*) FROM span") == [(2,)]
-
-
-def test_another_store_in_its_place_is_read_from_the_start(tmp_path):
-    home, path = tmp_path / "home", tmp_path / "index.db"
-    for name in ("a", "b", "c"):
-        put(home, "traces", one_span(name=name))
-    build(path, home)
-    for file in home.glob("telemetry.db*"):
-        file.unlink()
-    put(home, "traces", one_span(name="other"))
-    build(path, home)
-    assert rows(
-        path,
-        "SELECT count(*), max(text.value) FROM span JOIN operation ON operation.id = op JOIN text ON text.id = name",
-    ) == [(1, "other")]
 
 
 def test_a_damaged_index_is_made_anew(tmp_path):
@@ -225,15 +213,77 @@ def test_values_that_no_column_takes_cost_no_other_batch(tmp_path, signal, poiso
 
 
 def test_a_second_process_waits_for_the_first(tmp_path):
-    import os
-    import threading
-
     home, path = tmp_path / "home", tmp_path / "index.db"
     put(home, "traces", one_span())
-    with index_module._alone(path.with_name("index.db.lock"), os.getppid()) as mine:
+    with index_cache.lock(path, waits=lambda: False) as mine:
         assert mine
         gone = threading.Thread(target=index_module.run, args=(path, [home]), kwargs={"parent": -1})
         gone.start()
         gone.join(5)
         assert not gone.is_alive()  # its parent is not there: it does not wait on
     assert not path.exists()
+
+
+def many_spans(count):
+    request = one_span()
+    spans = request.resource_spans[0].scope_spans[0].spans
+    for number in range(1, count):
+        span = spans.add()
+        span.CopyFrom(spans[0])
+        span.trace_id, span.span_id = (number // 10).to_bytes(16), number.to_bytes(8)
+        span.parent_span_id = b"" if number % 10 == 0 else (number // 10 * 10).to_bytes(8)
+    return request
+
+
+def many_lines(count):
+    request = ExportLogsServiceRequest()
+    records = request.resource_logs.add().scope_logs.add().log_records
+    for number in range(count):
+        record = records.add()
+        record.time_unix_nano, record.trace_id = 10**18 + number, (number // 10).to_bytes(16)
+        record.body.string_value = f"line {number}"
+    return request
+
+
+def many_points(count):
+    request = ExportMetricsServiceRequest()
+    metric = request.resource_metrics.add().scope_metrics.add().metrics.add()
+    metric.name = "gauge"
+    for number in range(count):
+        point = metric.gauge.data_points.add()
+        point.time_unix_nano, point.as_double = 10**18 + number * 10**6, number
+    return request
+
+
+@pytest.mark.parametrize(
+    ("signal", "request_of", "taker"),
+    [("traces", many_spans, index_spans.Spans), ("logs", many_lines, index_logs.Lines), ("metrics", many_points, index_metrics.Points)],
+    ids=["spans", "logs", "points"],
+)  # fmt: skip
+def test_of_a_large_batch_few_rows_are_in_memory(tmp_path, monkeypatch, signal, request_of, taker):
+    """GIVEN a batch with more rows than are held WHEN it is taken THEN they are written in parts, and are the same."""
+    home = tmp_path / "home"
+    put(home, signal, request_of(2_005), items=2_005)
+    build(tmp_path / "whole.db", home)
+    held, flush = [], taker.flush
+
+    def counted(self):
+        held.append(len(self._rows))
+        flush(self)
+
+    monkeypatch.setattr(taker, "flush", counted)
+    monkeypatch.setattr(inspect.getmodule(taker), "ROWS", 300)
+    build(tmp_path / "index.db", home)
+    assert max(held) == 300
+    assert sum(held) == 2_005
+    assert content(tmp_path / "index.db") == content(tmp_path / "whole.db")
+
+
+def test_a_batch_that_is_too_large_is_left_out_and_counted(tmp_path):
+    home, path = tmp_path / "home", tmp_path / "index.db"
+    put(home, "traces", one_span(tid=b"1" * 16))
+    put(home, "traces", b"\x0a\x00" * 10, items=LARGEST + 1)
+    put(home, "traces", one_span(tid=b"2" * 16))
+    build(path, home)
+    assert rows(path, "SELECT spans FROM trace") == [(1,), (1,)]
+    assert rows(path, "SELECT skipped, (SELECT max(last) FROM progress) FROM store") == [(1, 3)]
