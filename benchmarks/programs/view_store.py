@@ -22,6 +22,7 @@ FUNCTIONS: Final = 60
 GAUGES: Final = ("process.memory.usage", "process.thread.count", "perf.memory.utilization", "perf.memory.level")
 SUMS: Final = ("process.cpu.time", "cpython.gc.collections", "perf.store.delivered")
 CACHES: Final = 10
+LARGE: Final = 10_000  # spans of one trace among the others
 _NS: Final = 1_000_000_000
 
 
@@ -85,6 +86,29 @@ class Filler:
         for key, value in (("http.route", name), ("server.address", "localhost"), ("db.system.name", "sqlite")):
             pair = span.attributes.add()
             pair.key, pair.value.string_value = key, value
+
+    def large(self, start: int, count: int) -> None:
+        """One trace with many spans: a page that asks for parts, each with queries under it, over several batches."""
+        tid, root, made = self.chance.randbytes(16), self.chance.randbytes(8), 0
+        took = count * 1_000_000
+        while made < count:
+            request = ExportTraceServiceRequest()
+            of = request.resource_spans.add()
+            self.resource(of.resource, 0)
+            scope = of.scope_spans.add()
+            scope.scope.name = "bench"
+            here = min(BATCH, count - made)
+            if not made:
+                self.span(scope, tid, b"", "GET /everything", 2, start, took, failed=False, sid=root)
+            at = start + made * 1_000_000
+            part = self.chance.randbytes(8)
+            self.span(scope, tid, root, "render part", 1, at, here * 1_000_000, failed=False, sid=part)
+            for child in range(here - 1 - (not made)):
+                self.span(scope, tid, part, f"SELECT table_{child % 7}", 3, at + child * 1_000_000, 900_000,
+                          failed=child % 400 == 399)  # fmt: skip
+            self.put("traces", here, request, start)
+            made += here
+        self.traces.append((tid, root, start))
 
     def logs(self, start: int, count: int) -> None:
         """A batch of lines, most of them of a trace; a few findings and errors among them."""
@@ -189,6 +213,9 @@ def main() -> None:
     home, spans, logs, hours = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     filler = Filler(home, hours)
     minutes, points = max(1, int(hours * 60)), 0
+    if spans > 10 * LARGE:
+        filler.large(filler.end - 60 * _NS, LARGE)
+        spans -= LARGE
     span_batches, log_batches = -(-spans // BATCH), -(-logs // BATCH)
     done_spans = done_logs = 0
     for minute in range(1, minutes + 1):
@@ -202,7 +229,7 @@ def main() -> None:
             done_logs += 1
         points += filler.metrics(at, minute)
     filler.database.close()
-    print(f"{spans} {logs} {points}")
+    print(f"{sys.argv[2]} {logs} {points}")
 
 
 if __name__ == "__main__":
