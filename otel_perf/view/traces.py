@@ -43,9 +43,9 @@ def listed(reading: Reading, question: Question) -> dict[str, Any]:
         where.append(f"root IN ({','.join(map(str, roots))})")
     if question.text("failed"):
         where.append("errors > 0")
-    if least := question.number("least", 0):  # ms
+    if least := question.nanoseconds("least"):
         where.append("finish - start >= ?")
-        values.append(least * 1_000_000)
+        values.append(least)
     if words := question.text("q").strip():
         found = _by_words(reading, words)
         where.append(f"id IN ({','.join(map(str, found))})")
