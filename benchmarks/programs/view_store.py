@@ -1,4 +1,7 @@
-"""Fills a store with synthetic telemetry, as batches of OTLP, for benchmarks/view.py: HOME SPANS LOGS METRIC_HOURS."""
+"""Fills a store with synthetic telemetry, as batches of OTLP, for benchmarks/view.py: HOME SPANS LOGS METRIC_HOURS.
+
+``HOME live`` writes on, a few hundred items a second, until it is ended.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,9 @@ _NS: Final = 1_000_000_000
 class Filler:
     """One store, and the time at which its telemetry begins (ns)."""
 
-    def __init__(self, home: Path, hours: float) -> None:
+    def __init__(self, home: Path, hours: float, seed: int = 7) -> None:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.chance = random.Random(7)
+        self.chance = random.Random(seed)
         self.database = Database(home / STORE_FILE, limit=1 << 40, delivered=True)
         self.end = time.time_ns()
         self.begin = self.end - int(hours * 3600 * _NS)
@@ -208,8 +211,24 @@ class Filler:
             pair.key, pair.value.string_value = "code.function.name", function
 
 
+def live(home: Path) -> None:
+    """Write as four busy processes do, each second."""
+    filler, minute = Filler(home, 0, seed=time.time_ns()), 24 * 60
+    while True:
+        at = time.time_ns()
+        filler.spans(at, 200)
+        filler.logs(at, 100)
+        del filler.traces[:-2_000]
+        if int(time.monotonic()) % 5 == 0:
+            minute += 1
+            filler.metrics(at, minute)
+        time.sleep(1)
+
+
 def main() -> None:
     """Write it all, in the order of time as far as each signal goes."""
+    if sys.argv[2] == "live":
+        live(Path(sys.argv[1]))
     home, spans, logs, hours = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     filler = Filler(home, hours)
     minutes, points = max(1, int(hours * 60)), 0

@@ -2,7 +2,7 @@
 import { details, fill, h } from "./dom.js";
 import { count, duration, kindName, moment, seconds, serviceColor, severity, shortPath } from "./format.js";
 import { dot, source } from "./findings.js";
-import { note } from "./route.js";
+import { link, note } from "./route.js";
 
 const ROW = 28; // px, as in style.css
 
@@ -40,7 +40,7 @@ export async function trace(page) {
       } }, h("span", { class: `kind ${fault.kind}` }, kindName(fault.kind)), h("span", {}, fault.evidence),
       h("b", {}, seconds(fault.cost)))))) : null,
     h("p", { class: "legend" }, h("i", { class: "swatch path" }), `critical path: what the end waited for (${Math.round(Math.min(1, onPath / total) * 100)} %) `,
-      h("i", { class: "swatch line" }), "log line ", found.cut ? h("span", { class: "tag" }, `${count(found.cut)} more spans are not shown`) : null),
+      h("i", { class: "swatch line" }), "log line ", found.list.some((span) => span.signal) ? [h("i", { class: "swatch wait" }), "waits for a signal ", h("i", { class: "swatch emit" }), "emits one "] : null, found.cut ? h("span", { class: "tag" }, `${count(found.cut)} more spans are not shown`) : null),
     h("div", { class: "split" }, rows, panel),
     lines(found.lines, (line) => {
       const span = found.list.find((one) => one.span === line.span);
@@ -85,9 +85,11 @@ function waterfall(found, total, faults, bySpan, show) {
       title: `${span.service}: ${span.name}`,
     },
     h("span", { class: "name", style: { "padding-inline-start": `${Math.min(span.depth, 24) * 12 + 4}px` } },
-      dot(span.service), bad ? h("span", { class: "tag bad" }, kindName(bad[0].kind)) : null, span.failed ? h("span", { class: "tag bad" }, "failed") : null, span.name),
+      dot(span.service), bad ? h("span", { class: "tag bad" }, kindName(bad[0].kind)) : null, span.failed ? h("span", { class: "tag bad" }, "failed") : null,
+      span.signal ? h("span", { class: `tag signal${span.signal.bad ? " bad" : ""}` }, saysSignal(span.signal)) : null, span.name),
     h("span", { class: "track" },
-      h("span", { class: "span", style: { left: percent(span.start), width: `max(2px, ${percent(span.took)})`, background: serviceColor(span.service) } }),
+      h("span", { class: `span${span.signal?.waits ? " wait" : ""}`, style: { left: percent(span.start), width: `max(2px, ${percent(span.took)})`, background: serviceColor(span.service) } }),
+      span.signal && !span.signal.waits ? h("span", { class: "tick emit", style: { left: percent(span.start), width: "6px" } }) : null,
       span.path.map(([start, length]) => h("span", { class: "path", style: { left: percent(start), width: `max(1px, ${percent(length)})` } })),
       marks.slice(0, 20).map((line) => h("span", { class: `tick ${severity(line.severity)}`, style: { left: percent(line.at) } }))),
     h("span", { class: "took" }, duration(span.took)));
@@ -107,6 +109,17 @@ function waterfall(found, total, faults, bySpan, show) {
   return box;
 }
 
+function saysSignal(signal) {
+  return signal.waits ? `waits for ${signal.names.join(", ")}` : `emits ${signal.names.join(", ")}`;
+}
+
+// Who waited for whom, and how it ended.
+function signalOf({ signal }) {
+  if (!signal) return null;
+  return [h("h3", {}, "Signal"), h("p", {}, saysSignal(signal), signal.end ? [": ", signal.bad ? h("span", { class: "tag bad" }, signal.end) : signal.end] : null, " ",
+    h("a", { href: link("signals") }, "All signals"))];
+}
+
 async function inFull(page, panel, span, faults, lines) {
   const head = [
     h("h2", {}, dot(span.service), span.name),
@@ -119,7 +132,7 @@ async function inFull(page, panel, span, faults, lines) {
     Promise.all(faults.slice(0, 4).map((fault) => source(fault.path, fault.line))),
   ]);
   const attributes = { ...full.attributes };
-  fill(panel, head,
+  fill(panel, head, signalOf(span),
     faults.slice(0, 4).map((fault, at) => h("div", { class: "fault" },
       h("p", {}, h("span", { class: `kind ${fault.kind}` }, kindName(fault.kind)), ` ${fault.evidence}`),
       fault.path ? h("p", { class: "meta" }, h("code", {}, `${shortPath(fault.path)}:${fault.line} in ${fault.function}`)) : null, sources[at])),
