@@ -1,8 +1,8 @@
 """The page of ``otel-perf view`` with a store of 1 M spans, 1 M log records and a day of metrics, in a real browser.
 
 What is shown is the time from a click (or a key, or the address) until the answer is on the screen, in Chromium on this
-machine, the worst of all rounds, while a program writes on and the page is live; and the memory of the server, which also
-takes large requests (``--receive``), and of the process that builds the index. ``--spans`` makes it smaller.
+machine, the worst of all rounds, while a program writes on and the page is live; and the memory of the server, which
+also takes large requests (``--receive``), and of the process that builds the index. ``--spans`` makes it smaller.
 """
 
 from __future__ import annotations

@@ -125,7 +125,10 @@ def _row(reading: Reading, row: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def trace(reading: Reading, question: Question) -> dict[str, Any]:
-    """One trace: its spans as a tree in order, what the critical path spends in each, findings and log lines."""
+    """One trace: its spans as a tree in order, what the critical path spends in each, findings and log lines.
+
+    A span that is on the path has ``path``; what its operation is called is in ``names``.
+    """
     tid = question.identifier("trace")
     row = reading.row(f"SELECT {_COLUMNS} FROM trace WHERE tid = ?", (tid,))
     if not row or not row[5]:
@@ -142,17 +145,22 @@ def trace(reading: Reading, question: Question) -> dict[str, Any]:
         for visit in critical_path(longest, lambda node: node.children):
             on_path[visit.node.index] = visit.own
     begin = min(r[3] for r in rows)
-    names = {r[2]: operation_name(reading, r[2]) for r in rows}
     said = _signals(reading, rows)
-    spans = [
-        {
-            "span": hexadecimal(node.sid), "depth": depth, "children": len(node.children), "op": r[2],
-            **names[r[2]], "start": r[3] - begin, "took": r[4], "failed": bool(r[5] & ERROR),
-            "path": [[a - begin, b - a] for a, b in on_path.get(node.index, ())], "on_path": node.index in on_path,
-            "at": [r[6], r[7]], "signal": said.get((r[6], r[7])),
-        }
-        for node, depth in _in_order(roots) for r in (rows[node.index],)
-    ]  # fmt: skip
+    spans = []
+    for node, depth in _in_order(roots):
+        _, _, operation, start, took, flags, place, pos = rows[node.index]
+        # Without what is as for most spans: there may be ten thousand.
+        shown: dict[str, Any] = {
+            "span": hexadecimal(node.sid), "depth": depth, "op": operation, "start": start - begin, "took": took,
+            "at": [place, pos],
+        }  # fmt: skip
+        if flags & ERROR:
+            shown["failed"] = True
+        if node.index in on_path:
+            shown["path"] = [[a - begin, b - a] for a, b in on_path[node.index]]
+        if (place, pos) in said:
+            shown["signal"] = said[place, pos]
+        spans.append(shown)
     findings = [
         dict(zip(_FINDING, f[:9], strict=True))
         | {"span": hexadecimal(f[9])}
@@ -161,9 +169,10 @@ def trace(reading: Reading, question: Question) -> dict[str, Any]:
             " ORDER BY cost DESC LIMIT 100", (row[0],),
         )
     ]  # fmt: skip
+    names = {str(operation): operation_name(reading, operation) for operation in {r[2] for r in rows}}
     return {
-        **_row(reading, row), "start": begin, "list": spans, "cut": max(0, row[5] - len(rows)), "faults": findings,
-        "lines": _lines(reading, row[0], begin),
+        **_row(reading, row), "start": begin, "list": spans, "names": names, "cut": max(0, row[5] - len(rows)),
+        "faults": findings, "lines": _lines(reading, row[0], begin),
     }  # fmt: skip
 
 

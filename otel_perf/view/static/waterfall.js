@@ -9,11 +9,12 @@ const ROW = 28; // px, as in style.css
 export async function trace(page) {
   const found = await page.ask("trace", { trace: page.argument, from: "", to: "", service: "" });
   if (found.missing) return [h("h1", {}, "Trace"), h("p", { class: "empty" }, "This trace is not here: it may not be indexed yet, or have been deleted.")];
+  for (const span of found.list) Object.assign(span, found.names[span.op]);
   const total = Math.max(1, found.took);
   const panel = h("aside", { class: "panel", "aria-label": "Span", "aria-live": "polite" });
   const bySpan = Map.groupBy ? Map.groupBy(found.lines, (line) => line.span) : group(found.lines);
   const faults = group(found.faults);
-  const onPath = found.list.reduce((sum, span) => sum + span.path.reduce((all, [, length]) => all + length, 0), 0);
+  const onPath = found.list.reduce((sum, span) => sum + (span.path || []).reduce((all, [, length]) => all + length, 0), 0);
 
   const show = async (span, focus = true) => {
     for (const row of rows.querySelectorAll("[aria-current]")) row.removeAttribute("aria-current");
@@ -80,7 +81,7 @@ function waterfall(found, total, faults, bySpan, show) {
     const marks = bySpan.get(span.span) || [];
     const bad = faults.get(span.span);
     return h("button", {
-      type: "button", class: `row${span.on_path ? " on-path" : ""}${span.failed ? " failed" : ""}`, "data-span": span.span, "data-row": true,
+      type: "button", class: `row${span.path ? " on-path" : ""}${span.failed ? " failed" : ""}`, "data-span": span.span, "data-row": true,
       style: { top: `${at * ROW}px` }, onclick: () => show(span),
       title: `${span.service}: ${span.name}`,
     },
@@ -90,7 +91,7 @@ function waterfall(found, total, faults, bySpan, show) {
     h("span", { class: "track" },
       h("span", { class: `span${span.signal?.waits ? " wait" : ""}`, style: { left: percent(span.start), width: `max(2px, ${percent(span.took)})`, background: serviceColor(span.service) } }),
       span.signal && !span.signal.waits ? h("span", { class: "tick emit", style: { left: percent(span.start), width: "6px" } }) : null,
-      span.path.map(([start, length]) => h("span", { class: "path", style: { left: percent(start), width: `max(1px, ${percent(length)})` } })),
+      (span.path || []).map(([start, length]) => h("span", { class: "path", style: { left: percent(start), width: `max(1px, ${percent(length)})` } })),
       marks.slice(0, 20).map((line) => h("span", { class: `tick ${severity(line.severity)}`, style: { left: percent(line.at) } }))),
     h("span", { class: "took" }, duration(span.took)));
   };
@@ -124,7 +125,7 @@ async function inFull(page, panel, span, faults, lines) {
   const head = [
     h("h2", {}, dot(span.service), span.name),
     h("p", { class: "meta" }, `${span.service} · ${span.kind.toLowerCase()} · `, h("b", {}, duration(span.took)), ` from ${duration(span.start)}`,
-      span.on_path ? ` · ${duration(span.path.reduce((sum, [, length]) => sum + length, 0))} on the critical path` : " · not on the critical path"),
+      span.path ? ` · ${duration(span.path.reduce((sum, [, length]) => sum + length, 0))} on the critical path` : " · not on the critical path"),
   ];
   fill(panel, head, h("p", { class: "quiet" }, "…"));
   const [full, sources] = await Promise.all([
