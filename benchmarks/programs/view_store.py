@@ -1,4 +1,7 @@
-"""Fills a store with synthetic telemetry, as batches of OTLP, for benchmarks/view.py: HOME SPANS LOGS METRIC_HOURS."""
+"""Fills a store with synthetic telemetry, as batches of OTLP, for benchmarks/view.py: HOME SPANS LOGS METRIC_HOURS.
+
+``HOME live`` writes on, a few hundred items a second, until it is ended.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,16 @@ FUNCTIONS: Final = 60
 GAUGES: Final = ("process.memory.usage", "process.thread.count", "perf.memory.utilization", "perf.memory.level")
 SUMS: Final = ("process.cpu.time", "cpython.gc.collections", "perf.store.delivered")
 CACHES: Final = 10
+LARGE: Final = 10_000  # spans of one trace among the others
 _NS: Final = 1_000_000_000
 
 
 class Filler:
     """One store, and the time at which its telemetry begins (ns)."""
 
-    def __init__(self, home: Path, hours: float) -> None:
+    def __init__(self, home: Path, hours: float, seed: int = 7) -> None:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.chance = random.Random(7)
+        self.chance = random.Random(seed)
         self.database = Database(home / STORE_FILE, limit=1 << 40, delivered=True)
         self.end = time.time_ns()
         self.begin = self.end - int(hours * 3600 * _NS)
@@ -85,6 +89,29 @@ class Filler:
         for key, value in (("http.route", name), ("server.address", "localhost"), ("db.system.name", "sqlite")):
             pair = span.attributes.add()
             pair.key, pair.value.string_value = key, value
+
+    def large(self, start: int, count: int) -> None:
+        """One trace with many spans: a page that asks for parts, each with queries under it, over several batches."""
+        tid, root, made = self.chance.randbytes(16), self.chance.randbytes(8), 0
+        took = count * 1_000_000
+        while made < count:
+            request = ExportTraceServiceRequest()
+            of = request.resource_spans.add()
+            self.resource(of.resource, 0)
+            scope = of.scope_spans.add()
+            scope.scope.name = "bench"
+            here = min(BATCH, count - made)
+            if not made:
+                self.span(scope, tid, b"", "GET /everything", 2, start, took, failed=False, sid=root)
+            at = start + made * 1_000_000
+            part = self.chance.randbytes(8)
+            self.span(scope, tid, root, "render part", 1, at, here * 1_000_000, failed=False, sid=part)
+            for child in range(here - 1 - (not made)):
+                self.span(scope, tid, part, f"SELECT table_{child % 7}", 3, at + child * 1_000_000, 900_000,
+                          failed=child % 400 == 399)  # fmt: skip
+            self.put("traces", here, request, start)
+            made += here
+        self.traces.append((tid, root, start))
 
     def logs(self, start: int, count: int) -> None:
         """A batch of lines, most of them of a trace; a few findings and errors among them."""
@@ -184,11 +211,30 @@ class Filler:
             pair.key, pair.value.string_value = "code.function.name", function
 
 
+def live(home: Path) -> None:
+    """Write as four busy processes do, each second."""
+    filler, minute = Filler(home, 0, seed=time.time_ns()), 24 * 60
+    while True:
+        at = time.time_ns()
+        filler.spans(at, 200)
+        filler.logs(at, 100)
+        del filler.traces[:-2_000]
+        if int(time.monotonic()) % 5 == 0:
+            minute += 1
+            filler.metrics(at, minute)
+        time.sleep(1)
+
+
 def main() -> None:
     """Write it all, in the order of time as far as each signal goes."""
+    if sys.argv[2] == "live":
+        live(Path(sys.argv[1]))
     home, spans, logs, hours = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     filler = Filler(home, hours)
     minutes, points = max(1, int(hours * 60)), 0
+    if spans > 10 * LARGE:
+        filler.large(filler.end - 60 * _NS, LARGE)
+        spans -= LARGE
     span_batches, log_batches = -(-spans // BATCH), -(-logs // BATCH)
     done_spans = done_logs = 0
     for minute in range(1, minutes + 1):
@@ -202,7 +248,7 @@ def main() -> None:
             done_logs += 1
         points += filler.metrics(at, minute)
     filler.database.close()
-    print(f"{spans} {logs} {points}")
+    print(f"{sys.argv[2]} {logs} {points}")
 
 
 if __name__ == "__main__":

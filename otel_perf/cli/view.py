@@ -40,8 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--token-file", type=Path, metavar="FILE", help="ask for the token that is in this file, on any address"
     )
     parser.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="another name that this page is reached by"
-    )
+        "--allow-host", action="append", default=[], metavar="NAME",
+        help="another name that the page and the receiver are reached by, as that of a Compose or Kubernetes service",
+    )  # fmt: skip
     parser.add_argument(
         "--receive", nargs="?", type=_port, const=OTLP, metavar="PORT",
         help=f"take OTLP over HTTP from any program, on this port (default {OTLP}), into a store of its own",
@@ -93,7 +94,6 @@ def _homes(arguments: argparse.Namespace) -> list[Path]:
 
 async def _serve(arguments: argparse.Namespace) -> int:
     import asyncio
-    import signal
 
     from otel_perf.core.home import make_private
     from otel_perf.view import guard, server, serving
@@ -101,9 +101,12 @@ async def _serve(arguments: argparse.Namespace) -> int:
     from otel_perf.view.reading import index_path
     from otel_perf.view.receiver import FOLDER, Receiver
 
-    homes, address = _homes(arguments), str(arguments.listen)
+    homes, address = _homes(arguments), str(arguments.listen).strip("[]")
     token = _token(address, arguments.token_file)
-    hosts = guard.names_of(address) | {name.lower() for name in arguments.allow_host}
+    known: dict[str, Any] = {
+        "hosts": guard.names_of(address) | {name.lower() for name in arguments.allow_host}, "token": token,
+        "by_address": not guard.is_loopback(address),
+    }  # fmt: skip
     port = PORT if arguments.port is None else arguments.port
     listener = serving.listen(address, port, "--port", or_another=arguments.port is None)
     apps: list[tuple[Any, Any]] = []
@@ -114,19 +117,18 @@ async def _serve(arguments: argparse.Namespace) -> int:
         make_private(receiver.home)
         homes.append(receiver.home)
         taking = serving.listen(address, arguments.receive, "--receive")
-        apps.append((guard.Guard(receiver, hosts=hosts, token=token, methods=("POST",)), taking))
+        apps.append((guard.Guard(receiver, **known, methods=("POST",)), taking))
     elif (homes[0] / FOLDER / STORE_FILE).exists():
         homes.append(homes[0] / FOLDER)  # from before
     sources: Sequence[Path] = arguments.source or ([Path.cwd()] if guard.is_loopback(address) else [])
     index = index_path(homes)
     stop = asyncio.Event()
     live = Live(index, homes)
-    about = {"homes": [str(home) for home in homes], "receive": _url(address, apps[0][1]) if apps else ""}
+    about = {"homes": [str(home) for home in homes], "receive": _urls(address, apps[0][1])[-1] if apps else ""}
     page = server.application(index, homes, live, sources=sources, about=about)
-    apps.append((guard.Guard(page, hosts=hosts, token=token), listener))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    _say(arguments, _url(address, listener) + (f"?token={token}" if token else ""), about, token)
+    apps.append((guard.Guard(page, **known), listener))
+    _stop_by_signal(stop)
+    _say(arguments, [f"{url}{token and f'?token={token}'}" for url in _urls(address, listener)], about, token)
     looking = asyncio.create_task(live.run(stop))
     try:
         await serving.serve(apps, stop)
@@ -164,17 +166,42 @@ def _limit() -> int:
     return settings.limit
 
 
-def _url(address: str, listener: Any) -> str:
-    host = "127.0.0.1" if address in {"0.0.0.0", "::"} else address  # noqa: S104  as it was asked for
-    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
+def _stop_by_signal(stop: Any) -> None:
+    """End the page by Ctrl+C and SIGTERM."""
+    import asyncio
+    import signal
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stop.set)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
 
 
-def _say(arguments: argparse.Namespace, url: str, about: dict[str, Any], token: str) -> None:
+def _urls(address: str, listener: Any) -> list[str]:
+    """Where it is reached, this machine's own address first."""
+    from otel_perf.view.guard import addresses_of
+
+    port = listener.getsockname()[1]
+    return [f"http://{f'[{host}]' if ':' in host else host}:{port}/" for host in addresses_of(address)]
+
+
+def _say(arguments: argparse.Namespace, urls: list[str], about: dict[str, Any], token: str) -> None:
+    from otel_perf.view.guard import is_loopback
+
     if arguments.json:
-        print(json.dumps({"url": url, **about}), flush=True)
+        print(json.dumps({"url": urls[0], "urls": urls, **about}), flush=True)
         return
-    print(f"otel-perf view: {url}  (Ctrl+C ends it)", flush=True)
+    print(f"otel-perf view: {urls[0]}  (Ctrl+C ends it)", flush=True)
+    for url in urls[1:]:
+        print(f"  also {url}", flush=True)
     print(f"  shows {', '.join(about['homes'])}", flush=True)
     if about["receive"]:
         headers = f" OTEL_EXPORTER_OTLP_HEADERS='authorization=Bearer%20{token}'" if token else ""
         print(f"  takes OTLP: OTEL_EXPORTER_OTLP_ENDPOINT={about['receive'].rstrip('/')}{headers}", flush=True)
+    if not is_loopback(str(arguments.listen)):
+        print(
+            "  nothing is encrypted on the way, the token neither: in a network that you do not trust, leave --listen"
+        )
+        print("  out and use a tunnel (ssh -L), or put a proxy with TLS before it", flush=True)

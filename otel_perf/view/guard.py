@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import socket
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
-ANSWER: Final = 30.0  # seconds from a request to the end of its answer; streams bound each piece instead
+ANSWER: Final = 30.0  # seconds from a request to the end of its answer; of a stream, until a piece of it is taken
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -42,17 +43,20 @@ STREAM: Final = "/api/live"
 
 
 class Guard:
-    """Around an ASGI application. ``hosts`` are names of this machine, without ports; a ``token`` is asked for."""
+    """Around an ASGI application. ``hosts`` are names of this machine, without ports; a ``token`` is asked for.
+
+    ``by_address`` answers to any address of numbers too: unlike a name, nobody else can make it point here.
+    """
 
     def __init__(
         self, app: App, *, hosts: Iterable[str] = LOOPBACK, token: str = "", methods: Iterable[str] = ("GET", "HEAD"),
-        any_host: bool = False,
+        by_address: bool = False,
     ) -> None:  # fmt: skip
         self._app = app
         self._hosts = frozenset(host.lower() for host in hosts)
         self._token = token
         self._methods = frozenset(methods)
-        self._any_host = any_host
+        self._by_address = by_address
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Refuse, or pass on with the headers added."""
@@ -75,8 +79,12 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), *HEADERS]
             await send(message)
 
+        async def piecewise(message: Message) -> None:
+            async with asyncio.timeout(ANSWER):
+                await guarded(message)
+
         if scope["path"] == STREAM:
-            await self._app(scope, receive, guarded)
+            await self._app(scope, receive, piecewise)
             return
         try:
             async with asyncio.timeout(ANSWER):
@@ -90,8 +98,9 @@ class Guard:
         if len(hosts) != 1:
             return 400, "one Host header, please"
         host = hosts[0].decode("latin-1").lower()
-        if not self._any_host and _without_port(host) not in self._hosts:
-            return 421, "this is not that host; --allow-host names others that this page may be reached by"
+        asked = _without_port(host)
+        if asked not in self._hosts and not (self._by_address and _is_address(asked)):
+            return 421, f"this is not known as {asked[:100]!r}; otel-perf view --allow-host NAME adds a name"
         for name, value in headers:
             if name == b"origin" and value.decode("latin-1").lower() not in {f"http://{host}", f"https://{host}"}:
                 return 403, "no other origin may ask here"
@@ -155,8 +164,6 @@ async def answer(
 
 def is_loopback(address: str) -> bool:
     """Whether only this machine can reach it."""
-    import ipaddress
-
     if address == "localhost":
         return True
     try:
@@ -165,9 +172,32 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name[1:-1] if name[:1] == "[" and name[-1:] == "]" else name)
+    except ValueError:
+        return False
+    return True
+
+
 def names_of(address: str) -> set[str]:
     """The names by which a page that listens there may be asked for."""
-    found = set(LOOPBACK)
+    found = {*LOOPBACK, f"[{address}]" if ":" in address else address.lower()}
     if not is_loopback(address):
-        found |= {f"[{address}]" if ":" in address else address, socket.gethostname().lower()}
+        found.add(socket.gethostname().lower())
     return found
+
+
+def addresses_of(address: str) -> list[str]:
+    """Where a page that listens there is reached: of a wildcard, at every address of this machine."""
+    if address not in {"0.0.0.0", "::"}:  # noqa: S104  what was asked for
+        return [address]
+    import psutil
+
+    kinds = {socket.AF_INET} if address == "0.0.0.0" else {socket.AF_INET, socket.AF_INET6}  # noqa: S104
+    up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
+    found = [
+        entry.address for name, entries in psutil.net_if_addrs().items() if name in up
+        for entry in entries if entry.family in kinds and "%" not in entry.address
+    ]  # fmt: skip
+    return ["127.0.0.1", *(one for one in found if not is_loopback(one))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -15,7 +16,7 @@ from otel_perf.core.errors import OtelPerfError, StoreError
 from otel_perf.store.database import StoreReader, identity_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 PATIENCE: Final = 10.0  # seconds that one question may take
 MS: Final = 1_000_000
@@ -50,6 +51,10 @@ class Question:
             raise BadQuestionError(f"{name} is {given[:40]!r}; it must be a whole number")
         return min(int(given), most)
 
+    def nanoseconds(self, name: str) -> int:
+        """A number of ms, in ns; 0 where nothing is said."""
+        return min(_FOREVER, self.number(name, 0) * MS)
+
     def one_of(self, name: str, choices: Iterable[str]) -> str:
         """One of ``choices``, by default the first."""
         allowed = list(choices)
@@ -72,8 +77,7 @@ class Question:
     @property
     def times(self) -> tuple[int, int]:
         """From and to (ns); everything, where nothing is said. The parameters are in ms."""
-        begin, end = self.number("from", 0), self.number("to", 0)
-        return begin * MS, min(_FOREVER, end * MS) if end else _FOREVER
+        return self.nanoseconds("from"), self.nanoseconds("to") or _FOREVER
 
     @property
     def is_bounded(self) -> bool:
@@ -124,6 +128,11 @@ class Reading:
         """All rows. Raises ``sqlite3.OperationalError`` ("interrupted") when it takes too long."""
         assert self._connection is not None
         return self._connection.execute(query, parameters).fetchall()
+
+    def each(self, query: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Rows one after the other, for who does not want them all."""
+        assert self._connection is not None
+        return iter(self._connection.execute(query, parameters))
 
     def row(self, query: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
         """The first row; an empty one without any."""
@@ -178,6 +187,15 @@ class Reading:
         for reader, _ in self._stores.values():
             reader.close()
         self._connection, self._stores, self._texts = None, {}, {}
+
+
+def attributes_of(text: str | None) -> dict[str, Any]:
+    """Attributes as the index has them; none where they were cut off, as older ones did with what was too long."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class Readings:

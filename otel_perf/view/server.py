@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import importlib.util
 import sqlite3
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -123,6 +124,11 @@ def _question(readings: Readings, threads: ThreadPoolExecutor, function: Answer)
             late = "interrupted" in str(error)
             text = "this takes too long; ask for less time or fewer words" if late else f"the index: {error}"
             return 503, msgspec.json.encode({"problem": text})
+        except Exception as error:  # whatever is in a store, anybody may have sent it: the next question is answered
+            reading.close()
+            traceback.print_exc()
+            text = f"this cannot be shown ({type(error).__name__}: {str(error)[:200]}); please report it"
+            return 500, msgspec.json.encode({"problem": text})
 
     async def handler(request: Request) -> Response:
         given = dict(request.query_params)

@@ -19,19 +19,30 @@ if TYPE_CHECKING:
     from otel_perf.view.guard import App
 
 INCOMING: Final = 20.0  # seconds from the first byte of a request to its last
+OUTGOING: Final = 20.0  # seconds in which a client has to take what was sent: an answer, or a piece of a stream
 CONNECTIONS: Final = 100
 _HEADERS: Final = 16_384  # bytes of a request's headers
 
 
 class Protocol(H11Protocol):
-    """uvicorn's, which waits for the rest of a request for as long as the client likes."""
+    """uvicorn's, which waits for as long as the client likes: for the rest of a request, and for an answer to be taken.
+
+    asyncio's ``close`` waits for the latter as well, so connections are ended with ``abort``.
+    """
 
     _slow: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+    _is_ended = False
+    _since = 0.0  # when it last did what it was waited for
 
     def connection_made(self, transport: Any) -> None:
         """Start the clock: a connection that says nothing is closed as well."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # from here on "paused" is "not all of it was taken"
+        self._since = self.loop.time()
         self._watch()
+        if len(self.connections) >= CONNECTIONS:
+            self._make_room()
 
     def data_received(self, data: bytes) -> None:
         """Stop the clock once the request is whole."""
@@ -41,9 +52,22 @@ class Protocol(H11Protocol):
         else:
             self._unwatch()
 
+    def pause_writing(self) -> None:
+        """Start the other clock: the client does not take what is sent."""
+        super().pause_writing()
+        self._since = self.loop.time()
+        if self._unread is None:
+            self._unread = self.loop.call_later(OUTGOING, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop it."""
+        super().resume_writing()
+        self._stop_unread()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop both."""
         self._unwatch()
+        self._stop_unread()
         super().connection_lost(exc)
 
     def _watch(self) -> None:
@@ -54,6 +78,26 @@ class Protocol(H11Protocol):
         if self._slow is not None:
             self._slow.cancel()
             self._slow = None
+        self._since = self.loop.time()
+
+    def _stop_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    @property
+    def _waits_for_its_client(self) -> bool:
+        is_idle = self.cycle is None or self.cycle.response_complete
+        return is_idle or self.flow.write_paused or self.conn.their_state is h11.SEND_BODY
+
+    def _make_room(self) -> None:
+        """End the connection that has waited for its client the longest: who only holds on keeps no visitor out."""
+        here = [one for one in self.connections if isinstance(one, Protocol) and not one._is_ended]
+        others = [one for one in here if one is not self and one._waits_for_its_client]
+        if others and len(here) >= CONNECTIONS:
+            longest = min(others, key=lambda one: one._since)
+            longest._is_ended = True  # it is still among the connections for a moment
+            longest.transport.abort()
 
 
 class _Server(uvicorn.Server):

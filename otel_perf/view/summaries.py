@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_perf.analysis.functions import DURATION, NAMES, bucket_quantile
 from otel_perf.analysis.index_tables import PER_DOUBLING, WIDTHS
 from otel_perf.store.database import SIGNALS
+from otel_perf.view.reading import attributes_of
 from otel_perf.view.traces import listed, matching_operations, operation_name
 
 if TYPE_CHECKING:
@@ -52,22 +53,24 @@ def findings(reading: Reading, question: Question) -> dict[str, Any]:
         where.append("service = ?")
         values.append(reading.number(service))
     rows = reading.rows(
-        "SELECT service, kind, spot, count(*), count(DISTINCT trace), sum(cost), max(cost), culprit, function, path,"
-        " line, evidence, trace, min(time), max(time), sid"
+        "SELECT service, kind, spot, count(*), count(DISTINCT trace), sum(cost), min(time), max(time)"
         f" FROM finding WHERE {' AND '.join(where)} GROUP BY service, kind, spot ORDER BY sum(cost) DESC LIMIT 200",
         values,
     )
-    return {"findings": [_finding(reading, row) for row in rows]}
+    return {"findings": [_finding(reading, row, (begin, end)) for row in rows]}
 
 
-def _finding(reading: Reading, row: tuple[Any, ...]) -> dict[str, Any]:
-    service, kind, spot, count, traces, cost, worst, culprit, function, path, line, evidence, trace, first, last, _ = (
-        row
-    )
+def _finding(reading: Reading, row: tuple[Any, ...], times: tuple[int, int]) -> dict[str, Any]:
+    """A group. What it shows is of one finding in it, the costliest, and so is the trace that it leads to."""
+    service, kind, spot, count, traces, cost, first, last = row
+    worst = reading.row(
+        "SELECT cost, culprit, function, path, line, evidence, trace FROM finding WHERE service = ? AND kind = ?"
+        " AND spot = ? AND time BETWEEN ? AND ? ORDER BY cost DESC, id LIMIT 1", (service, kind, spot, *times),
+    )  # fmt: skip
+    shown = dict(zip(("worst", "culprit", "function", "path", "line", "evidence"), worst, strict=False))
     return {
         "service": reading.text(service), "kind": kind, "spot": spot, "count": count, "traces": traces, "cost": cost,
-        "worst": worst, "culprit": culprit, "function": function, "path": path, "line": line, "evidence": evidence,
-        "trace": _tid(reading, trace), "first": first, "last": last,
+        **shown, "trace": _tid(reading, worst[-1]), "first": first, "last": last,
     }  # fmt: skip
 
 
@@ -177,15 +180,22 @@ def errors(reading: Reading, question: Question) -> dict[str, Any]:
         where += " AND service = ?"
         values.append(reading.number(service))
     rows = reading.rows(
-        "SELECT service, type, spot, count(*), max(time), message, trace, min(time) FROM error"
+        "SELECT service, type, spot, count(*), min(time), max(time) FROM error"
         f" WHERE {where} GROUP BY service, type, spot ORDER BY count(*) DESC LIMIT 200", values,
     )  # fmt: skip
+    return {"errors": [_error(reading, row) for row in rows]}
+
+
+def _error(reading: Reading, row: tuple[Any, ...]) -> dict[str, Any]:
+    """Errors alike, with the message and the trace of the last of them."""
+    service, kind, spot, count, first, last = row
+    message, trace = reading.row(
+        "SELECT message, trace FROM error WHERE service = ? AND type = ? AND spot = ? AND time = ? ORDER BY id DESC"
+        " LIMIT 1", (service, kind, spot, last),
+    )  # fmt: skip
     return {
-        "errors": [
-            {"service": reading.text(s), "type": kind, "spot": spot, "count": count, "last": last, "first": first,
-             "message": message, "trace": _tid(reading, trace)}
-            for s, kind, spot, count, last, message, trace, first in rows
-        ]
+        "service": reading.text(service), "type": kind, "spot": spot, "count": count, "last": last, "first": first,
+        "message": message, "trace": _tid(reading, trace),
     }  # fmt: skip
 
 
@@ -204,7 +214,7 @@ def functions(reading: Reading, question: Question) -> dict[str, Any]:
     buckets: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
     scale = 3
     for metric, service_number, attributes, total, count, text in rows:
-        name = str(json.loads(attributes).get("code.function.name", "(all others)")) if attributes else "?"
+        name = str(attributes_of(attributes).get("code.function.name", "(all others)")) if attributes else "?"
         key = reading.text(service_number), name
         found[key][metric] += total
         if metric == DURATION:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_perf.analysis.index_tables import ERROR, hexadecimal
+from otel_perf.analysis.index_tables import ERROR, SIGNAL, hexadecimal
 from otel_perf.analysis.otlp import KINDS, log_at, spans_at
+from otel_perf.analysis.readiness import Signals
 from otel_perf.core.critical_path import critical_path
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 SPANS: Final = 10_000  # of one trace that are shown
 LINES: Final = 500  # of one trace
+SIGNALS: Final = 200  # of one trace whose names are read from the store
+BATCHES: Final = 20  # of the store that are read for them
 FEW: Final = 20_000  # rows that are sorted rather than walked by an index
 _COLUMNS: Final = "id, tid, start, finish, root, spans, errors, logs, findings, cost"
 _FINDING: Final = ("kind", "spot", "culprit", "function", "path", "line", "cost", "count", "evidence")
@@ -43,9 +46,9 @@ def listed(reading: Reading, question: Question) -> dict[str, Any]:
         where.append(f"root IN ({','.join(map(str, roots))})")
     if question.text("failed"):
         where.append("errors > 0")
-    if least := question.number("least", 0):  # ms
+    if least := question.nanoseconds("least"):
         where.append("finish - start >= ?")
-        values.append(least * 1_000_000)
+        values.append(least)
     if words := question.text("q").strip():
         found = _by_words(reading, words)
         where.append(f"id IN ({','.join(map(str, found))})")
@@ -122,7 +125,10 @@ def _row(reading: Reading, row: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def trace(reading: Reading, question: Question) -> dict[str, Any]:
-    """One trace: its spans as a tree in order, what the critical path spends in each, findings and log lines."""
+    """One trace: its spans as a tree in order, what the critical path spends in each, findings and log lines.
+
+    A span that is on the path has ``path``; what its operation is called is in ``names``.
+    """
     tid = question.identifier("trace")
     row = reading.row(f"SELECT {_COLUMNS} FROM trace WHERE tid = ?", (tid,))
     if not row or not row[5]:
@@ -139,16 +145,22 @@ def trace(reading: Reading, question: Question) -> dict[str, Any]:
         for visit in critical_path(longest, lambda node: node.children):
             on_path[visit.node.index] = visit.own
     begin = min(r[3] for r in rows)
-    names = {r[2]: operation_name(reading, r[2]) for r in rows}
-    spans = [
-        {
-            "span": hexadecimal(node.sid), "depth": depth, "children": len(node.children), "op": r[2],
-            **names[r[2]], "start": r[3] - begin, "took": r[4], "failed": bool(r[5] & ERROR),
-            "path": [[a - begin, b - a] for a, b in on_path.get(node.index, ())], "on_path": node.index in on_path,
-            "at": [r[6], r[7]],
-        }
-        for node, depth in _in_order(roots) for r in (rows[node.index],)
-    ]  # fmt: skip
+    said = _signals(reading, rows)
+    spans = []
+    for node, depth in _in_order(roots):
+        _, _, operation, start, took, flags, place, pos = rows[node.index]
+        # Without what is as for most spans: there may be ten thousand.
+        shown: dict[str, Any] = {
+            "span": hexadecimal(node.sid), "depth": depth, "op": operation, "start": start - begin, "took": took,
+            "at": [place, pos],
+        }  # fmt: skip
+        if flags & ERROR:
+            shown["failed"] = True
+        if node.index in on_path:
+            shown["path"] = [[a - begin, b - a] for a, b in on_path[node.index]]
+        if (place, pos) in said:
+            shown["signal"] = said[place, pos]
+        spans.append(shown)
     findings = [
         dict(zip(_FINDING, f[:9], strict=True))
         | {"span": hexadecimal(f[9])}
@@ -157,10 +169,38 @@ def trace(reading: Reading, question: Question) -> dict[str, Any]:
             " ORDER BY cost DESC LIMIT 100", (row[0],),
         )
     ]  # fmt: skip
+    names = {str(operation): operation_name(reading, operation) for operation in {r[2] for r in rows}}
     return {
-        **_row(reading, row), "start": begin, "list": spans, "cut": max(0, row[5] - len(rows)), "faults": findings,
-        "lines": _lines(reading, row[0], begin),
+        **_row(reading, row), "start": begin, "list": spans, "names": names, "cut": max(0, row[5] - len(rows)),
+        "faults": findings, "lines": _lines(reading, row[0], begin),
     }  # fmt: skip
+
+
+def _signals(reading: Reading, rows: list[tuple[Any, ...]]) -> dict[tuple[int, int], dict[str, Any]]:
+    """By the place of their spans: which signals were emitted or waited for, and how that ended."""
+    places: dict[int, list[int]] = {}
+    for row in [row for row in rows if row[5] & SIGNAL][:SIGNALS]:
+        places.setdefault(row[6], []).append(row[7])
+    found: dict[tuple[int, int], dict[str, Any]] = {}
+    for place, positions in list(places.items())[:BATCHES]:
+        body = reading.body(place)
+        for position, span in (spans_at(body, positions) if body is not None else {}).items():
+            one = Signals()
+            one.add(span)
+            here = one.readiness(1)
+            for wait in here.waits:
+                is_ready = wait.outcome == "ready"
+                end = (
+                    f"{wait.last} by {wait.emitter}"
+                    if is_ready
+                    else f"{wait.outcome}, missing {', '.join(wait.missing)}"
+                )
+                found[place, position] = {"waits": True, "names": wait.names, "bad": not is_ready, "end": end}
+            for emission in here.emissions:
+                is_ready = emission.state == "ready"
+                end = "" if is_ready else f"{emission.state}: {emission.reason}"
+                found[place, position] = {"waits": False, "names": [emission.name], "bad": not is_ready, "end": end}
+    return found
 
 
 def _lines(reading: Reading, trace_number: int, begin: int) -> list[dict[str, Any]]:

@@ -1,17 +1,25 @@
 """The page as a person uses it: Chromium, the real shop under load, by click and by keyboard."""
 
+import contextlib
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from otel_perf.core.home import STORE_FILE
+from otel_perf.store.database import Database
+from otel_perf.view.lines import LOOKED
 from tests.e2e import browser
 from tests.e2e.support import Running, environment, free_port, instrumented, wait_for
+from tests.view.test_index import put
+from tests.view.test_questions import log_lines
 from tools import environments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -203,6 +211,95 @@ def test_every_screen_can_be_used_by_everybody(chromium, served, dark, width):
             page.tab.keyboard.press("l")
         assert page.errors == []
         assert page.elsewhere == []
+
+
+def test_signals_are_in_the_waterfall(page):
+    """GIVEN the signals of the shop's own start WHEN one is opened THEN its trace says what it emits or waits for."""
+    page.open("signals")
+    page.tab.locator("tbody a[data-row]").first.click()
+    page.shown("trace")
+    page.tab.wait_for_selector(".waterfall .tag.signal")
+    page.tab.locator(".waterfall .row", has=page.tab.locator(".tag.signal")).first.click()
+    page.tab.get_by_role("link", name="All signals").click()
+    page.shown("signals")
+
+
+@contextlib.contextmanager
+def empty_store(tmp_path):
+    """A page of a store in which nothing is: its address, and a way to put lines into the store."""
+    home, written = tmp_path / "home", iter(range(10**6))
+    home.mkdir()
+    Database(home / STORE_FILE, limit=10**9).close()
+    command = [sys.executable, "-m", "otel_perf", "view", str(home), "--port", "0", "--json"]
+
+    def put_lines(count):
+        """As one batch."""
+        records = [(time.time_ns(), f"line {number} end", {}, {}) for number in itertools.islice(written, count)]
+        put(home, "logs", log_lines(*records), items=count)
+
+    with Running(command, environment(Path(sys.prefix), home), ROOT, tmp_path / "view.log") as view:
+        wait_for(lambda: "url" in view.output(), 60, "the page")
+        url = json.loads(view.output().splitlines()[0])["url"]
+        wait_for(lambda: (home / "index.db").exists(), 60, "the index")
+        yield url, put_lines
+
+
+COUNT = "document.querySelectorAll('.log-lines li').length"
+TEXTS = "Array.from(document.querySelectorAll('.log-lines li .text'), (one) => one.textContent)"
+
+
+def test_a_tail_has_every_line_once_however_many_come(chromium, tmp_path):
+    """GIVEN the lines of an empty store WHEN one comes, and then more than one answer has THEN all are there, once."""
+    with empty_store(tmp_path) as (url, put_lines), browser.page(chromium, url) as page:
+        page.open("logs")
+        put_lines(1)
+        page.until(f"{COUNT} === 1")
+        # Answers that take longer than it takes until the next news: two looks at once would bring the same lines.
+        page.tab.route(re.compile("api/lines.*after="), lambda route: (time.sleep(1.2), route.continue_()))
+        for count in (300, 300, 900):
+            put_lines(count)
+            page.tab.wait_for_timeout(700)
+        page.until(f"{COUNT} >= 1501")
+        page.tab.wait_for_timeout(1500)
+        texts = page.tab.evaluate(TEXTS)
+        assert sorted(texts) == sorted(f"line {number} end" for number in range(1501))
+        assert page.errors == []
+
+
+def test_lines_that_are_too_many_for_a_tail_are_said_to_be_skipped(chromium, tmp_path):
+    with empty_store(tmp_path) as (url, put_lines), browser.page(chromium, url) as page:
+        page.open("logs")
+        put_lines(1)
+        page.until(f"{COUNT} === 1")
+        put_lines(7_000)
+        page.tab.wait_for_selector(".log-lines .skipped")
+        said = int(re.sub(r"\D", "", page.tab.inner_text(".log-lines .skipped")))
+        assert 7_001 - 2_500 <= said <= 7_001 - 2_000
+        page.tab.locator(".log-lines .skipped button").click()
+        page.until(f"{TEXTS}[0] === 'line 7000 end'")
+        assert page.tab.locator(".log-lines .skipped").count() == 0
+        assert page.errors == []
+
+
+def test_a_filter_that_few_lines_pass_says_how_far_it_looked(chromium, tmp_path):
+    """GIVEN more lines than one answer looks through, and the oldest alone passes WHEN asked on THEN it is found."""
+    with empty_store(tmp_path) as (url, put_lines), browser.page(chromium, url) as page:
+        put_lines(LOOKED + 1_000)
+        wait_for(lambda: ask_state(url)["items"].get("logs") == LOOKED + 1_000, 60, "the index")
+        page.open("logs?logger=nobody&own=1")
+        page.tab.wait_for_selector(".logs .cut:not([hidden])")
+        page.tab.get_by_role("button", name="Older lines").click()
+        page.until("document.querySelector('.logs .cut').hidden")
+        assert page.tab.locator(".log-lines li").count() == 0
+        assert page.tab.get_by_text("No line is like that.").is_visible()
+
+
+def ask_state(url):
+    try:
+        with urllib.request.urlopen(f"{url}api/state", timeout=20) as answer:
+            return json.load(answer)
+    except OSError:
+        return {"items": {}}
 
 
 def test_strangers_programs_are_shown(tmp_path):

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from otel_perf.view import guard
-from otel_perf.view.guard import Guard, is_loopback, names_of
+from otel_perf.view.guard import Guard, addresses_of, is_loopback, names_of
 from tests.view.conftest import request
 
 TOKEN = "a-token-of-24-letters-xx"
@@ -90,11 +90,74 @@ def test_an_answer_that_is_not_taken_ends(monkeypatch):
         request(Guard(stuck))
 
 
+def test_a_piece_of_a_stream_that_is_not_taken_ends_it(monkeypatch):
+    """GIVEN a stream WHEN its client takes nothing any more THEN it ends, however long it may last otherwise."""
+    monkeypatch.setattr(guard, "ANSWER", 0.05)
+
+    async def stream(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(4):
+            await asyncio.sleep(0.03)  # longer than an answer may take, all together
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+
+    async def scene(takes):
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+            if len(sent) > takes:
+                await asyncio.Event().wait()
+
+        scope = {
+            "type": "http", "path": guard.STREAM, "method": "GET", "headers": [(b"host", b"127.0.0.1")], "query_string": b"",
+        }  # fmt: skip
+        await Guard(stream)(scope, None, send)
+        return len(sent)
+
+    assert asyncio.run(scene(takes=9)) == 5
+    with pytest.raises(TimeoutError):
+        asyncio.run(scene(takes=2))
+
+
+@pytest.mark.parametrize("host", ["192.168.0.7:4319", "10.1.2.3", "[fd00::7]:4319", "127.0.0.1:4319"])
+def test_where_others_reach_it_any_address_of_numbers_is_answered(host):
+    """Nobody else can make an address of numbers point here, and behind a forwarded port it is any."""
+    assert request(Guard(inner, hosts=names_of("0.0.0.0"), by_address=True), headers={"host": host}).status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "view:4319", "192.168.0.7.evil.example", "192.168.0", "[fd00::7", "1e3"]
+)
+def test_where_others_reach_it_names_have_to_be_allowed(host):
+    refused = request(Guard(inner, hosts=names_of("0.0.0.0"), by_address=True), headers={"host": host})
+    assert refused.status == 421
+    assert b"--allow-host" in refused.body
+    assert host.partition(":")[0].encode() in refused.body
+    known = {*names_of("0.0.0.0"), "view"}
+    assert request(Guard(inner, hosts=known, by_address=True), headers={"host": "view:4319"}).status == 200
+
+
+def test_the_address_that_was_given_is_always_one_of_its_names():
+    assert "127.0.0.2" in names_of("127.0.0.2")
+    assert "192.168.0.7" in names_of("192.168.0.7")
+    assert "[fe80::1]" in names_of("fe80::1")
+    assert "host.example" in names_of("HOST.example")
+
+
+def test_of_a_wildcard_every_address_of_this_machine_is_named():
+    import psutil
+
+    assert addresses_of("127.0.0.2") == ["127.0.0.2"]
+    found = addresses_of("0.0.0.0")
+    assert found[0] == "127.0.0.1"
+    every = {entry.address for entries in psutil.net_if_addrs().values() for entry in entries}
+    assert set(found) <= every | {"127.0.0.1"}
+    assert set(found) <= set(addresses_of("::"))
+
+
 def test_addresses():
     assert is_loopback("127.0.0.1")
     assert is_loopback("::1")
     assert not is_loopback("0.0.0.0")
     assert not is_loopback("192.168.0.7")
     assert not is_loopback("host.example")
-    assert "192.168.0.7" in names_of("192.168.0.7")
-    assert "[fe80::1]" in names_of("fe80::1")

@@ -1,12 +1,21 @@
 """What the page asks is answered from the index."""
 
+import asyncio
+import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from otel_perf.view.lines import words_of
-from otel_perf.view.reading import BadQuestionError, Question
+from otel_perf.analysis.index import Builder
+from otel_perf.core.events import WAITED_FOR
+from otel_perf.view import beside, server
+from otel_perf.view import lines as lines_module
+from otel_perf.view.lines import Words, words_of
+from otel_perf.view.reading import BadQuestionError, Question, Reading, Readings, attributes_of
+from tests.view.test_index import one_span, put
 
 HOSTILE = [
     "'; DROP TABLE span; --",
@@ -49,14 +58,71 @@ def test_a_trace_is_a_tree_whose_critical_path_is_its_length(ask):
     assert found["took"] == listed[0]["took"]
     assert found["list"][0]["depth"] == 0
     assert {span["depth"] for span in found["list"][1:]} == {1}
-    on_path = sum(length for span in found["list"] for _, length in span["path"])
+    on_path = sum(length for span in found["list"] for _, length in span.get("path", ()))
     assert on_path == found["list"][0]["took"]
 
 
+def signal_span(sid, kind, attributes, events=()):
+    request = one_span(tid=b"g" * 16, sid=sid * 8, parent=b"r" * 8, name="signal")
+    span = request.resource_spans[0].scope_spans[0].spans[0]
+    span.kind = kind
+    for of, said in ((span, attributes), *((span.events.add(name=name), said) for name, said in events)):
+        for key, value in said.items():
+            pair = of.attributes.add()
+            pair.key = key
+            if isinstance(value, list):
+                for text in value:
+                    pair.value.array_value.values.add().string_value = text
+            else:
+                pair.value.string_value = value
+    return request
+
+
+def test_signals_are_in_the_waterfall_of_their_trace(tmp_path, ask_of):
+    """GIVEN a trace in which one emits, one waits and one waits in vain WHEN it is shown THEN its spans say so."""
+    home = tmp_path / "home"
+    put(home, "traces", one_span(tid=b"g" * 16, sid=b"r" * 8))
+    got = ("perf.signal.received", {"perf.signal.name": "A", "perf.signal.emitter": "agent-1"})
+    for sid, kind, attributes, events in (
+        (b"e", 4, {"perf.signal.name": "A", "perf.signal.state": "ready"}, ()),
+        (b"w", 5, {WAITED_FOR: ["A", "B"], "perf.signal.outcome": "ready"}, (got,)),
+        (b"v", 5, {WAITED_FOR: ["C"], "perf.signal.outcome": "timeout", "perf.signal.missing": ["C"]}, ()),
+    ):
+        put(home, "traces", signal_span(sid, kind, attributes, events))
+    said = {span["span"]: span.get("signal") for span in ask_of(home)("trace", trace=(b"g" * 16).hex())["list"]}
+    assert said == {
+        (b"r" * 8).hex(): None,
+        (b"e" * 8).hex(): {"waits": False, "names": ["A"], "bad": False, "end": ""},
+        (b"w" * 8).hex(): {"waits": True, "names": ["A", "B"], "bad": False, "end": "A by agent-1"},
+        (b"v" * 8).hex(): {"waits": True, "names": ["C"], "bad": True, "end": "timeout, missing C"},
+    }
+
+
+def test_whatever_fails_is_a_named_answer_and_the_next_question_is_answered(filled, capfd):
+    from starlette.requests import Request
+
+    def ask(function):
+        handler = server._question(readings, threads, function)
+        request = Request({"type": "http", "query_string": b"", "headers": []})
+        answered = asyncio.run(handler(request))
+        return answered.status_code, msgspec.json.decode(answered.body)
+
+    with ThreadPoolExecutor(1) as threads:
+        readings = Readings(filled / "index.db")
+        status, said = ask(lambda *_: {}["no such key"])
+        assert status == 500
+        assert "KeyError: 'no such key'" in said["problem"]
+        assert "Traceback" in capfd.readouterr().err  # whoever runs it sees where
+        status, said = ask(lambda reading, _: {"spans": reading.row("SELECT count(*) FROM span")[0]})
+        assert (status, said) == (200, {"spans": 10_240})
+        threads.submit(lambda: readings.mine().close()).result()
+
+
 def test_a_span_and_a_line_are_shown_in_full_from_the_store(ask):
-    span = ask("trace", trace=ask("traces")["traces"][0]["trace"])["list"][0]
+    found = ask("trace", trace=ask("traces")["traces"][0]["trace"])
+    span = found["list"][0]
     full = ask("span", place=span["at"][0], pos=span["at"][1])
-    assert full["attributes"]["http.route"] == span["name"]
+    assert full["attributes"]["http.route"] == found["names"][str(span["op"])]["name"] == found["name"]
     line = ask("lines")["lines"][0]
     assert ask("line", place=line["at"][0], pos=line["at"][1])["text"] == line["text"]
     assert ask("span", place=1 << 39, pos=0) == ask("line", place=0, pos=5) == {"gone": True}
@@ -105,7 +171,7 @@ def all_lines(ask, **filters):
         yield from found["lines"]
         if not found["more"]:
             return
-        before = found["lines"][-1]["cursor"]
+        before = found["cursor"]
 
 
 def test_pages_of_lines_have_each_line_once_and_in_order(ask):
@@ -141,6 +207,228 @@ def test_charts_have_memory_rates_and_ratios(ask):
     assert ask("metric", name="process.cpu.time")["panels"][0]["lines"]
     assert {row["name"] for row in ask("metrics")["metrics"]} >= {"perf.cache.hits", "perf.call.duration"}
     assert any(mark["kind"] == "start" for mark in ask("charts")["marks"])
+
+
+@pytest.fixture
+def ask_of(tmp_path):
+    """Index these homes, and ask of them."""
+    readings = []
+
+    def index(*homes):
+        builder = Builder(tmp_path / "index.db", homes)
+        for _ in builder.update():
+            pass
+        builder.close()
+        reading = Reading(tmp_path / "index.db")
+        assert reading.begin()
+        readings.append(reading)
+        of = server.questions(beside.Beside(homes, []))
+        return lambda name, /, **said: of[name](reading, Question({key: str(value) for key, value in said.items()}))
+
+    yield index
+    for reading in readings:
+        reading.close()
+
+
+def log_lines(*records, service="shop"):
+    """A request of (time, text, other fields, attributes)."""
+    request = ExportLogsServiceRequest()
+    of = request.resource_logs.add()
+    pair = of.resource.attributes.add()
+    pair.key, pair.value.string_value = "service.name", service
+    scope = of.scope_logs.add()
+    for at, text, fields, attributes in records:
+        record = scope.log_records.add(time_unix_nano=at, **{"severity_number": 9, **fields})
+        record.body.string_value = text
+        for key, value in attributes.items():
+            pair = record.attributes.add()
+            pair.key = key
+            setattr(pair.value, f"{'string' if isinstance(value, str) else 'double'}_value", value)
+    return request
+
+
+def found_at(at, cost, trace, text):
+    attributes = {"perf.bottleneck.kind": "slow_io", "perf.bottleneck.culprit": "SELECT 1", "perf.bottleneck.cost": cost,
+                  "code.file.path": "app.py", "code.line.number": 7.0, "code.function.name": f"function of {text}"}  # fmt: skip
+    return at, text, {"event_name": "perf.bottleneck", "trace_id": trace * 16}, attributes
+
+
+def test_a_finding_shows_the_costliest_of_its_group_and_leads_to_its_trace(tmp_path, ask_of):
+    """GIVEN findings alike of which neither the first nor the last cost the most WHEN they are listed THEN all is of that."""
+    home = tmp_path / "home"
+    for trace in b"abc":
+        put(home, "traces", one_span(tid=bytes([trace]) * 16))
+    records = [
+        found_at(1000, 1.0, b"a", "first"),
+        found_at(2000, 5.0, b"b", "worst"),
+        found_at(3000, 2.0, b"c", "last"),
+    ]
+    put(home, "logs", log_lines(*records), items=3)
+    (group,) = ask_of(home)("findings")["findings"]
+    assert (group["count"], group["traces"], group["cost"], group["worst"]) == (3, 3, 8.0, 5.0)
+    assert (group["first"], group["last"]) == (1000, 3000)
+    assert (group["evidence"], group["function"]) == ("worst", "function of worst")
+    assert group["trace"] == (b"b" * 16).hex()
+
+
+def test_errors_alike_show_the_message_and_the_trace_of_the_last(tmp_path, ask_of):
+    home = tmp_path / "home"
+    records = []
+    for at, trace in ((2000, b"b"), (3000, b"c"), (1000, b"a")):
+        put(home, "traces", one_span(tid=trace * 16))
+        records.append(
+            (at, f"error of {at}", {"severity_number": 17, "severity_text": "ERROR", "trace_id": trace * 16}, {})
+        )
+    put(home, "logs", log_lines(*records), items=3)
+    (group,) = ask_of(home)("errors")["errors"]
+    assert (group["count"], group["first"], group["last"]) == (3, 1000, 3000)
+    assert (group["message"], group["trace"]) == ("error of 3000", (b"c" * 16).hex())
+
+
+BOUNDS = {"as they are": {}, "by words": {"FEW": 5}, "walked in short pieces": {"FEW": 5, "MATCHES": 10, "LOOKED": 40}}
+
+
+@pytest.fixture
+def two_stores(tmp_path, ask_of):
+    """300 lines in each of two stores, all of one time; the first one has its errors at the very beginning."""
+    for name in ("a", "b"):
+        records = [
+            (10**18 + number * 1000, f"order {number} said in {name}", {"severity_number": 17 if name == "a" and number < 7 else 9}, {})
+            for number in range(300)
+        ]  # fmt: skip
+        put(tmp_path / name, "logs", log_lines(*records, service=name), items=300)
+    return ask_of(tmp_path / "a", tmp_path / "b")
+
+
+def paged(ask, limit, **filters):
+    """All pages, and how many there were."""
+    lines, before, pages = [], "", 0
+    while True:
+        found = ask("lines", before=before, limit=limit, **filters)
+        lines += found["lines"]
+        pages += 1
+        if not found["more"]:
+            return lines, pages
+        assert found["cursor"] != before
+        before = found["cursor"]
+
+
+@pytest.mark.parametrize("bounds", BOUNDS.values(), ids=BOUNDS)
+@pytest.mark.parametrize(
+    ("filters", "count"),
+    [({"q": "said"}, 600), ({"q": "order SAI"}, 600), ({"q": "said in b"}, 300), ({"q": "said", "severity": 17}, 7),
+     ({"q": "said", "service": "a"}, 300), ({"q": "said", "severity": 5, "own": 1}, 600), ({"q": "order 299 said"}, 2),
+     ({"event": "none"}, 0), ({"q": "sai said"}, 0), ({"q": "said", "service": "b", "severity": 17}, 0)],
+)  # fmt: skip
+def test_pages_of_lines_with_words_lose_none_whatever_their_order_in_the_index(
+    two_stores, monkeypatch, bounds, filters, count
+):
+    for name, value in bounds.items():
+        monkeypatch.setattr(lines_module, name, value)
+    lines, pages = paged(two_stores, 50, **filters)
+    assert len({line["id"] for line in lines}) == len(lines) == count
+    assert [(line["time"], line["id"]) for line in lines] == sorted(
+        ((line["time"], line["id"]) for line in lines), reverse=True
+    )
+    if not bounds:
+        assert pages == max(1, -(-count // 50))
+
+
+def test_an_answer_that_did_not_look_at_everything_says_so(two_stores, monkeypatch):
+    monkeypatch.setattr(lines_module, "LOOKED", 100)
+    found = two_stores("lines", event="none")
+    assert (found["lines"], found["more"], found["cut"]) == ([], True, True)
+    assert two_stores("lines", limit=50)["cut"] is False
+
+
+@pytest.mark.parametrize("filters", [{}, {"q": "said"}, {"severity": 17}, {"service": "b"}, {"q": "nothing"}])
+def test_what_came_after_a_line_is_told_once_and_whole(two_stores, monkeypatch, filters):
+    """GIVEN more lines than one answer has WHEN somebody asks until there are no more THEN each was told once."""
+    monkeypatch.setattr(lines_module, "LOOKED", 90)
+    wanted, _ = paged(two_stores, 1000, **filters)
+    told, after = [], 0
+    while True:
+        found = two_stores("lines", after=after, limit=50, **filters)
+        told += [line["id"] for line in found["lines"]]
+        after = found["upto"]
+        if not found["more"]:
+            break
+    assert sorted(told) == sorted(line["id"] for line in wanted)
+    assert after == found["newest"]
+
+
+LINES = [
+    "order_77 paid",
+    "Order 77 PAID",
+    "reorder 770",
+    "café crème",
+    "CAFE",
+    "a-b",
+    "ab",
+    "straße",
+    "naïve",
+    "x" * 50,
+    "77",
+    "paid 77 order",
+    "",
+    "user_id=5",
+]
+QUESTIONS = [
+    "order",
+    "order 77",
+    "77 paid",
+    "café",
+    "cafe",
+    "a b",
+    "a-b",
+    "ord",
+    "77",
+    "paid order",
+    "STRASSE",
+    "straße",
+    "naive",
+    "x",
+    "user_id",
+    "user id",
+    "id=5",
+    "_",
+]
+
+
+@pytest.mark.parametrize("text", QUESTIONS)
+def test_words_are_found_in_a_line_as_the_full_text_search_finds_them(text):
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE VIRTUAL TABLE words USING fts5 (body)")
+    connection.executemany("INSERT INTO words(body) VALUES (?)", [(line,) for line in LINES])
+    found = {row[0] for row in connection.execute("SELECT body FROM words WHERE words MATCH ?", (words_of(text),))}
+    assert {line for line in LINES if Words(text).are_in(line)} == (found if text != "_" else set(LINES))
+
+
+def test_numbers_that_no_column_takes_are_cut(ask):
+    for name in server.questions(beside.Beside([], [])):
+        for parameter in (
+            "from",
+            "to",
+            "least",
+            "limit",
+            "skip",
+            "after",
+            "severity",
+            "operation",
+            "template",
+            "place",
+            "pos",
+            "line",
+        ):
+            try:
+                msgspec.json.encode(ask(name, **{"trace": "0" * 32, parameter: 10**18 + 7}))
+            except BadQuestionError as error:
+                assert str(error)  # noqa: PT017  it may be no question; it must be no other error
+
+
+def test_attributes_that_were_cut_off_are_none():
+    assert attributes_of('{"a": 1}') == {"a": 1}
+    assert attributes_of('{"a": "lon') == attributes_of(None) == attributes_of("[1]") == {}
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -1,5 +1,7 @@
 """The real server, over real sockets."""
 
+import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -8,14 +10,17 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from otel_perf.core.errors import SettingError
 from otel_perf.view import serving
 from tests.e2e.support import Running, wait_for
 from tests.view.conftest import ROOT
+from tests.view.test_guard import inner
 from tests.view.test_index import one_span, put
 
 
@@ -113,18 +118,19 @@ def test_what_is_received_is_seen_at_once_and_told_to_open_pages(view):
     with closing(http.client.HTTPConnection("127.0.0.1", view["port"], timeout=20)) as connection:
         connection.request("GET", "/api/live")
         stream = connection.getresponse()
-        first = json.loads(stream.readline().removeprefix(b"data: "))
+
+        def told(least):
+            deadline = time.monotonic() + 15
+            while time.monotonic() < deadline:
+                line = stream.readline()
+                if line.startswith(b"data: ") and json.loads(line[6:])["items"].get("traces", 0) >= least:
+                    return
+            pytest.fail("the stream did not tell")
+
+        told(1)
         assert get(view, "/v1/traces", port="receive_port", method="POST", headers={"content-type": "application/x-protobuf"},
                    body=one_span(tid=b"z" * 16, name="from afar").SerializeToString())[0] == 200  # fmt: skip
-        deadline = time.monotonic() + 15
-        while time.monotonic() < deadline:
-            line = stream.readline()
-            if line.startswith(b"data: ") and json.loads(line[6:])["items"].get("traces", 0) > first["items"].get(
-                "traces", 0
-            ):
-                break
-        else:
-            pytest.fail("the stream did not tell")
+        told(2)
     names = {row["name"] for row in json.loads(get(view, "/api/traces")[1])["traces"]}
     assert names >= {"from afar", "<script>alert('a')</script>"}
 
@@ -155,23 +161,140 @@ def test_headers_without_end_are_refused(view):
 
 
 def test_many_slow_clients_keep_nobody_out(view):
-    """GIVEN as many clients as may be that never finish a request WHEN another asks THEN it is answered."""
-    slow = [socket.create_connection(("127.0.0.1", view["port"])) for _ in range(serving.CONNECTIONS // 2)]
+    """GIVEN more clients than may be that never finish a request WHEN others ask THEN they are answered."""
+    slow = [socket.create_connection(("127.0.0.1", view["port"])) for _ in range(serving.CONNECTIONS + 50)]
     try:
         for client in slow:
             client.sendall(b"GET / HTTP/1.1\r\nHost: 127")
+        assert [get(view, "/api/state")[0] for _ in range(5)] == [200] * 5
+        more = [socket.create_connection(("127.0.0.1", view["port"])) for _ in range(serving.CONNECTIONS)]
+        slow += more
         assert get(view, "/api/state")[0] == 200
     finally:
         for client in slow:
             client.close()
 
 
+LARGE = 8 * 2**20  # bytes of an answer, more than the kernel keeps for a client
+
+
+async def large(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % LARGE)]})
+    await send({"type": "http.response.body", "body": bytes(LARGE)})
+
+
+async def streamed(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(2 * LARGE // 2**16):
+        await send({"type": "http.response.body", "body": bytes(2**16), "more_body": True})
+
+
+async def short(scope, receive, send):
+    app = streamed if scope["path"] == "/stream" else large if scope["path"] == "/large" else inner
+    await app(scope, receive, send)
+
+
+@contextlib.asynccontextmanager
+async def at_work():
+    """A server of these apps; its port."""
+    stop = asyncio.Event()
+    listener = serving.listen("127.0.0.1", 0)
+    server = asyncio.create_task(serving.serve([(short, listener)], stop))
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        stop.set()
+        await asyncio.wait_for(server, 20)
+
+
+def never_reads(port, path):
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", port))
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    return client
+
+
+def drain(client):
+    """How much there was for it until the connection ended."""
+    client.settimeout(10)
+    found = 0
+    try:
+        while piece := client.recv(2**20):
+            found += len(piece)
+    except ConnectionError:
+        pass
+    return found
+
+
+async def status(port):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    answered = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return answered.split(b" ", 2)[1]
+
+
+@pytest.mark.parametrize("path", ["/large", "/stream"])
+def test_clients_that_do_not_read_keep_nobody_out(path):
+    """GIVEN more clients than may be that ask and never read WHEN another asks THEN it is answered."""
+
+    async def scene():
+        async with at_work() as port:
+            deaf = []
+            for _ in range(serving.CONNECTIONS + 10):
+                deaf.append(never_reads(port, path))
+                await asyncio.sleep(0.002)
+            found = [await status(port) for _ in range(5)]
+            for client in deaf:
+                client.close()
+            return found
+
+    assert asyncio.run(scene()) == [b"200"] * 5
+
+
+@pytest.mark.parametrize("path", ["/large", "/stream"])
+def test_an_answer_that_is_not_read_ends_its_connection(monkeypatch, path):
+    """GIVEN a client that does not take its answer WHEN the time is over THEN the connection is gone, with the rest of it."""
+    monkeypatch.setattr(serving, "OUTGOING", 0.3)
+
+    async def scene():
+        async with at_work() as port:
+            client = never_reads(port, path)
+            await asyncio.sleep(1.5)
+            found = await asyncio.to_thread(drain, client)
+            client.close()
+            return found
+
+    assert 0 < asyncio.run(scene()) < LARGE
+
+
+def test_a_slow_reader_gets_all_of_its_answer(monkeypatch):
+    """GIVEN a client that reads slowly but does read WHEN it is done in time THEN nothing is missing."""
+
+    async def scene():
+        async with at_work() as port:
+            client = never_reads(port, "/large")
+            await asyncio.sleep(0.5)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+
+            def read():
+                client.settimeout(10)
+                head = client.recv(2**10)
+                got = len(head.partition(b"\r\n\r\n")[2])
+                while got < LARGE:
+                    got += len(client.recv(2**20))
+                return got
+
+            found = await asyncio.to_thread(read)
+            client.close()
+            return found
+
+    assert asyncio.run(scene()) == LARGE
+
+
 def test_a_request_that_does_not_come_in_is_ended(monkeypatch):
     """GIVEN a client that sends a letter from time to time WHEN the time is over THEN the connection is closed."""
-    import asyncio
-
-    from tests.view.test_guard import inner
-
     monkeypatch.setattr(serving, "INCOMING", 0.3)
 
     async def scene():
@@ -246,22 +369,101 @@ def test_wrong_usage_is_named(tmp_path, view):
     assert "cannot be read" in run(str(view["home"]), "--port", "0", "--token-file", str(tmp_path / "none")).stderr
 
 
-def test_elsewhere_than_on_this_machine_it_needs_a_token(tmp_path):
+@contextlib.contextmanager
+def listening(tmp_path, *arguments):
+    """A page of its own with these arguments: what it said first, as JSON."""
     home = tmp_path / "home"
     put(home, "traces", one_span())
-    with Running(
-        [sys.executable, "-m", "otel_perf", "view", str(home), "--json", "--port", "0", "--listen", "0.0.0.0"],
-        os.environ,
-        ROOT,
-        tmp_path / "log",
-    ) as running:
-        wait_for(lambda: "url" in running.output(), what="the server's line")
-        url = json.loads(running.output().splitlines()[0])["url"]
-        port, token = int(re.search(r":(\d+)/", url)[1]), re.search(r"token=([\w-]+)", url)[1]
-        said = {"port": port}
+    command = [sys.executable, "-m", "otel_perf", "view", str(home), "--json", "--port", "0", *arguments]
+    with Running(command, os.environ, ROOT, tmp_path / "log") as running:
+        wait_for(lambda: '"url"' in running.output(), what="the server's line")
+        said = json.loads(running.output().splitlines()[0])
+        said["port"] = int(re.search(r":(\d+)/", said["url"])[1])
+        yield said
+
+
+def own_addresses():
+    import psutil
+
+    up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
+    return [
+        entry.address for name, entries in psutil.net_if_addrs().items() if name in up for entry in entries
+        if entry.family == socket.AF_INET and not entry.address.startswith("127.")
+    ]  # fmt: skip
+
+
+def test_elsewhere_than_on_this_machine_it_needs_a_token_and_is_reached_by_every_address(tmp_path):
+    """GIVEN all addresses WHEN it is asked by one of them, or by a name THEN addresses are answered, a name if allowed."""
+    with listening(tmp_path, "--listen", "0.0.0.0", "--receive", "0", "--allow-host", "View") as said:
+        port, token = said["port"], re.search(r"token=([\w-]+)", said["url"])[1]
         assert get(said, "/api/about")[0] == 401
         assert get(said, f"/?token={token}")[0] == 303
-        assert get(said, "/api/about", headers={"Authorization": f"Bearer {token}"})[0] == 200
+        known = {"Authorization": f"Bearer {token}"}
+        assert get(said, "/api/about", headers=known)[0] == 200
+        assert get(said, "/api/about", headers={**known, "Host": f"view:{port}"})[0] == 200
+        assert get(said, "/api/about", headers={**known, "Host": f"other:{port}"})[0] == 421
+        assert [url.partition("?")[0] for url in said["urls"]] == [
+            f"http://{address}:{port}/" for address in ("127.0.0.1", *own_addresses())
+        ]
+        taking = int(re.search(r":(\d+)/", said["receive"])[1])
+        for url in said["urls"]:
+            address = re.search(r"//([\d.]+):", url)[1]
+            with closing(http.client.HTTPConnection(address, port, timeout=20)) as connection:
+                connection.request("GET", "/api/about", headers=known)
+                assert connection.getresponse().status == 200
+            with closing(http.client.HTTPConnection(address, taking, timeout=20)) as connection:
+                media = {"content-type": "application/x-protobuf"}
+                connection.request("POST", "/v1/traces", one_span().SerializeToString(), {**known, **media})
+                assert connection.getresponse().status == 200
+
+
+@pytest.mark.parametrize("address", ["127.0.0.2", "localhost", "::1", "[::1]"])
+def test_the_address_that_it_prints_can_be_opened(tmp_path, address):
+    if ":" in address:
+        try:
+            serving.listen("::1", 0).close()
+        except (OSError, SettingError):
+            pytest.skip("this machine has no IPv6")
+    with listening(tmp_path, "--listen", address) as said:
+        assert len(said["urls"]) == 1
+        wait_for(lambda: urllib.request.urlopen(f"{said['url']}api/about", timeout=20).status == 200)
+        assert "token" not in said["url"]
+
+
+def test_a_platform_whose_loops_take_no_signals_ends_by_one_as_well(monkeypatch):
+    """Windows: its loops raise NotImplementedError."""
+    import signal
+
+    from otel_perf.cli import view as command
+
+    def not_there(*_):
+        raise NotImplementedError
+
+    async def scene():
+        monkeypatch.setattr(asyncio.get_running_loop(), "add_signal_handler", not_there, raising=False)
+        stop = asyncio.Event()
+        command._stop_by_signal(stop)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(stop.wait(), 10)
+        return True
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert asyncio.run(scene())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_elsewhere_it_says_that_nothing_is_encrypted(tmp_path):
+    home = tmp_path / "home"
+    put(home, "traces", one_span())
+    command = [sys.executable, "-m", "otel_perf", "view", str(home), "--port", "0", "--listen"]
+    for address, says in (("0.0.0.0", True), ("127.0.0.1", False)):
+        with Running([*command, address], os.environ, ROOT, tmp_path / f"log-{address}") as running:
+            wait_for(lambda running=running: "shows" in running.output(), what="the server's lines")
+            running.stop()
+            assert ("nothing is encrypted" in running.output()) is says
 
 
 def test_without_the_extra_the_command_is_named(tmp_path):

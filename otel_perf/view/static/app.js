@@ -39,6 +39,9 @@ class Page {
     this.about = about;
   }
 
+  // The same once more.
+  again() { return show({ quiet: true }); }
+
   // A question with the page's service and time, given up when the page is left.
   ask(name, parameters = {}) {
     const range = times(this.query.range, state.last);

@@ -6,6 +6,7 @@ import { change, link } from "./route.js";
 import { choice } from "./traces.js";
 
 const MOST = 2000; // lines on the page
+const TAIL = 500; // lines of one answer
 
 export async function logs(page) {
   const { query } = page;
@@ -13,27 +14,55 @@ export async function logs(page) {
   const [found, known] = await Promise.all([page.ask("lines", filters), page.ask("templates")]);
   const list = h("ol", { class: "log-lines", "aria-label": "Log lines, the newest first" });
   let newest = found.newest;
-  let oldest = found.lines[found.lines.length - 1]?.cursor;
+  let oldest = found.cursor;
   list.append(...found.lines.map((line) => row(page, line)));
   const more = h("button", { type: "button", hidden: !found.more, onclick: async () => {
     const older = await page.ask("lines", { ...filters, before: oldest });
-    oldest = older.lines[older.lines.length - 1]?.cursor || oldest;
+    oldest = older.cursor;
     list.append(...older.lines.map((line) => row(page, line)));
+    empty.hidden = list.childElementCount > 0;
+    looked(older);
     more.hidden = !older.more || list.childElementCount > 5 * MOST;
   } }, "Older lines");
-  // Live: what came since, put on top, without touching what somebody reads.
-  page.tail = async () => {
-    if (query.range && /-/.test(query.range)) return;
-    const fresh = await page.ask("lines", { ...filters, after: newest || 1, from: "", to: "", limit: 500 });
-    newest = Math.max(newest, fresh.newest);
-    if (!fresh.lines.length) return;
+  // Few lines are like that: the server stops after some time, and says how far back it was.
+  const cut = h("p", { class: "quiet cut", role: "status", hidden: true });
+  const looked = (answer) => {
+    cut.hidden = !answer.cut;
+    fill(cut, answer.cut ? `Looked through all lines back to ${moment(Number(answer.cursor.split("-")[0]))}; older ones may be like that as well.` : null);
+  };
+  looked(found);
+  // Live: what came since, put on top, without touching what somebody reads. One at a time: a second call while the first
+  // waits for its answer would ask for the same lines.
+  let tailing = null;
+  page.tail = () => {
+    if (query.range && /-/.test(query.range)) return null;
+    tailing = tailing || catchUp().finally(() => { tailing = null; });
+    return tailing;
+  };
+  const catchUp = async () => {
+    for (let came = 0; ; ) {
+      const fresh = await page.ask("lines", { ...filters, after: newest, from: "", to: "", limit: TAIL });
+      newest = Math.max(newest, fresh.upto);
+      came += fresh.lines.length;
+      put(fresh.lines.map((line) => row(page, line, true)));
+      if (!fresh.more) return;
+      if (came >= MOST) {
+        skip(fresh.newest - newest);
+        newest = fresh.newest;
+        return;
+      }
+    }
+  };
+  const put = (rows) => {
+    if (!rows.length) return;
     const scrolled = list.scrollTop;
-    const rows = fresh.lines.map((line) => row(page, line, true));
     list.prepend(...rows);
     if (scrolled > 4) list.scrollTop = scrolled + rows.reduce((sum, one) => sum + one.offsetHeight, 0);
     while (list.childElementCount > MOST) list.lastElementChild.remove();
     empty.hidden = true;
   };
+  const skip = (number) => put([h("li", { class: "log skipped" }, h("button", { type: "button", "data-row": true, onclick: () => page.again() },
+    `${count(number)} lines came at once and are not here: show the newest`))]);
   const empty = h("p", { class: "empty", hidden: found.lines.length > 0 }, "No line is like that.");
   const chosen = known.templates.find((one) => String(one.id) === query.template);
   return [
@@ -44,7 +73,7 @@ export async function logs(page) {
       choice("Logger", "logger", query.logger || "", [["", "any"], ...known.loggers.map((name) => [name, name || "(none)"])]),
       h("label", {}, h("input", { type: "checkbox", checked: Boolean(query.own), onchange: (event) => change({ own: event.target.checked ? 1 : "" }) }), " otel-perf's own events"),
       chosen ? h("button", { type: "button", class: "quiet-button", onclick: () => change({ template: "" }) }, `like “${chosen.words.slice(0, 60)}” ✕`) : null),
-    h("div", { class: "logs" }, list, empty, more),
+    h("div", { class: "logs" }, list, empty, cut, more),
     h("section", {}, h("h2", {}, "Templates"), h("p", { class: "quiet" }, "Lines that differ only in numbers, ids and names, since the store began."), table("Templates of lines", [
       { head: "Template", cell: (one) => h("a", { href: link("logs", "", { template: one.id }), "data-row": true }, one.words) },
       { head: "Level", cell: (one) => h("span", { class: `tag ${one.severity}` }, one.severity) },

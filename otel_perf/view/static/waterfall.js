@@ -2,18 +2,19 @@
 import { details, fill, h } from "./dom.js";
 import { count, duration, kindName, moment, seconds, serviceColor, severity, shortPath } from "./format.js";
 import { dot, source } from "./findings.js";
-import { note } from "./route.js";
+import { link, note } from "./route.js";
 
 const ROW = 28; // px, as in style.css
 
 export async function trace(page) {
   const found = await page.ask("trace", { trace: page.argument, from: "", to: "", service: "" });
   if (found.missing) return [h("h1", {}, "Trace"), h("p", { class: "empty" }, "This trace is not here: it may not be indexed yet, or have been deleted.")];
+  for (const span of found.list) Object.assign(span, found.names[span.op]);
   const total = Math.max(1, found.took);
   const panel = h("aside", { class: "panel", "aria-label": "Span", "aria-live": "polite" });
   const bySpan = Map.groupBy ? Map.groupBy(found.lines, (line) => line.span) : group(found.lines);
   const faults = group(found.faults);
-  const onPath = found.list.reduce((sum, span) => sum + span.path.reduce((all, [, length]) => all + length, 0), 0);
+  const onPath = found.list.reduce((sum, span) => sum + (span.path || []).reduce((all, [, length]) => all + length, 0), 0);
 
   const show = async (span, focus = true) => {
     for (const row of rows.querySelectorAll("[aria-current]")) row.removeAttribute("aria-current");
@@ -40,7 +41,7 @@ export async function trace(page) {
       } }, h("span", { class: `kind ${fault.kind}` }, kindName(fault.kind)), h("span", {}, fault.evidence),
       h("b", {}, seconds(fault.cost)))))) : null,
     h("p", { class: "legend" }, h("i", { class: "swatch path" }), `critical path: what the end waited for (${Math.round(Math.min(1, onPath / total) * 100)} %) `,
-      h("i", { class: "swatch line" }), "log line ", found.cut ? h("span", { class: "tag" }, `${count(found.cut)} more spans are not shown`) : null),
+      h("i", { class: "swatch line" }), "log line ", found.list.some((span) => span.signal) ? [h("i", { class: "swatch wait" }), "waits for a signal ", h("i", { class: "swatch emit" }), "emits one "] : null, found.cut ? h("span", { class: "tag" }, `${count(found.cut)} more spans are not shown`) : null),
     h("div", { class: "split" }, rows, panel),
     lines(found.lines, (line) => {
       const span = found.list.find((one) => one.span === line.span);
@@ -80,15 +81,17 @@ function waterfall(found, total, faults, bySpan, show) {
     const marks = bySpan.get(span.span) || [];
     const bad = faults.get(span.span);
     return h("button", {
-      type: "button", class: `row${span.on_path ? " on-path" : ""}${span.failed ? " failed" : ""}`, "data-span": span.span, "data-row": true,
+      type: "button", class: `row${span.path ? " on-path" : ""}${span.failed ? " failed" : ""}`, "data-span": span.span, "data-row": true,
       style: { top: `${at * ROW}px` }, onclick: () => show(span),
       title: `${span.service}: ${span.name}`,
     },
     h("span", { class: "name", style: { "padding-inline-start": `${Math.min(span.depth, 24) * 12 + 4}px` } },
-      dot(span.service), bad ? h("span", { class: "tag bad" }, kindName(bad[0].kind)) : null, span.failed ? h("span", { class: "tag bad" }, "failed") : null, span.name),
+      dot(span.service), bad ? h("span", { class: "tag bad" }, kindName(bad[0].kind)) : null, span.failed ? h("span", { class: "tag bad" }, "failed") : null,
+      span.signal ? h("span", { class: `tag signal${span.signal.bad ? " bad" : ""}` }, saysSignal(span.signal)) : null, span.name),
     h("span", { class: "track" },
-      h("span", { class: "span", style: { left: percent(span.start), width: `max(2px, ${percent(span.took)})`, background: serviceColor(span.service) } }),
-      span.path.map(([start, length]) => h("span", { class: "path", style: { left: percent(start), width: `max(1px, ${percent(length)})` } })),
+      h("span", { class: `span${span.signal?.waits ? " wait" : ""}`, style: { left: percent(span.start), width: `max(2px, ${percent(span.took)})`, background: serviceColor(span.service) } }),
+      span.signal && !span.signal.waits ? h("span", { class: "tick emit", style: { left: percent(span.start), width: "6px" } }) : null,
+      (span.path || []).map(([start, length]) => h("span", { class: "path", style: { left: percent(start), width: `max(1px, ${percent(length)})` } })),
       marks.slice(0, 20).map((line) => h("span", { class: `tick ${severity(line.severity)}`, style: { left: percent(line.at) } }))),
     h("span", { class: "took" }, duration(span.took)));
   };
@@ -107,11 +110,22 @@ function waterfall(found, total, faults, bySpan, show) {
   return box;
 }
 
+function saysSignal(signal) {
+  return signal.waits ? `waits for ${signal.names.join(", ")}` : `emits ${signal.names.join(", ")}`;
+}
+
+// Who waited for whom, and how it ended.
+function signalOf({ signal }) {
+  if (!signal) return null;
+  return [h("h3", {}, "Signal"), h("p", {}, saysSignal(signal), signal.end ? [": ", signal.bad ? h("span", { class: "tag bad" }, signal.end) : signal.end] : null, " ",
+    h("a", { href: link("signals") }, "All signals"))];
+}
+
 async function inFull(page, panel, span, faults, lines) {
   const head = [
     h("h2", {}, dot(span.service), span.name),
     h("p", { class: "meta" }, `${span.service} · ${span.kind.toLowerCase()} · `, h("b", {}, duration(span.took)), ` from ${duration(span.start)}`,
-      span.on_path ? ` · ${duration(span.path.reduce((sum, [, length]) => sum + length, 0))} on the critical path` : " · not on the critical path"),
+      span.path ? ` · ${duration(span.path.reduce((sum, [, length]) => sum + length, 0))} on the critical path` : " · not on the critical path"),
   ];
   fill(panel, head, h("p", { class: "quiet" }, "…"));
   const [full, sources] = await Promise.all([
@@ -119,7 +133,7 @@ async function inFull(page, panel, span, faults, lines) {
     Promise.all(faults.slice(0, 4).map((fault) => source(fault.path, fault.line))),
   ]);
   const attributes = { ...full.attributes };
-  fill(panel, head,
+  fill(panel, head, signalOf(span),
     faults.slice(0, 4).map((fault, at) => h("div", { class: "fault" },
       h("p", {}, h("span", { class: `kind ${fault.kind}` }, kindName(fault.kind)), ` ${fault.evidence}`),
       fault.path ? h("p", { class: "meta" }, h("code", {}, `${shortPath(fault.path)}:${fault.line} in ${fault.function}`)) : null, sources[at])),
