@@ -140,7 +140,7 @@ def send_metrics(url, name, unit, points, kind="gauge", **resource):
 
 def send_what_is_too_old(url):
     """A point that Prometheus turns away, so that the Collector fails to deliver something."""
-    send_metrics(url, "too.old", "1", [(5 * 3600, 1.0)], service_name="old")
+    send_metrics(url, "too.old", "1", [(30 * 24 * 3600, 1.0)], service_name="old")
 
 
 def send_growth(url):

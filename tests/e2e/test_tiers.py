@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import yaml
 
-from tests.deployment.test_collector import CONFIGS, without_loadbalancing
+from tests.deployment.test_collector import CONFIGS, without_load_balancing
 from tests.e2e import otlp_json as otlp
 from tests.e2e.bundle import Bundle
 from tests.e2e.collector import ROOT, Collector
@@ -21,7 +21,7 @@ def behind(tmp_path_factory):
     short = {"OTELCOL_SAMPLE": "0", "OTELCOL_SAMPLE_WAIT": "4s", "OTELCOL_SAMPLE_SETTLE": "1s", "OTELCOL_FLUSH": "1s"}
     gateway = Bundle(folder / "gateway", behind, ROOT / "collector" / "gateway.yaml", **short)
     config = folder / "agent.yaml"
-    config.write_text(yaml.safe_dump(without_loadbalancing(CONFIGS["agent"])))
+    config.write_text(yaml.safe_dump(without_load_balancing(CONFIGS["agent"])))
     agent = Bundle(folder / "agent", behind, config, OTELCOL_GATEWAY=f"127.0.0.1:{gateway.grpc}", **short)
     with behind.running(), agent.running():
         clean, failed = otlp.span("clean"), otlp.span("failed", status=otlp.ERROR)
