@@ -12,7 +12,6 @@ from tests.e2e.collector import ROOT, Collector
 from tests.e2e.dns import Names
 from tests.e2e.support import wait_for
 
-
 GATEWAY = ROOT / "collector" / "gateway.yaml"
 SHORT = {"OTELCOL_SAMPLE": "0", "OTELCOL_SAMPLE_WAIT": "4s", "OTELCOL_SAMPLE_SETTLE": "1s", "OTELCOL_FLUSH": "1s"}
 
