@@ -22,6 +22,15 @@ def load_all(path):
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
+def limits_fit(config, container, goal):
+    """All in MiB: who refuses late is killed by the kernel, and garbage (up to ``goal``) refuses no metrics."""
+    limiters = {name: each for name, each in config["processors"].items() if name.startswith("memory_limiter/")}
+    assert all(each["limit_mib"] <= 0.8 * container for each in limiters.values())
+    refuses = {name: each["limit_mib"] - each["spike_limit_mib"] for name, each in limiters.items()}
+    assert min(refuses.values()) < goal < refuses["memory_limiter/metrics"] == max(refuses.values())
+    assert goal <= 0.85 * container
+
+
 def tool(name):
     """What tools/``name``.py makes. Without Go the test is skipped, in CI it fails."""
     sys.path.insert(0, str(ROOT / "tools"))

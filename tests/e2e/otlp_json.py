@@ -18,8 +18,17 @@ _GROUPS: Final = {
 
 def attributes(values: dict[str, Any]) -> list[dict[str, Any]]:
     """As OTLP has them."""
+    return [{"key": key, "value": value_of(value)} for key, value in values.items()]
+
+
+def value_of(value: Any) -> dict[str, Any]:
+    """One of them."""
+    if isinstance(value, dict):
+        return {"kvlistValue": {"values": attributes(value)}}
+    if isinstance(value, list):
+        return {"arrayValue": {"values": [value_of(each) for each in value]}}
     kinds = {bool: "boolValue", int: "intValue", float: "doubleValue", str: "stringValue"}
-    return [{"key": key, "value": {kinds[type(value)]: value}} for key, value in values.items()]
+    return {kinds[type(value)]: value}
 
 
 def span(name: str, seconds: float = 0.001, status: dict[str, int] | None = None, **more: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parents[2]
 CONFIG: Final = ROOT / "collector" / "prometheus"
 # What docker-compose.yml starts it with, besides paths and addresses.
-FLAGS: Final = ("--web.enable-otlp-receiver", "--enable-feature=exemplar-storage")
+FLAGS: Final = ("--web.enable-otlp-receiver", "--enable-feature=exemplar-storage,otlp-deltatocumulative")
 SCRAPED: Final = "collector:8888"
 
 

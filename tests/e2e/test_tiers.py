@@ -5,11 +5,22 @@ from collections import Counter
 import pytest
 import yaml
 
-from tests.deployment.test_collector import CONFIGS, without_loadbalancing
+from tests.deployment.test_collector import CONFIGS, without_load_balancing
 from tests.e2e import otlp_json as otlp
 from tests.e2e.bundle import Bundle
 from tests.e2e.collector import ROOT, Collector
+from tests.e2e.dns import Names
 from tests.e2e.support import wait_for
+
+GATEWAY = ROOT / "collector" / "gateway.yaml"
+SHORT = {"OTELCOL_SAMPLE": "0", "OTELCOL_SAMPLE_WAIT": "4s", "OTELCOL_SAMPLE_SETTLE": "1s", "OTELCOL_FLUSH": "1s"}
+
+
+def agent_of(folder, behind, gateway):
+    """An agent whose gateways are at ``gateway``."""
+    config = folder / "agent.yaml"
+    config.write_text(yaml.safe_dump(without_load_balancing(CONFIGS["agent"])))
+    return Bundle(folder / "agent", behind, config, OTELCOL_GATEWAY=gateway, **SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -18,11 +29,8 @@ def behind(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiers")
     (folder / "behind").mkdir()
     behind = Collector(folder / "behind")
-    short = {"OTELCOL_SAMPLE": "0", "OTELCOL_SAMPLE_WAIT": "4s", "OTELCOL_SAMPLE_SETTLE": "1s", "OTELCOL_FLUSH": "1s"}
-    gateway = Bundle(folder / "gateway", behind, ROOT / "collector" / "gateway.yaml", **short)
-    config = folder / "agent.yaml"
-    config.write_text(yaml.safe_dump(without_loadbalancing(CONFIGS["agent"])))
-    agent = Bundle(folder / "agent", behind, config, OTELCOL_GATEWAY=f"127.0.0.1:{gateway.grpc}", **short)
+    gateway = Bundle(folder / "gateway", behind, GATEWAY, **SHORT)
+    agent = agent_of(folder, behind, f"127.0.0.1:{gateway.grpc}")
     with behind.running(), agent.running():
         clean, failed = otlp.span("clean"), otlp.span("failed", status=otlp.ERROR)
         beneath = otlp.span("beneath", traceId=failed["traceId"], parentSpanId=failed["spanId"])
@@ -58,3 +66,24 @@ def test_the_agent_hides_and_counts(behind):
         if attribute["key"] == "span.name"
     }
     assert counted == {"clean", "beneath", "failed"}, "what was not kept is counted, too"
+
+
+def test_metrics_go_to_every_gateway_in_turn_and_to_those_that_are_left(tmp_path):
+    """GIVEN two gateways by one name WHEN one goes THEN both had their part, and all arrives."""
+    (tmp_path / "behind").mkdir()
+    behind, names = Collector(tmp_path / "behind"), Names("127.0.0.1", "127.0.0.2")
+    first = Bundle(tmp_path / "first", behind, GATEWAY, **SHORT)
+    second = Bundle(tmp_path / "second", behind, GATEWAY, OTELCOL_GRPC=f"127.0.0.2:{first.grpc}", **SHORT)
+    agent = agent_of(tmp_path, behind, f"dns://127.0.0.1:{names.port}/gateways.test:{first.grpc}")
+    sent = [f"metric.{number}" for number in range(20)]
+    with names.running(), behind.running(), second.running():
+        with first.running(), agent.running():
+            for name in sent[:10]:
+                otlp.send(agent.url(), "metrics", [otlp.counter(name, 1)])
+            wait_for(lambda: metrics(behind).keys() >= {*sent[:10]}, 20, "the first arrive")
+            accepted = [sum(each.own("otelcol_receiver_accepted_metric_points").values()) for each in (first, second)]
+            assert all(accepted), accepted
+        with agent.running():
+            for name in sent[10:]:
+                otlp.send(agent.url(), "metrics", [otlp.counter(name, 1)])
+            wait_for(lambda: metrics(behind).keys() >= {*sent}, 30, "the others arrive")
