@@ -1,5 +1,6 @@
 """agent.yaml and gateway.yaml as two real Collectors: what goes in at the one comes out behind the other."""
 
+import contextlib
 from collections import Counter
 
 import pytest
@@ -7,22 +8,50 @@ import yaml
 
 from tests.deployment.test_collector import CONFIGS, without_loadbalancing
 from tests.e2e import otlp_json as otlp
-from tests.e2e.bundle import Bundle
-from tests.e2e.collector import ROOT, Collector
+from tests.e2e.bundle import Bundle, ContainerBundle
+from tests.e2e.collector import ROOT, Collector, ContainerCollector, Network
 from tests.e2e.support import wait_for
 
+SHORT = {"OTELCOL_SAMPLE": "0", "OTELCOL_SAMPLE_WAIT": "4s", "OTELCOL_SAMPLE_SETTLE": "1s", "OTELCOL_FLUSH": "1s"}
+GATEWAY = ROOT / "collector" / "gateway.yaml"
 
-@pytest.fixture(scope="module")
-def behind(tmp_path_factory):
+
+@contextlib.contextmanager
+def processes(folder, config):
+    """What stands for the backends, the gateway and the agent, each of them to be run."""
+    behind = Collector(folder / "behind")
+    gateway = Bundle(folder / "gateway", behind, GATEWAY, **SHORT)
+    yield (
+        behind,
+        gateway,
+        Bundle(folder / "agent", behind, config, OTELCOL_GATEWAY=f"127.0.0.1:{gateway.grpc}", **SHORT),
+    )
+
+
+@contextlib.contextmanager
+def containers(folder, config):
+    """The same ``FROM scratch``, with no rights, a read-only root and a volume."""
+    with Network() as network:
+        behind = ContainerCollector(folder / "behind")
+        behind.network = network
+        gateway = ContainerBundle(folder / "gateway", "gateway", network, GATEWAY, **SHORT)
+        yield behind, gateway, ContainerBundle(folder / "agent", "agent", network, config, **SHORT)
+
+
+@pytest.fixture(scope="module", params=[processes, containers], ids=["processes", "containers"])
+def behind(request, tmp_path_factory):
     """What has arrived behind the gateway when the agent had gone through a time without it."""
     folder = tmp_path_factory.mktemp("tiers")
     (folder / "behind").mkdir()
-    behind = Collector(folder / "behind")
-    short = {"OTELCOL_SAMPLE": "0", "OTELCOL_SAMPLE_WAIT": "4s", "OTELCOL_SAMPLE_SETTLE": "1s", "OTELCOL_FLUSH": "1s"}
-    gateway = Bundle(folder / "gateway", behind, ROOT / "collector" / "gateway.yaml", **short)
     config = folder / "agent.yaml"
     config.write_text(yaml.safe_dump(without_loadbalancing(CONFIGS["agent"])))
-    agent = Bundle(folder / "agent", behind, config, OTELCOL_GATEWAY=f"127.0.0.1:{gateway.grpc}", **short)
+    with request.param(folder, config) as (behind, gateway, agent):
+        passed(behind, gateway, agent)
+    return behind
+
+
+def passed(behind, gateway, agent):
+    """Let them have what the tests look for."""
     with behind.running(), agent.running():
         clean, failed = otlp.span("clean"), otlp.span("failed", status=otlp.ERROR)
         beneath = otlp.span("beneath", traceId=failed["traceId"], parentSpanId=failed["spanId"])
@@ -34,7 +63,6 @@ def behind(tmp_path_factory):
             wait_for(lambda: len(behind.spans()) >= 2, 30, "the trace is judged")
             wait_for(lambda: behind.received("logs"), 20, "the line arrives")
             wait_for(lambda: "traces.span.metrics.calls" in metrics(behind), 20, "spans are counted")
-    return behind
 
 
 def metrics(behind):
