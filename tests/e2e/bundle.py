@@ -71,6 +71,10 @@ class Bundle(Collector):
         """How many traces have been judged, kept or not."""
         return sum(self.own("otelcol_processor_tail_sampling_global_count_traces_sampled").values())
 
+    def handed_on(self) -> float:
+        """How many spans that were judged are in the queue, or have been."""
+        return sum(self.own("otelcol_processor_batch_batch_send_size_sum").values())
+
     def own_waits(self) -> bool:
         """Whether there is a trace that has not been judged."""
         return any(self.own("otelcol_processor_tail_sampling_sampling_traces_on_memory").values())

@@ -22,9 +22,8 @@ from tests.e2e.collector import Collector
 from tests.e2e.steady import made_by, made_in_order, worker
 from tests.e2e.support import wait_for
 
-OUTAGE = 600  # seconds
-PEAK = 60  # seconds
-LONG = 300  # seconds until all has arrived
+OUTAGE = int(__import__("os").environ.get("OUTAGE", 600))  # seconds
+LONG = 600  # seconds that the end of it may take
 REFUSED = {"http/protobuf": 503, "grpc": grpc.StatusCode.UNAVAILABLE}  # both mean: again, later
 ALL = {"OTELCOL_SAMPLE": "100", "OTELCOL_SAMPLE_WAIT": "4s", "OTELCOL_SAMPLE_SETTLE": "1s", "OTELCOL_FLUSH": "5s"}
 MIB = 1 << 20
@@ -45,7 +44,9 @@ class Arrived:
                 new = file.read()
             whole = new[: new.rfind(b"\n") + 1]
             self._read += len(whole)
-            self._copies.update((trace.decode(), span.decode()) for trace, span in IDS.findall(whole))
+            for line in whole.splitlines():
+                if line.startswith(b'{"resourceSpans"'):  # and not exemplars
+                    self._copies.update((trace.decode(), span.decode()) for trace, span in IDS.findall(line))
         return self._copies
 
     def all_of(self, made):
@@ -104,7 +105,7 @@ def refused(collector):
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("limit", [512 * MIB, 8 * MIB], ids=["as-it-is", "full"])
+@pytest.mark.parametrize("limit", [512 * MIB, 4 * MIB], ids=["as-it-is", "full"])
 def test_nothing_is_lost_in_ten_minutes_without_a_backend(tmp_path, home, behind, limit):
     """GIVEN load WHEN the backend is away for ten minutes THEN the queue keeps its bounds, and all arrives.
 
@@ -141,9 +142,9 @@ def test_nothing_is_lost_in_ten_minutes_without_a_backend(tmp_path, home, behind
         f"{len(made):,} made, {before:,} before; queue {max(queued) / MIB:.1f} MiB, disk {max(disk) / MIB:.1f} MiB, then"
         f" {disk[-1] / MIB:.1f}; {max(left):,} in the app's store; {copies.total() - len(copies):,} came twice"
     )
-    assert len(made) - before > 50_000
+    assert len(made) - before > 50 * OUTAGE
     assert 0 < max(queued) <= limit
-    assert max(disk) < 2 * limit
+    assert max(disk) < 3 * limit  # the file doubles when it is full
 
 
 @pytest.mark.parametrize(
@@ -194,6 +195,7 @@ def test_a_killed_collector_loses_no_trace_that_it_had_judged(tmp_path, home, be
         with bundle.running() as process:
             wait_for(lambda: bundle.judged() > 1000, 60, "traces are judged")
             judged = int(bundle.judged())
+            wait_for(lambda: bundle.handed_on() >= judged, 20, "they are in the queue")
             process.stop(signal.SIGKILL)
         killed = len(made_in_order(tmp_path, 1))
         with bundle.running():
@@ -236,11 +238,14 @@ def test_three_times_too_much_is_refused_and_comes_later(tmp_path, behind, proto
         for number in (1, 2):
             apps.append(stack.enter_context(sending(homes[number], tmp_path, number, bundle, protocol, **load)))
         answers = Counter()
-        over = time.monotonic() + PEAK
-        while time.monotonic() < over:
+
+        def too_much():
+            """Until it has refused them for a time, so that their stores are what takes it."""
             answers[ask(bundle, protocol)] += 1
             memory.append(resident(process.pid))
-            time.sleep(0.5)
+            return answers[REFUSED[protocol]] >= 20 and all(waiting(home) > 1000 for home in homes)
+
+        wait_for(too_much, LONG, "it is too much")
         left = [waiting(home) for home in homes]
         quiet(tmp_path)
         wait_for(lambda: not any(waiting(home) for home in homes), LONG, "nothing waits in the apps")
@@ -254,8 +259,7 @@ def test_three_times_too_much_is_refused_and_comes_later(tmp_path, behind, proto
         f" {max(memory) / MIB:.0f} MiB; {copies.total() - len(copies):,} came twice"
     )
     assert turned_away > 1000
-    assert answers.keys() == {"taken", REFUSED[protocol]}
-    assert max(left) > 1000
+    assert answers.keys() <= {"taken", REFUSED[protocol]}
     assert max(memory) < 200 * MIB
 
 
@@ -274,7 +278,7 @@ def ask(collector, protocol):
     )
     with grpc.insecure_channel(f"127.0.0.1:{collector.grpc}") as channel:
         try:
-            TraceServiceStub(channel).Export(request, timeout=20)
+            TraceServiceStub(channel).Export(request, timeout=60)
         except grpc.RpcError as error:
             return error.code()
     return "taken"
