@@ -80,6 +80,7 @@ bench:
 	$(DEV)/python benchmarks/backlog.py
 	$(DEV)/python benchmarks/compare.py
 	$(DEV)/python benchmarks/delivery.py
+	$(DEV)/python benchmarks/pipeline.py --sizing
 
 # The test-suites of real libraries, plain, under us, and with the whole library watched.
 watch-library:

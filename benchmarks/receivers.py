@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Self
 import common
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 # Below the ports that a system gives to outgoing connections: one of these could take a port that waits for its owner.
@@ -30,6 +31,7 @@ ID_BYTES: Final = 24
 TIMEOUT: Final = 20.0  # seconds for a Collector to start, or to end
 ANSWER_TIMEOUT: Final = 60.0  # seconds for a hundred thousand spans to be decoded
 POLL: Final = 0.02
+TO_A_FILE: Final = common.ROOT / "tests" / "e2e" / "collector.yaml"
 
 _ports = iter(random.sample(PORTS, len(PORTS)))
 
@@ -121,14 +123,24 @@ class Trouble(Receiver):
 
 
 class Collector(Receiver):
-    """The real Collector. It can be started again and again; every time it writes another file to ``folder``."""
+    """The real Collector. It can be started again and again; every time it writes another file to ``folder``.
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    ``variables`` are more of what its configuration reads.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int | None = None,
+        config: Path = TO_A_FILE,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.port = free_port() if port is None else port
-        self._folder = folder
+        self.grpc, self._health = free_port(), free_port()
+        self._folder, self._config, self._variables = folder, config, variables or {}
         self._binary = common.collector()
-        self._grpc, self._health = free_port(), free_port()
         self._files: list[Path] = []
+        self._read: dict[Path, int] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -138,13 +150,14 @@ class Collector(Receiver):
         variables = {
             "OTELCOL_FILE": str(file),
             "OTELCOL_HTTP": f"127.0.0.1:{self.port}",
-            "OTELCOL_GRPC": f"127.0.0.1:{self._grpc}",
+            "OTELCOL_GRPC": f"127.0.0.1:{self.grpc}",
             "OTELCOL_HEALTH": f"127.0.0.1:{self._health}",
+            **self._variables,
         }
         log = file.with_suffix(".log")
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [str(self._binary), "--config", str(common.ROOT / "tests" / "e2e" / "collector.yaml")],
+                [str(self._binary), "--config", str(self._config)],
                 env={"PATH": os.defpath, **variables},
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
@@ -157,6 +170,26 @@ class Collector(Receiver):
                 self.stop()
                 raise RuntimeError(f"the Collector did not start:\n{log.read_text()[-2000:]}")
             time.sleep(POLL)
+
+    @property
+    def pid(self) -> int:
+        """Its process, while it runs."""
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    def spans(self) -> int:
+        """How many have been written since the last call; the exemplars of metrics are none."""
+        found = 0
+        for file in self._files:
+            if file.exists():
+                with file.open("rb") as lines:
+                    lines.seek(self._read.get(file, 0))
+                    new = lines.read()
+                whole = new[: new.rfind(b"\n") + 1]
+                self._read[file] = self._read.get(file, 0) + len(whole)
+                of_spans = (line for line in whole.splitlines() if line.startswith(b'{"resourceSpans"'))
+                found += sum(line.count(b'"spanId":"') for line in of_spans)
+        return found
 
     def stop(self) -> None:
         """SIGTERM, and wait: it writes what it took."""
@@ -174,7 +207,7 @@ class Collector(Receiver):
     def finish(self) -> list[bytes]:
         """Stop it, and read its files."""
         self.stop()
-        return [identifier for file in self._files for identifier in _ids_of(file)]
+        return [identifier for file in self._files if file.exists() for identifier in _ids_of(file)]
 
     def _is_healthy(self) -> bool:
         with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self._health}", timeout=1) as got:

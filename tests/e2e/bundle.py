@@ -8,7 +8,9 @@ import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.e2e.collector import ROOT, Collector, binary
+import yaml
+
+from tests.e2e.collector import ROOT, Collector, Network, binary, container
 from tests.e2e.support import Running, free_port, wait_for
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFIG: Final = ROOT / "collector" / "config.yaml"
+# Docker's API calls them as Compose does.
+CONFINED: Final = ("user", "read_only", "cap_drop", "security_opt", "pids_limit", "mem_limit")
 
 
 class Bundle(Collector):
@@ -67,6 +71,44 @@ class Bundle(Collector):
         """How many traces have been judged, kept or not."""
         return sum(self.own("otelcol_processor_tail_sampling_global_count_traces_sampled").values())
 
+    def handed_on(self) -> float:
+        """How many spans that were judged are in the queue, or have been."""
+        return sum(self.own("otelcol_processor_batch_batch_send_size_sum").values())
+
     def own_waits(self) -> bool:
         """Whether there is a trace that has not been judged."""
         return any(self.own("otelcol_processor_tail_sampling_sampling_traces_on_memory").values())
+
+
+class ContainerBundle(Bundle):
+    """The same in a container, one of a ``network``, where it goes by ``name``; confined as docker-compose.yml says.
+
+    Who it sends to goes by ``behind`` there. All else has the configuration's own defaults.
+    """
+
+    def __init__(self, folder: Path, name: str, network: Network, config: Path, **variables: str) -> None:
+        super().__init__(folder, self, config, **variables)
+        self.name, self.network = name, network
+
+    @contextmanager
+    def running(self) -> Iterator[Any]:
+        """The container, ready to receive. Without an engine the test is skipped, in CI it fails."""
+        storage = self.folder / "storage"
+        storage.mkdir(exist_ok=True)
+        storage.chmod(0o777)  # the container's user is none of this machine's
+        addresses = {
+            "OTELCOL_TEMPO": "behind:4317", "OTELCOL_PROMETHEUS": "http://behind:4318", "OTELCOL_LOKI": "http://behind:4318",
+        }  # fmt: skip
+        mounts = {
+            str(self.config): {"bind": "/etc/otelcol/config.yaml", "mode": "ro"},
+            str(storage): {"bind": "/var/lib/otelcol", "mode": "rw"},
+        }
+        service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["collector"]
+        confined = {name: service[name] for name in CONFINED}
+        with container(
+            {4317: self.grpc, 4318: self.http, 8888: self.metrics, 13133: self.health},
+            command=service["command"], environment={**service["environment"], **addresses, **self.settings},
+            volumes=mounts, **confined, **self.network.joined(self.name),
+        ) as running:  # fmt: skip
+            wait_for(self.is_healthy, what="the Collector is healthy")
+            yield running

@@ -6,13 +6,14 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import shutil
 import sys
 import tempfile
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import pytest
 
@@ -166,10 +167,11 @@ class Collector:
 class ContainerCollector(Collector):
     """The same from collector/Dockerfile: ``FROM scratch``, an unprivileged user, a read-only root."""
 
+    network: Network | None = None
+
     @contextmanager
     def running(self) -> Iterator[Any]:
         """The container, ready to receive. Without an engine the test is skipped, in CI it fails."""
-        client = _engine()
         data = self.folder / "data"
         data.mkdir(exist_ok=True)
         data.chmod(0o777)  # the container's user is none of this machine's
@@ -193,24 +195,50 @@ class ContainerCollector(Collector):
                 "OTELCOL_KEY": f"/data/tls/{self.certificates.key.name}",
                 "OTELCOL_CLIENT_CA": f"/data/tls/{self.certificates.authority.name}",
             }
-        ports = {"4318/tcp": self.http, "4317/tcp": self.grpc, "13133/tcp": self.health}
-        container = client.containers.run(
-            _image(client), command, detach=True, environment=environ, volumes=mounts, read_only=True,
-            ports={inside: ("127.0.0.1", outside) for inside, outside in ports.items()},
-        )  # fmt: skip
-        try:
+        ports = {4318: self.http, 4317: self.grpc, 13133: self.health}
+        more = {} if self.network is None else self.network.joined("behind")
+        with container(ports, command=command, environment=environ, volumes=mounts, read_only=True, **more) as running:
             wait_for(self.is_healthy, what="the Collector is healthy")
-            yield container
-        except BaseException as error:
-            with contextlib.suppress(Exception):
-                error.add_note(container.logs().decode(errors="replace")[-4000:])
-            raise
-        finally:
-            container.remove(force=True)
-            client.close()
+            yield running
 
 
-def _engine() -> Any:
+class Network:
+    """A network of containers that find each other by name; to be entered with ``with``."""
+
+    def __enter__(self) -> Self:
+        self._client = engine()
+        self._network = self._client.networks.create(f"otel-perf-{secrets.token_hex(4)}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._network.remove()
+        self._client.close()
+
+    def joined(self, name: str) -> dict[str, Any]:
+        """What makes a container one of it, by that name."""
+        endpoint = self._client.api.create_endpoint_config(aliases=[name])
+        return {"network": self._network.name, "networking_config": {self._network.name: endpoint}}
+
+
+@contextmanager
+def container(ports: dict[int, int], **options: Any) -> Iterator[Any]:
+    """A container of collector/Dockerfile, whose ``ports`` are those of 127.0.0.1; removed at the end."""
+    client = engine()
+    published = {f"{inside}/tcp": ("127.0.0.1", outside) for inside, outside in ports.items()}
+    running = client.containers.run(_image(client), detach=True, ports=published, **options)
+    try:
+        yield running
+    except BaseException as error:
+        with contextlib.suppress(Exception):
+            error.add_note(running.logs().decode(errors="replace")[-4000:])
+        raise
+    finally:
+        running.remove(force=True)
+        client.close()
+
+
+def engine() -> Any:
+    """A client of the container engine. Without one the test is skipped, in CI it fails."""
     import docker
 
     try:

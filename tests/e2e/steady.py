@@ -1,4 +1,7 @@
-"""Workers that make spans at a steady pace and write down which, for tests that kill them."""
+"""Workers that make spans at a steady pace and write down which, for tests that kill them or what they send to.
+
+They make none while there is a file ``quiet`` in their folder.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,22 @@ from pathlib import Path
 from opentelemetry import trace
 tracer = trace.get_tracer("t")
 made = Path(sys.argv[1]).open("a", buffering=1)
+quiet = Path(sys.argv[1]).with_name("quiet")
+attributes = {"note": "x" * int(sys.argv[3])}
 while True:
-    span = tracer.start_span("work"); span.end()
+    if quiet.exists():
+        time.sleep(0.1)
+        continue
+    span = tracer.start_span("work", attributes=attributes); span.end()
     context = span.get_span_context()
     made.write(f"{context.trace_id:032x} {context.span_id:016x}\\n")
     time.sleep(float(sys.argv[2]))
 """
 
 
-def worker(home: Path, folder: Path, number: int, pause: float = 0.002, **variables: str) -> Running:
-    """Worker ``number``, which makes a span every ``pause`` seconds; to be entered with ``with``."""
-    command = programs.command(PROGRAM, str(folder / f"made-{number}"), str(pause))
+def worker(home: Path, folder: Path, number: int, pause: float = 0.002, note: int = 0, **variables: str) -> Running:
+    """Worker ``number``, a span with ``note`` characters every ``pause`` seconds; to be entered with ``with``."""
+    command = programs.command(PROGRAM, str(folder / f"made-{number}"), str(pause), str(note))
     environ = programs.environment(home, OTEL_PERF_STORE_DELAY="50ms", **variables)
     return Running(command, environ, folder, folder / f"worker-{number}.log")
 

@@ -89,6 +89,7 @@ def run(tmp_path_factory, behind, bundle):
     with bundle.running() as process:
         send_last(bundle.url())
         wait_for(lambda: bundle.judged() >= 50 and not bundle.own_waits(), 40, "the last traces are judged")
+        wait_for(lambda: bundle.handed_on() >= 50, 20, "they are in their queue")
         wait_for(lambda: all(bundle.queued().values()), 40, "all that was sent is in the queues")
         process.stop(signal.SIGKILL)
     with behind.running(), bundle.running():

@@ -1,5 +1,6 @@
 """agent.yaml and gateway.yaml as two real Collectors: what goes in at the one comes out behind the other."""
 
+import contextlib
 from collections import Counter
 
 import pytest
@@ -7,8 +8,8 @@ import yaml
 
 from tests.deployment.test_collector import CONFIGS, without_load_balancing
 from tests.e2e import otlp_json as otlp
-from tests.e2e.bundle import Bundle
-from tests.e2e.collector import ROOT, Collector
+from tests.e2e.bundle import Bundle, ContainerBundle
+from tests.e2e.collector import ROOT, Collector, ContainerCollector, Network
 from tests.e2e.dns import Names
 from tests.e2e.support import wait_for
 
@@ -16,21 +17,47 @@ GATEWAY = ROOT / "collector" / "gateway.yaml"
 SHORT = {"OTELCOL_SAMPLE": "0", "OTELCOL_SAMPLE_WAIT": "4s", "OTELCOL_SAMPLE_SETTLE": "1s", "OTELCOL_FLUSH": "1s"}
 
 
-def agent_of(folder, behind, gateway):
-    """An agent whose gateways are at ``gateway``."""
+def agent_config(folder):
+    """agent.yaml as far as the Collector built from modules can run it."""
     config = folder / "agent.yaml"
     config.write_text(yaml.safe_dump(without_load_balancing(CONFIGS["agent"])))
-    return Bundle(folder / "agent", behind, config, OTELCOL_GATEWAY=gateway, **SHORT)
+    return config
 
 
-@pytest.fixture(scope="module")
-def behind(tmp_path_factory):
+@contextlib.contextmanager
+def processes(folder, config):
+    """What stands for the backends, the gateway and the agent, each of them to be run."""
+    behind = Collector(folder / "behind")
+    gateway = Bundle(folder / "gateway", behind, GATEWAY, **SHORT)
+    yield (
+        behind,
+        gateway,
+        Bundle(folder / "agent", behind, config, OTELCOL_GATEWAY=f"127.0.0.1:{gateway.grpc}", **SHORT),
+    )
+
+
+@contextlib.contextmanager
+def containers(folder, config):
+    """The same ``FROM scratch``, with no rights, a read-only root and a volume."""
+    with Network() as network:
+        behind = ContainerCollector(folder / "behind")
+        behind.network = network
+        gateway = ContainerBundle(folder / "gateway", "gateway", network, GATEWAY, **SHORT)
+        yield behind, gateway, ContainerBundle(folder / "agent", "agent", network, config, **SHORT)
+
+
+@pytest.fixture(scope="module", params=[processes, containers], ids=["processes", "containers"])
+def behind(request, tmp_path_factory):
     """What has arrived behind the gateway when the agent had gone through a time without it."""
     folder = tmp_path_factory.mktemp("tiers")
     (folder / "behind").mkdir()
-    behind = Collector(folder / "behind")
-    gateway = Bundle(folder / "gateway", behind, GATEWAY, **SHORT)
-    agent = agent_of(folder, behind, f"127.0.0.1:{gateway.grpc}")
+    with request.param(folder, agent_config(folder)) as (behind, gateway, agent):
+        passed(behind, gateway, agent)
+    return behind
+
+
+def passed(behind, gateway, agent):
+    """Let them have what the tests look for."""
     with behind.running(), agent.running():
         clean, failed = otlp.span("clean"), otlp.span("failed", status=otlp.ERROR)
         beneath = otlp.span("beneath", traceId=failed["traceId"], parentSpanId=failed["spanId"])
@@ -42,7 +69,6 @@ def behind(tmp_path_factory):
             wait_for(lambda: len(behind.spans()) >= 2, 30, "the trace is judged")
             wait_for(lambda: behind.received("logs"), 20, "the line arrives")
             wait_for(lambda: "traces.span.metrics.calls" in metrics(behind), 20, "spans are counted")
-    return behind
 
 
 def metrics(behind):
@@ -74,7 +100,8 @@ def test_metrics_go_to_every_gateway_in_turn_and_to_those_that_are_left(tmp_path
     behind, names = Collector(tmp_path / "behind"), Names("127.0.0.1", "127.0.0.2")
     first = Bundle(tmp_path / "first", behind, GATEWAY, **SHORT)
     second = Bundle(tmp_path / "second", behind, GATEWAY, OTELCOL_GRPC=f"127.0.0.2:{first.grpc}", **SHORT)
-    agent = agent_of(tmp_path, behind, f"dns://127.0.0.1:{names.port}/gateways.test:{first.grpc}")
+    gateways = f"dns://127.0.0.1:{names.port}/gateways.test:{first.grpc}"
+    agent = Bundle(tmp_path / "agent", behind, agent_config(tmp_path), OTELCOL_GATEWAY=gateways, **SHORT)
     sent = [f"metric.{number}" for number in range(20)]
     with names.running(), behind.running(), second.running():
         with first.running(), agent.running():
