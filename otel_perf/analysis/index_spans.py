@@ -10,8 +10,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_perf.analysis.errors import place_of as spot_of
 from otel_perf.analysis.errors import short
-from otel_perf.analysis.intervals import covered
 from otel_perf.analysis.index_tables import ERROR, PER_DOUBLING, SIGNAL, WIDTHS, signed
+from otel_perf.analysis.intervals import covered
 from otel_perf.analysis.otlp import ERROR_STATUS, attributes_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def covered(children: Iterable[tuple[int, int]], start: int, end: int) -> int:
-    """How much of ``start``–``end``, all in ns, is time in which at least one child ran: overlapping children count once."""
+    """How much of ``start``–``end``, all in ns, is time in which a child ran: overlapping children count once."""
     covered, reached = 0, start
     for child_start, child_end in sorted(children):
         until = min(child_end, end)
