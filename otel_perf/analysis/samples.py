@@ -122,7 +122,7 @@ class Samples:
             self._courses[owner, str(point.attributes["code.function.name"])].add(point)
         else:
             return
-        self._lived(owner, point.time, point.time)
+        self._lived(owner, min(point.start or point.time, point.time), point.time)
 
     def _lived(self, owner: Owner, start: int, end: int) -> None:
         first, last = self._lives.get(owner, (start, end))
