@@ -129,7 +129,7 @@ def test_the_app_of_a_recipe_answers_and_its_request_is_stored(recipe, home, tmp
             assert json.load(answer) == {"number": 7}
         server.stop()
     (served,) = [span for span in spans(home) if span.kind == "SERVER"]
-    assert served.resource["service.name"] == variables.get("OTEL_SERVICE_NAME", "unknown_service")
+    assert served.resource["service.name"] == "shop"
 
 
 def test_the_worker_of_the_celery_recipe_answers_and_its_task_is_stored(home, tmp_path):

@@ -116,7 +116,11 @@ def report(home: Path) -> None:
 
 def at_home(part: sections.Section, home: Path) -> sections.Section:
     """With the folder of a user's in place of the temporary one."""
-    return replace(part, after=[line.replace(str(home.parent), "~/shop") for line in part.after])
+
+    def moved(line: str) -> str:
+        return line.replace(str(home.parent), "~/shop")
+
+    return replace(part, title=moved(part.title), after=[moved(line) for line in part.after])
 
 
 def keep(name: str, drawn: bytes) -> None:

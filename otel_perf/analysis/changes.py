@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from otel_perf.analysis.claims import Test
     from otel_perf.analysis.samples import Calls, Durations, FunctionKey, Key, Samples
-    from otel_perf.analysis.significance import Place
+    from otel_perf.analysis.significance import Place, Sides
 
 __all__ = ["LEAST", "Change", "Changes", "Comparison", "FunctionChange", "MemoryChange", "compare", "new_bottlenecks"]
 
@@ -248,14 +248,17 @@ class _Functions:
         chosen = sorted(own, key=lambda key: (-own[key], key))[:MOST]
         self.left = len(own) - len(chosen)
         self._both = [key for key in chosen if key in before and key in after]
+        # Where one is monitored that was not, or no longer, its time is no longer, or now, its caller's own.
+        self._moved = {service for service, _ in before.keys() ^ after.keys()}
         self._one = [key for key in chosen if key not in before or key not in after]
 
     def families(self) -> Iterable[Family]:
         for measure in ("mean", "own"):
-            sides = {}
+            sides: dict[Thing, Sides] = {}
             for key in self._both:
-                before, after = (_calls(side[key], measure) for side in self._sides)
-                sides["function", *key] = before, after
+                if measure == "mean" or key[0] not in self._moved:
+                    before, after = (_calls(side[key], measure) for side in self._sides)
+                    sides["function", *key] = before, after
             yield Family(measure, sides)
 
     def changes(self, found: _Tests) -> Iterable[FunctionChange]:
@@ -308,7 +311,9 @@ class _Memory:
         self._both = [service for service in self._after if service in self._before]
 
     def families(self) -> Iterable[Family]:
-        sides = {("memory", name): (_peaks(self._before[name]), _peaks(self._after[name])) for name in self._both}
+        sides: dict[Thing, Sides] = {
+            ("memory", name): (_peaks(self._before[name]), _peaks(self._after[name])) for name in self._both
+        }
         yield Family("peak", sides, shared=False)  # a machine that is busy takes no memory of another process
 
     def changes(self, found: _Tests) -> Iterable[MemoryChange]:

@@ -18,8 +18,8 @@ HEADER = "TraceID,SpanID,ParentID,PodName,OperationName,StartTimeUnixNano,EndTim
 
 
 @pytest.fixture
-def screen(monkeypatch):
-    """Standard error is a terminal, and nothing is too quick for a line; gives what was written so far."""
+def screen(monkeypatch, capsys):
+    """Standard error is a terminal, after capsys has taken it, and nothing is too quick for a line; gives what was written."""
     master, slave = os.openpty()
     written = []
 

@@ -147,13 +147,21 @@ def named(found, problem, remedy):
     return any(problem in said and remedy in mends for said, mends in found)
 
 
+@pytest.fixture(scope="module")
+def answers():
+    """What the doctor says of variables that are right."""
+    return {}
+
+
 @pytest.mark.parametrize("setup", SETUPS)
-def test_it_is_named_with_what_mends_it_and_that_does(setup, around, home):
+def test_it_is_named_with_what_mends_it_and_that_does(setup, around, home, answers):
     variables, problem, remedy = SETUPS[setup]
     broken, mended = variables(around)
     status, found, _ = doctor(home, broken)
     assert (status, named(found, problem, remedy)) == (1, True), found
-    assert doctor(home, mended)[:2] == (0, [])
+    asked = tuple(sorted(mended.items()))  # several are mended by the same
+    answers[asked] = answers.get(asked) or doctor(home, mended)[:2]
+    assert answers[asked] == (0, [])
 
 
 def without_rights():
