@@ -7,7 +7,7 @@ PYTHON ?= python3
 ENVIRONMENT = $(PYTHON) tools/environments.py
 DEV = $$($(ENVIRONMENT) dev)/bin
 
-.PHONY: help demo test coverage test-all check fix docs site bench soak watch-library clean collector dashboards
+.PHONY: help demo test coverage test-all check fix docs site pictures bench soak watch-library clean collector dashboards
 
 help:
 	@grep -E '^#   make' Makefile | sed 's/^#   //'
@@ -57,6 +57,10 @@ dashboards:
 # The documents as a site in build/site; a warning is an error.
 site:
 	$$($(ENVIRONMENT) docs)/bin/python -m sphinx -q -W --keep-going -b html docs build/site
+
+# The README's pictures, of the demo's store: the page in Chromium, the report as a terminal shows it.
+pictures:
+	$(DEV)/python -m tools.pictures
 
 # The suite on every supported Python that is here, and on the newest OpenTelemetry set.
 test-all:

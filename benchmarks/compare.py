@@ -1,8 +1,9 @@
 """What ``otel-perf report --compare`` claims on real runs: of nothing, of 10 % and of 30 % more work in one step.
 
 Every pair is of runs of ``programs/orders.py``, taken in turn in a shuffled order, on a machine that does other work as
-well. A is the program as it is, twice; B does 10 % or 30 % more of the work of one step, each step in its turn. A claim
-is right if it is of that step, or of the operation that contains it, and invented if it is of any other.
+well. A is the program as it is, twice; B does 10 % or 30 % more of the work of one step, each step in its turn. Each
+step is a span and a monitored function. A claim is right if it is of that step, or of the operation that contains it,
+and invented if it is of any other, or of memory.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from otel_perf.analysis.sides import open_side
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from otel_perf.analysis.changes import Changes
     from otel_perf.analysis.samples import Samples
 
 STEPS: Final = ("parse", "find", "price", "fetch", "render", "pay")
@@ -44,17 +46,24 @@ def make(folder: Path, home: Path, slow: str, runs: int, chance: random.Random) 
 
 
 def claims(home: Path) -> dict[str, set[str]]:
-    """What each side is said to be slower in than A."""
+    """What each side is said to be slower in than A, or to have more of."""
 
     def samples(side: str) -> Samples:
         return open_side(str(home / side), _no_store).samples
 
     base = samples("A")
-    return {
-        side: {change.name for change in compare(base, samples(side)) if change.verdict == "slower"}
-        for side in SIDES
-        if side != "A"
-    }
+    found = {side: compare(base, samples(side)) for side in SIDES if side != "A"}
+    return {side: {*slower(of_side), *larger(of_side)} for side, of_side in found.items()}
+
+
+def slower(found: Changes) -> set[str]:
+    """The operations and functions; both have the step's name."""
+    return {change.name for change in (*found.operations, *found.functions) if change.verdict == "slower"}
+
+
+def larger(found: Changes) -> set[str]:
+    """Memory, which no side has more of."""
+    return {f"memory of {change.service}" for change in found.memory if change.verdict == "more"}
 
 
 def _no_store() -> None:

@@ -1,17 +1,25 @@
 """The examples of the documents do what stands beside them."""
 
+import itertools
+import json
 import re
+import shlex
+import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from otel_perf.core.events import BOTTLENECK
 from tests.e2e import programs
+from tests.e2e.support import environment, free_port, instrumented, wait_for
 from tests.stored import events, spans
+from tools import environments
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RUN = """
 import asyncio, gc, importlib, sys
+from concurrent.futures import ThreadPoolExecutor
 from opentelemetry import trace
 
 for name in sys.argv[1:]:
@@ -25,6 +33,13 @@ for name in sys.argv[1:]:
 
     if asyncio.iscoroutinefunction(function):
         asyncio.run(answer())
+    elif hasattr(module, "requests"):
+        def request(number):
+            with start(name, kind=trace.SpanKind.SERVER):
+                function()
+
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(request, range(module.requests)))
     else:
         with start(name, kind=trace.SpanKind.SERVER):
             function()
@@ -77,6 +92,61 @@ def test_the_programs_of_the_recipes_run(page, home, tmp_path):
     done = programs.run(code, home, cwd=tmp_path)
     assert (done.status, done.err) == (0, "")
     assert spans(home)
+
+
+# What the last line of a recipe starts: the environment with its libraries, and how it is told the port.
+SERVERS = {
+    "fastapi": ("shop", "--port {port}"),
+    "flask": ("apps", "--port {port}"),
+    "django": ("apps", "{port}"),
+    "gunicorn": ("apps", "--bind 127.0.0.1:{port} --control-socket gunicorn.ctl"),
+}
+
+
+def lay(recipe, folder):
+    """The files of a recipe, each named in its first line; the variables and the command of its last line."""
+    page = DOCS / "recipes" / f"{recipe}.md"
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        file = folder / code.splitlines()[0].removeprefix("# ")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(code)
+    *_, line = re.search(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)[1].splitlines()
+    words = shlex.split(line)
+    variables = dict(word.split("=", 1) for word in itertools.takewhile(lambda word: "=" in word, words))
+    return variables, words[len(variables) :]
+
+
+@pytest.mark.parametrize("recipe", SERVERS)
+def test_the_app_of_a_recipe_answers_and_its_request_is_stored(recipe, home, tmp_path):
+    name, to_port = SERVERS[recipe]
+    folder, port = environments.ensure(name), free_port()
+    variables, (start, *command) = lay(recipe, tmp_path)
+    assert start == "opentelemetry-instrument"
+    command += to_port.format(port=port).split()
+    with instrumented(folder, home, *command, cwd=tmp_path, variables=variables) as server:
+        server.wait_until_listening(port, timeout=60)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/products/7", timeout=20) as answer:
+            assert json.load(answer) == {"number": 7}
+        server.stop()
+    (served,) = [span for span in spans(home) if span.kind == "SERVER"]
+    assert served.resource["service.name"] == "shop"
+
+
+def test_the_worker_of_the_celery_recipe_answers_and_its_task_is_stored(home, tmp_path):
+    folder, (variables, (_, *command)) = environments.ensure("apps"), lay("celery", tmp_path)
+    for name in ("queue", "control"):
+        (tmp_path / name).mkdir()
+    # A broker of files in place of Redis.
+    (tmp_path / "files.py").write_text(
+        "broker_transport_options = {'data_folder_in': 'queue', 'data_folder_out': 'queue', 'control_folder': 'control'}"
+    )
+    variables |= {"CELERY_BROKER_URL": "filesystem://", "CELERY_CONFIG_MODULE": "files"}
+    with instrumented(folder, home, *command, cwd=tmp_path, variables=variables) as worker:
+        send = [str(folder / "bin" / "python"), "-c", "import shop; shop.confirm.delay(7)"]
+        subprocess.run(send, cwd=tmp_path, env=environment(folder, home, variables), check=True, timeout=60)
+        wait_for(lambda: spans(home), 60, "the task's span in the store")
+        worker.stop()
+    assert [span.name for span in spans(home) if span.kind == "CONSUMER"] == ["run/shop.confirm"]
 
 
 def test_every_page_is_in_the_site():

@@ -1,7 +1,8 @@
 """Answers orders one after the other, in six steps of known work. Arguments: ORDERS [STEP FACTOR].
 
 With STEP and FACTOR that step does so much more of its work, 1.3 for 30 %. What a step does is of the kinds that
-programs wait for: arithmetic, text, JSON, a database, and sleep that stands for a network.
+programs wait for: arithmetic, text, JSON, a database, and sleep that stands for a network. Each step is a span, and a
+monitored function in it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry import trace
+
+import otel_perf as perf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,9 +70,10 @@ def main(orders: int, slow: str = "", factor: float = 1.0) -> None:
     """Answer them."""
     start_span = trace.get_tracer("orders").start_as_current_span
     work = {name: round(UNITS * factor) if name == slow else UNITS for name in STEPS}
+    steps = {name: perf.monitored(name=name, span="never")(step) for name, step in STEPS.items()}
     for _ in range(orders):
         with start_span("order"):
-            for name, step in STEPS.items():
+            for name, step in steps.items():
                 with start_span(name):
                     step(work[name])
 

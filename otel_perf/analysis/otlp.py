@@ -91,6 +91,7 @@ class Point:
     resource: dict[str, Any]
     delta: bool = False  # since the point before; else since the start
     buckets: Buckets | None = None
+    start: int = 0  # from when on it counts; 0 where that is not said
 
 
 def value_of(value: AnyValue) -> Any:
@@ -213,6 +214,7 @@ def points(batches: Iterable[Batch]) -> Iterator[Point]:
                             resource,
                             getattr(data, "aggregation_temporality", 0) == DELTA,
                             _buckets(point) if metric.HasField("exponential_histogram") else None,
+                            point.start_time_unix_nano,
                         )
 
 

@@ -1,21 +1,28 @@
-"""The durations of each operation, run by run: what two stores, releases or files are compared by."""
+"""What each operation and function took, and each service's memory, run by run: what two sides are compared by."""
 
 from __future__ import annotations
 
 from array import array
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from otel_perf.analysis.intervals import covered
+from otel_perf.analysis.otlp import service_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from otel_perf.analysis.otlp import SpanRecord
+    from otel_perf.analysis.otlp import Point, SpanRecord
 
 PERIOD: Final = 120.0  # seconds of a long run that stand for a run
+CALLS: Final = "perf.call.duration"
+OWN: Final = "perf.call.self_time"
+MEMORY: Final = "process.memory.usage"
 Key = tuple[str, str, str]  # service, name and kind of an operation
+FunctionKey = tuple[str, str]  # service and name
+Owner = tuple[str, str]  # service and instance: a process
 
 
 @dataclass(slots=True)
@@ -24,6 +31,35 @@ class Durations:
 
     took: array[float] = field(default_factory=lambda: array("d"))
     own: array[float] = field(default_factory=lambda: array("d"))
+
+
+@dataclass(slots=True)
+class Calls:
+    """Of one function in one unit: how many calls, and what they took and took of their own, in seconds."""
+
+    count: int = 0
+    took: float = 0.0
+    own: float = 0.0
+
+
+class _Course:
+    """What one process said of one function: counts and sums, from its start or (delta) since the point before."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[tuple[int, float, int, bool]]] = {CALLS: [], OWN: []}
+
+    def add(self, point: Point) -> None:
+        rows = self._rows[point.name]
+        if not point.delta and len(rows) > 1 and rows[-2][1:3] == rows[-1][1:3] == (point.value, point.count):
+            rows.pop()  # not called for a while: its first and its last point say so
+        rows.append((point.time, point.value, point.count, point.delta))
+
+    def steps(self, name: str, start: int) -> Iterator[tuple[int, float, int]]:
+        """The middle of the time between two points, and what was added to sum and count meanwhile."""
+        rows = [(start, 0.0, 0, False), *sorted(self._rows[name])]
+        for (before, was, had, _), (time, value, count, delta) in pairwise(rows):
+            anew = delta or count < had or value < was
+            yield (before + time) // 2, value - (0.0 if anew else was), count - (0 if anew else had)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,49 +82,90 @@ class Run:
 
 
 class Samples:
-    """One side of a comparison. About 60 bytes a span, and 100 more for those with children."""
+    """One side of a comparison. About 60 bytes a span, 100 more for those with children, 200 a point of a function."""
 
-    def __init__(self, spans: Iterable[SpanRecord]) -> None:
+    def __init__(self, spans: Iterable[SpanRecord], points: Iterable[Point] = ()) -> None:
         self.spans = 0
         self.errors: dict[Key, int] = defaultdict(int)
         self._rows: list[tuple[Key, str, str, int, int]] = []
         self._children: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        self._lives: dict[tuple[str, str], tuple[int, int]] = {}  # by service and instance
+        self._courses: dict[tuple[Owner, str], _Course] = defaultdict(_Course)
+        self._peaks: dict[Owner, float] = defaultdict(float)
+        self._lives: dict[Owner, tuple[int, int]] = {}
         for span in spans:
             self._add(span)
+        for point in points:
+            self._add_point(point)
         self.runs = sorted(_runs(self._lives), key=lambda run: run.start)
-
-    def _add(self, span: SpanRecord) -> None:
-        service = str(span.resource.get("service.name", "unknown_service"))
-        instance = str(span.resource.get("service.instance.id", ""))
-        key = (service, span.name, span.kind)
-        self.spans += 1
-        self.errors[key] += span.error
-        self._rows.append((key, instance, span.span_id, span.start, span.end))
-        if span.parent_id:
-            self._children[span.parent_id].append((span.start, span.end))
-        first, last = self._lives.get((service, instance), (span.start, span.end))
-        self._lives[service, instance] = (min(first, span.start), max(last, span.end))
-
-    def by_operation(self) -> dict[Key, dict[tuple[int, int], Durations]]:
-        """Durations by operation, and by run and period of the run."""
-        run_of = {
+        self._run_of = {
             owner: run
             for run in self.runs
             for owner, (start, _) in self._lives.items()
             if owner[0] == run.service and run.start <= start <= run.end
         }
+
+    def _add(self, span: SpanRecord) -> None:
+        owner = service_of(span.resource), str(span.resource.get("service.instance.id", ""))
+        key = (owner[0], span.name, span.kind)
+        self.spans += 1
+        self.errors[key] += span.error
+        self._rows.append((key, owner[1], span.span_id, span.start, span.end))
+        if span.parent_id:
+            self._children[span.parent_id].append((span.start, span.end))
+        self._lived(owner, span.start, span.end)
+
+    def _add_point(self, point: Point) -> None:
+        owner = service_of(point.resource), str(point.resource.get("service.instance.id", ""))
+        if point.name == MEMORY:
+            self._peaks[owner] = max(self._peaks[owner], point.value)
+        elif point.name in {CALLS, OWN} and "code.function.name" in point.attributes:  # not those that share one count
+            self._courses[owner, str(point.attributes["code.function.name"])].add(point)
+        else:
+            return
+        self._lived(owner, min(point.start or point.time, point.time), point.time)
+
+    def _lived(self, owner: Owner, start: int, end: int) -> None:
+        first, last = self._lives.get(owner, (start, end))
+        self._lives[owner] = (min(first, start), max(last, end))
+
+    def by_operation(self) -> dict[Key, dict[tuple[int, int], Durations]]:
+        """Durations by operation, and by run and period of the run."""
         found: dict[Key, dict[tuple[int, int], Durations]] = defaultdict(lambda: defaultdict(Durations))
         for key, instance, span_id, start, end in self._rows:
-            run = run_of[key[0], instance]
+            run = self._run_of[key[0], instance]
             took = max(0, end - start) / 1e9
             unit = found[key][run.number, run.period(start)]
             unit.took.append(took)
             unit.own.append(max(0.0, took - covered(self._children.get(span_id, ()), start, end) / 1e9))
         return found
 
+    def by_function(self) -> dict[FunctionKey, dict[tuple[int, int], Calls]]:
+        """Calls by function, and by run and period of the run, as far as points tell the periods apart."""
+        found: dict[FunctionKey, dict[tuple[int, int], Calls]] = defaultdict(lambda: defaultdict(Calls))
+        for (owner, name), course in self._courses.items():
+            run, units = self._run_of[owner], found[owner[0], name]
+            start = self._lives[owner][0]
+            for time, took, count in course.steps(CALLS, start):
+                unit = units[run.number, run.period(time)]
+                unit.took, unit.count = unit.took + took, unit.count + count
+            for time, own, _ in course.steps(OWN, start):
+                units[run.number, run.period(time)].own += own
+        called = {key: {place: unit for place, unit in units.items() if unit.count > 0} for key, units in found.items()}
+        return {key: units for key, units in called.items() if units}
 
-def _runs(lives: dict[tuple[str, str], tuple[int, int]]) -> Iterator[Run]:
+    def peaks(self) -> dict[str, dict[tuple[int, int], float]]:
+        """The most memory (bytes) that a process of the service was seen with, by run.
+
+        Periods of a run are no runs here: what a process has taken it mostly keeps.
+        """
+        found: dict[str, dict[tuple[int, int], float]] = defaultdict(dict)
+        for owner, peak in self._peaks.items():
+            place = self._run_of[owner].number, 0
+            found[owner[0]][place] = max(peak, found[owner[0]].get(place, 0.0))
+        return found
+
+
+def _runs(lives: dict[Owner, tuple[int, int]]) -> Iterator[Run]:
     """Instances of one service whose lives overlap are one run: they share the machine and its minute."""
     by_service: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for (service, _), life in lives.items():

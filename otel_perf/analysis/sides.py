@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,7 +36,10 @@ class Side:
                 not version or resource.get("service.version") == version
             )
 
-        self.samples = Samples(span for span in otlp.spans(batches("traces")) if wanted(span.resource))
+        self.samples = Samples(
+            (span for span in otlp.spans(batches("traces")) if wanted(span.resource)),
+            (point for point in otlp.points(batches("metrics")) if wanted(point.resource)),
+        )
         found = Bottlenecks()
         for entry in otlp.logs(batches("logs")):
             if wanted(entry.resource):
@@ -74,10 +78,12 @@ def seen_side(store: StoreReader, base: str, service: str, since_ns: int) -> Sid
     if not base.startswith(RELEASE):
         return _of_store(str(store.path), store, service, since_ns=since_ns)
     latest, version = 0, ""
-    for span in otlp.spans(store.batches(["traces"], since_ns=since_ns)):
-        of_span = str(span.resource.get("service.version", ""))
-        if of_span and of_span != base.removeprefix(RELEASE) and span.start >= latest:
-            latest, version = span.start, of_span
+    spans = ((span.resource, span.start) for span in otlp.spans(store.batches(["traces"], since_ns=since_ns)))
+    points = ((point.resource, point.time) for point in otlp.points(store.batches(["metrics"], since_ns=since_ns)))
+    for resource, time in chain(spans, points):
+        release = str(resource.get("service.version", ""))
+        if release and release != base.removeprefix(RELEASE) and time >= latest:
+            latest, version = time, release
     if not version:
         store.close()
         raise SettingError(

@@ -15,9 +15,9 @@ sides are compared by a t-test, whose standard error is that between runs. To it
 - The variance of few runs may be small by chance: it is raised towards what the other operations have (the moderated
   variance of Smyth, "Linear models and empirical Bayes methods", SAGMB 3, 2004, with the weight ``WEIGHT`` fixed),
   never lowered, and the standard error is never below what ``LAYOUT`` gives.
-- The p-values of all operations, quantiles and both tests are corrected together (Holm, "A simple sequentially
-  rejective multiple test procedure", Scand. J. Statist. 6, 1979): the chance of a single false claim in a whole
-  comparison is at most ``ALPHA``.
+- The p-values of all operations, functions and services, all measures and both tests are corrected together (Holm,
+  "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6, 1979): the chance of a single false
+  claim in a whole comparison is at most ``ALPHA``.
 
 Periods of one long run stand for runs; neighbours among them resemble each other, so that they count for fewer:
 n (1 - r) / (1 + r), the effective number of an AR(1) course, with r the upper bound of the correlation of neighbours.
@@ -29,11 +29,13 @@ import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean, median
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
     from typing import TypeAlias
+
+K = TypeVar("K", bound="Hashable")  # whatever is compared
 
 ALPHA: Final = 0.05
 FEWEST: Final = 3  # units on each side; with fewer nothing is said to be sure
@@ -79,7 +81,7 @@ class Difference:
 Sides: TypeAlias = "tuple[Sequence[Unit], Sequence[Unit]]"  # base and seen
 
 
-def differences(sides: Mapping[str, Sides]) -> tuple[dict[str, Difference], dict[str, Difference]]:
+def differences(sides: Mapping[K, Sides]) -> tuple[dict[K, Difference], dict[K, Difference]]:
     """The differences of those with ``FEWEST`` units on both sides: as they are, and the machine's part taken off."""
     enough = {name: pair for name, pair in sides.items() if min(map(len, pair)) >= FEWEST}
     alike = _likeness(units for pair in enough.values() for units in pair)
@@ -89,7 +91,7 @@ def differences(sides: Mapping[str, Sides]) -> tuple[dict[str, Difference], dict
     return _moderated(plain), _moderated({name: fit for name, fit in freed.items() if fit.freedom >= 1})
 
 
-def _moderated(fits: Mapping[str, _Fit]) -> dict[str, Difference]:
+def _moderated(fits: Mapping[K, _Fit]) -> dict[K, Difference]:
     usual = median(fit.variance for fit in fits.values()) if len(fits) > OTHERS else 0.0
     return {name: fit.difference(usual) for name, fit in fits.items()}
 
@@ -97,15 +99,15 @@ def _moderated(fits: Mapping[str, _Fit]) -> dict[str, Difference]:
 class _States:
     """How fast the machine was in each unit, by what the operations took of their own against their usual."""
 
-    def __init__(self, sides: Mapping[str, Sides]) -> None:
-        self._by_place: dict[tuple[int, Place], dict[str, float]] = {}
+    def __init__(self, sides: Mapping[Any, Sides]) -> None:
+        self._by_place: dict[tuple[int, Place], dict[Any, float]] = {}
         for name, pair in sides.items():
             usual = fmean(fmean(unit.own for unit in units) for units in pair)
             for side, units in enumerate(pair):
                 for unit in units:
                     self._by_place.setdefault((side, unit.place), {})[name] = unit.own - usual
 
-    def without(self, name: str) -> dict[tuple[int, Place], float]:
+    def without(self, name: Any) -> dict[tuple[int, Place], float]:
         """The median of the others in each unit of the operation ``name``; empty where there are too few."""
         found = {}
         for place, known in self._by_place.items():
@@ -187,10 +189,10 @@ def _likeness(sides: Iterable[Sequence[Unit]]) -> float:
     return min(MOST_ALIKE, found + SURE * math.sqrt((1 - found**2) / most))
 
 
-def holm(chances: Mapping[str, float]) -> dict[str, float]:
+def holm(chances: Mapping[K, float]) -> dict[K, float]:
     """Corrected p-values: below ``ALPHA`` for none, in 1 - ``ALPHA`` of all comparisons where nothing has changed."""
     ordered = sorted(chances.items(), key=lambda pair: pair[1])
-    corrected: dict[str, float] = {}
+    corrected: dict[K, float] = {}
     least = 0.0
     for rank, (name, chance) in enumerate(ordered):
         least = max(least, min(1.0, chance * (len(ordered) - rank)))

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otel_perf.cli import BAD, GOOD, USAGE, options
+from otel_perf.cli import BAD, GOOD, USAGE, options, progress
 from otel_perf.core.errors import AuditError, SettingError
 from otel_perf.logs.audit import chain
 from otel_perf.logs.audit.reader import Reader
@@ -96,7 +96,9 @@ def _verify(arguments: argparse.Namespace) -> int:
     anchors = Anchors(folder, heads=heads, files=files, open_end=arguments.open_end)
     reader = Reader(folder)
     try:
-        verdict = verify(reader, trusted, anchors)
+        verdict = verify(
+            reader, trusted, anchors, lambda rows: progress.watched(rows, "records checked", reader.size())
+        )
     finally:
         reader.close()
     if not is_there:

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
     from otel_perf.core.home import Home
 
+# What brings an exporter that upstream's documents name.
+_BRINGS: Final = {
+    "prometheus": "opentelemetry-exporter-prometheus",
+    "zipkin_json": "opentelemetry-exporter-zipkin-json",
+}
 # Libraries that are here because we need them, whatever the app uses.
 _OURS: Final = frozenset({"grpcio", "psutil", "pydantic", "requests", "urllib3"})
 
@@ -169,10 +174,12 @@ def _exporters(environ: Mapping[str, str], signal: str, findings: list[Finding])
     known = set(metadata.entry_points(group=f"opentelemetry_{signal}_exporter").names)
     for name in chosen:
         if name not in known and name not in OTLP:
+            variable = f"OTEL_{signal.upper()}_EXPORTER"
+            brings, here = _BRINGS.get(name, "the package that has it"), ", ".join(sorted(known)) or "none"
             findings.append(
                 Finding(
-                    problem=f"OTEL_{signal.upper()}_EXPORTER names {name!r}, which is not installed",
-                    remedy=f"pip install the package of that exporter; installed: {', '.join(sorted(known)) or 'none'}",
+                    problem=f"{variable} names {name!r}, which is not installed",
+                    remedy=f"pip install {brings}, or export {variable}=otlp; installed: {here}",
                 )
             )
     off = switched_off(environ) or Rollout(environ).decide("store").share == 0

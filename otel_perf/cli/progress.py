@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ _CHECK: Final = 64  # items between two looks at the clock
 _ERASE: Final = "\r\x1b[K"
 
 
-def watched(items: Iterable[T], doing: str, total: int = 0) -> Iterator[T]:
+def watched(items: Iterable[T], doing: str, total: int = 0) -> Generator[T, None, None]:
     """``items`` as they are; meanwhile ``doing``, how many, of how many if that is known, and how many a second.
 
     About 0.1 µs an item; nothing is written where standard error is no terminal.

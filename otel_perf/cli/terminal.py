@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from otel_perf.cli import text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from otel_perf.analysis.summary import Report
     from otel_perf.cli.sections import Section
 
@@ -21,7 +23,12 @@ def show(report: Report, *, asked: str) -> None:
         return
     from otel_perf.cli.sections import of
 
-    for section in of(report, asked):
+    draw(console, of(report, asked))
+
+
+def draw(console: Any, sections: Iterable[Section]) -> None:
+    """Print ``sections`` on a rich console."""
+    for section in sections:
         _show(console, section)
         console.print()
 

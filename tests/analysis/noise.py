@@ -7,7 +7,7 @@ take many times as long as the rest. A sleep hardly knows of any of it.
 
 import math
 
-from otel_perf.analysis.otlp import SpanRecord
+from otel_perf.analysis.otlp import Point, SpanRecord
 
 STEPS = {"parse": 2e-3, "find": 1e-3, "price": 2e-3, "fetch": 3e-3, "render": 1.5e-3, "pay": 1e-3}
 SLEEPS = {"fetch"}
@@ -17,6 +17,7 @@ LIKE_BEFORE = 0.7  # how much of how busy the machine is the next run keeps
 STAYS = 0.9  # how likely the next order meets the machine as this one did
 BUSY = 1.6  # how much longer all takes while it is busy
 OWN = 0.02  # standard deviation of a step between runs, in logarithms: how its memory lies
+RSS = 80e6  # bytes
 
 
 class Machine:
@@ -76,3 +77,36 @@ def sides(chance, runs, slow="", factor=1.0):
         for side, name, by in turn:
             side += machine.run(name, by)
     return base, seen
+
+
+def points(spans, chance, *, memory=1.0, every=60.0, delta=False):
+    """What the metrics say of the same runs, every so many seconds: each span is a call of a function of its name."""
+    by_run = {}
+    for span in spans:
+        by_run.setdefault(span.resource["service.instance.id"], []).append(span)
+    found = []
+    for of_run in by_run.values():
+        rss = RSS * memory * math.exp(chance.gauss(0, 0.01))
+        totals, due = {}, of_run[0].start + round(every * 1e9)
+        for span in sorted(of_run, key=lambda span: span.end):
+            if span.end > due:
+                found += said(totals, due, span.resource, rss * chance.uniform(0.9, 1), delta=delta)
+                due += round(every * 1e9)
+            of_name = totals.setdefault(span.name, [0, 0.0, 0.0])
+            of_name[0] += 1
+            of_name[1] += span.seconds
+            of_name[2] += 0.0 if span.name == ROOT else span.seconds
+        found += said(totals, max(span.end for span in of_run) + 10**6, of_run[0].resource, rss, delta=delta)
+    return found
+
+
+def said(totals, time, resource, rss, *, delta=False):
+    """One collection of one process; ``totals`` are calls, seconds and seconds of its own by function."""
+    found = [Point("process.memory.usage", "By", time, rss, 1, {}, "test", resource)]
+    for name, (count, took, own) in totals.items():
+        of = {"code.function.name": name}
+        found.append(Point("perf.call.duration", "s", time, took, count, of, "test", resource, delta))
+        found.append(Point("perf.call.self_time", "s", time, own, 1, of, "test", resource, delta))
+    if delta:
+        totals.clear()
+    return found

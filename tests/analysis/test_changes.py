@@ -3,15 +3,16 @@
 import random
 from dataclasses import replace
 
-from otel_perf.analysis.changes import compare
+from otel_perf.analysis.changes import MOST, compare
 from otel_perf.analysis.samples import PERIOD, Samples
-from tests.analysis.noise import ROOT, STEPS, Machine, sides
+from otel_perf.analysis.significance import ALPHA
+from tests.analysis.noise import ROOT, RSS, STEPS, Machine, points, said, sides
 
 PAIRS, RUNS = 20, 5
 
 
 def changes(base, seen):
-    return {change.name: change for change in compare(Samples(base), Samples(seen))}
+    return {change.name: change for change in compare(Samples(base), Samples(seen)).operations}
 
 
 def claimed(base, seen, verdict="slower"):
@@ -128,3 +129,141 @@ def test_what_takes_no_time_is_not_judged():
     for side, took in ((base, 10_000), (seen, 30_000)) * RUNS:
         side += [replace(span, end=span.start + took) for span in machine.run() if span.name == "pay"]
     assert changes(base, seen)["pay"].verdict == "same"
+
+
+def with_metrics(base, seen, chance, *, memory=1.0, **how):
+    """Both sides with what the metrics say of them; ``memory``: how many times as much the second has."""
+    return Samples(base, points(base, chance, **how)), Samples(seen, points(seen, chance, memory=memory, **how))
+
+
+def all_claimed(found):
+    every = [*found.operations, *found.functions, *found.memory]
+    return {
+        getattr(change, "name", "memory") for change in every if change.verdict in {"slower", "faster", "more", "less"}
+    }
+
+
+def test_nothing_is_claimed_of_functions_and_memory_where_nothing_has_changed():
+    chance = random.Random(20)
+    found = [compare(*with_metrics(*sides(random.Random(400 + seed), RUNS), chance)) for seed in range(PAIRS)]
+    assert [all_claimed(one) for one in found] == [set()] * PAIRS
+    assert {change.name for one in found for change in one.functions} == {ROOT, *STEPS}
+    assert all(len(one.memory) == 1 for one in found)
+
+
+def test_functions_that_take_30_percent_longer_are_found_and_no_others():
+    chance, found, others = random.Random(21), 0, set()
+    for seed in range(PAIRS):
+        slow = list(STEPS)[seed % len(STEPS)]
+        one = compare(*with_metrics(*sides(random.Random(500 + seed), RUNS, slow, 1.3), chance))
+        slower = {change.name for change in one.functions if change.verdict == "slower"}
+        found += slow in slower
+        others |= all_claimed(one) - {slow, ROOT}
+    assert found >= 0.9 * PAIRS
+    assert others == set()
+
+
+def test_30_percent_more_memory_is_found_and_is_no_function():
+    chance = random.Random(22)
+    for seed in range(5):
+        spans = sides(random.Random(600 + seed), RUNS)
+        found = compare(*with_metrics(*spans, chance, memory=1.3))
+        (of_service,) = found.memory
+        assert of_service.verdict == "more"
+        assert 0.1 < of_service.surely < of_service.change < 0.4
+        assert all_claimed(found) == {"memory"}
+        assert compare(*with_metrics(*spans, chance, memory=1 / 1.3)).memory[0].verdict == "less"
+
+
+def test_the_correction_covers_operations_functions_and_memory():
+    """Of one and the same difference, the chance grows with all that is compared beside it."""
+    base, seen = sides(random.Random(30), RUNS, "price", 1.3)
+    alone = {change.name: change for change in compare(Samples(base), Samples(seen)).operations}["price"]
+    both = compare(*with_metrics(base, seen, random.Random(31)))
+    beside = {change.name: change for change in both.operations}["price"]
+    of_function = {change.name: change for change in both.functions}["price"]
+    tests, more = 2 * 3 * 7, 2 * 2 * 7 + 1  # both tests of three quantiles; of two means; of the memory
+    assert alone.chance * (tests + more - 10) / tests < beside.chance < ALPHA
+    assert of_function.chance < ALPHA
+    assert (beside.base, beside.seen) == (alone.base, alone.seen)
+
+
+def test_a_callee_that_is_no_longer_monitored_makes_nothing_slower():
+    """Its time is its caller's own then; the caller takes as long as before."""
+    chance = random.Random(32)
+    base, seen = sides(chance, RUNS)
+    hidden = []
+    for run in {span.resource["service.instance.id"] for span in seen}:
+        of_run = [span for span in seen if span.resource["service.instance.id"] == run]
+        totals = {
+            name: [80, took := sum(s.seconds for s in of_run if s.name == name), took]
+            for name in (ROOT, *STEPS)
+            if name != "pay"
+        }
+        totals[ROOT][2] = sum(span.seconds for span in of_run if span.name == "pay")
+        hidden += said(totals, of_run[-1].end, of_run[-1].resource, RSS)
+    found = compare(Samples((), points(base, chance)), Samples((), hidden))
+    verdicts = {change.name: change.verdict for change in found.functions}
+    assert verdicts.pop("pay") == "gone"
+    assert set(verdicts.values()) <= {"same", "unsure"}
+
+
+def test_delta_points_say_the_same_as_cumulative_ones():
+    base, seen = sides(random.Random(33), RUNS, "price", 1.5)
+    one, other = (
+        compare(*with_metrics(base, seen, random.Random(34), every=0.2, delta=delta)).functions
+        for delta in (False, True)
+    )
+    assert [(change.name, change.verdict, change.base_calls) for change in one] == [
+        (change.name, change.verdict, change.base_calls) for change in other
+    ]
+    assert {"price"} <= {change.name for change in one if change.verdict == "slower"} <= {"price", ROOT}
+
+
+def test_periods_of_a_long_run_are_told_apart_by_their_points():
+    machine = Machine(random.Random(35))
+    base, seen = list(machine.run(orders=800, pause=3.0)), list(machine.run("fetch", 2.0, orders=800, pause=3.0))
+    samples = Samples((), points(base, random.Random(36)))
+    units = samples.by_function()["orders", "fetch"]
+    assert len(units) == samples.runs[0].periods > 15
+    assert sum(unit.count for unit in units.values()) == 800
+    assert max(unit.count for unit in units.values()) < 800 / 10
+    found = compare(samples, Samples((), points(seen, random.Random(37))))
+    assert "fetch" in {change.name for change in found.functions if change.verdict == "slower"}
+    assert found.memory[0].verdict in {"same", "unsure"}  # one run on a side
+
+
+def test_the_memory_of_workers_is_that_of_the_largest():
+    """Two that lived at once are one run, though each said something only when it ended."""
+    found = []
+    for number, rss in enumerate((50e6, 90e6)):
+        resource = {"service.name": "orders", "service.instance.id": f"{number}"}
+        found += [replace(point, start=10**12) for point in said({}, 10**12 + (number + 1) * 10**9, resource, rss)]
+    assert list(Samples((), found).peaks()["orders"].values()) == [90e6]
+
+
+def test_functions_with_little_time_of_their_own_are_left_out():
+    def side(factor):
+        found = []
+        for run in range(RUNS):
+            resource = {"service.name": "orders", "service.instance.id": f"{run}"}
+            totals = {f"f{number}": [100, took := factor * number * 1e-3, took] for number in range(1, MOST + 11)}
+            found += said(totals, (run + 1) * 10**12, resource, RSS)
+        return Samples((), found)
+
+    found = compare(side(1.0), side(2.0))
+    assert found.functions_left == 10
+    assert {change.name for change in found.functions} == {f"f{number}" for number in range(11, MOST + 11)}
+    assert all(change.verdict == "slower" for change in found.functions)
+
+
+def test_calls_of_less_than_a_microsecond_more_are_the_same():
+    def side(took):
+        found = []
+        for run in range(RUNS):
+            resource = {"service.name": "orders", "service.instance.id": f"{run}"}
+            found += said({"quick": [1000, 1000 * took, 1000 * took]}, (run + 1) * 10**12, resource, RSS)
+        return Samples((), found)
+
+    assert compare(side(1e-6), side(1.9e-6)).functions[0].verdict == "same"
+    assert compare(side(1e-6), side(3e-6)).functions[0].verdict == "slower"

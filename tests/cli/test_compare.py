@@ -5,12 +5,14 @@ import json
 import random
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_perf import cli
 from otel_perf.core.home import STORE_FILE
 from otel_perf.store.database import Database, NewBatch
-from tests.analysis.noise import ROOT, Machine, sides
+from tests.analysis.noise import ROOT, Machine, points, sides
+from tests.e2e import programs
 
 
 def fill(home, spans, version=""):
@@ -33,6 +35,30 @@ def fill(home, spans, version=""):
                 start_time_unix_nano=span.start, end_time_unix_nano=span.end,
             )  # fmt: skip
         database.append([NewBatch("traces", len(of_run), request.SerializeToString())], 1)
+    database.close()
+    return home
+
+
+def fill_metrics(home, found, version=""):
+    """What the metrics say, as it is stored: a histogram, a sum, and a sum that goes up and down."""
+    database = Database(home / STORE_FILE, limit=10**9)
+    for point in found:
+        request = ExportMetricsServiceRequest()
+        of_resource = request.resource_metrics.add()
+        resource = {**point.resource, "service.version": version}
+        for name, value in resource.items():
+            of_resource.resource.attributes.add(key=name).value.string_value = value
+        metric = of_resource.scope_metrics.add().metrics.add(name=point.name, unit=point.unit)
+        if point.name == "perf.call.duration":
+            metric.exponential_histogram.aggregation_temporality = 2
+            made = metric.exponential_histogram.data_points.add(count=point.count, sum=point.value)
+        else:
+            metric.sum.aggregation_temporality = 2
+            made = metric.sum.data_points.add(as_double=point.value)
+        made.time_unix_nano = point.time
+        for name, value in point.attributes.items():
+            made.attributes.add(key=name).value.string_value = value
+        database.append([NewBatch("metrics", 1, request.SerializeToString())], 1)
     database.close()
     return home
 
@@ -115,6 +141,108 @@ def test_two_runs_are_told_to_be_too_few(tmp_path, homes, capsys):
     out = capsys.readouterr().out
     assert "Changed, but perhaps by chance" in out
     assert "Nothing is sure with fewer than 3 runs on each side" in out
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """The same three, with what the metrics say, and one with half as much memory again."""
+    folder, chance = tmp_path_factory.mktemp("measured"), random.Random(13)
+    base, same = sides(chance, 5)
+    machine = Machine(chance)
+    slow = [span for _ in range(5) for span in machine.run("price", 1.5)]
+    made = {}
+    for name, spans, memory in (("base", base, 1.0), ("same", same, 1.0), ("slow", slow, 1.0), ("large", same, 1.5)):
+        home = fill(folder / name, spans)
+        made[name] = fill_metrics(home, points(spans, chance, memory=memory))
+    return made
+
+
+def test_functions_and_memory_that_are_the_same_are_good(measured, capsys):
+    assert report(measured, "same", measured["base"]) == 0
+    out = capsys.readouterr().out
+    assert "7 operations, 7 functions and the memory of 1 service compared: none surely slower by more than 5%" in out
+
+
+def test_a_slower_function_is_bad_and_named(measured, capsys):
+    assert report(measured, "slow", measured["base"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    title = lines.index("Slower functions")
+    assert lines[title + 1].split()[:2] == ["FUNCTION", "MEASURE"]
+    assert lines[title + 2].split()[0] == "price"
+    assert "400 → 400" in lines[title + 2]
+
+
+def test_more_memory_is_bad_and_said_in_bytes(measured, capsys):
+    assert report(measured, "large", measured["base"]) == 1
+    out = capsys.readouterr().out
+    title = out.splitlines().index("More memory")
+    row = out.splitlines()[title + 2].split()
+    assert row[:2] == ["orders", "peak"]
+    assert (row[3], row[5]) == ("MB", "MB")
+    assert "1 with surely more memory, 1 by more than 10% (--fail-over)." in out
+    assert report(measured, "large", measured["base"], "--fail-over", "90%") == 0
+
+
+def test_functions_and_memory_as_json_and_from_an_export(measured, tmp_path, capsys):
+    assert report(measured, "slow", measured["base"], "--json") == 1
+    of_store = json.loads(capsys.readouterr().out)
+    (price,) = [change for change in of_store["functions"] if change["name"] == "price"]
+    assert (price["verdict"], price["measure"] in {"mean", "own"}) == ("slower", True)
+    assert 0.2 < price["surely"] < price["change"] < 0.8
+    (memory,) = of_store["memory"]
+    assert (memory["verdict"], memory["measure"], memory["base_runs"]) == ("same", "peak", 5)
+    assert cli.main(["export", "--home", str(measured["base"])]) == 0
+    (tmp_path / "base.jsonl").write_text(capsys.readouterr().out)
+    assert report(measured, "slow", tmp_path / "base.jsonl", "--json") == 1
+    of_file = json.loads(capsys.readouterr().out)
+    assert (of_file["functions"], of_file["memory"]) == (of_store["functions"], of_store["memory"])
+
+
+def test_releases_that_only_have_metrics(tmp_path, capsys):
+    machine, chance, home = Machine(random.Random(14)), random.Random(15), tmp_path / "home"
+    for version, memory in (("1.0", 1.0), ("1.1", 1.5)):
+        spans = [span for _ in range(4) for span in machine.run()]
+        home.mkdir(exist_ok=True)
+        fill_metrics(home, points(spans, chance, memory=memory), version)
+    assert cli.main(["report", "--home", str(home), "--compare", "version=1.0"]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("version=1.1: 4 runs, 0 spans")
+    assert "7 functions and the memory of 1 service compared" in out
+
+
+PROGRAM = """
+import sys, time
+import otel_perf as perf
+
+@perf.monitored(span="never")
+def changed():
+    time.sleep(float(sys.argv[1]))
+
+@perf.monitored(span="never")
+def unchanged():
+    time.sleep(0.004)
+
+held = b"x" * int(sys.argv[2])
+for _ in range(20):
+    changed()
+    unchanged()
+"""
+
+
+def test_real_runs_with_a_slower_function_and_more_memory(tmp_path, capsys):
+    """GIVEN a program without any span WHEN one function sleeps thrice as long, and 80 MB more are held THEN it is told."""
+    homes = {"base": ("0.004", "0"), "seen": ("0.012", "80000000")}
+    for _ in range(3):
+        for name, arguments in homes.items():
+            done = programs.run(PROGRAM, tmp_path / name, *arguments, OTEL_SERVICE_NAME="shop")
+            assert (done.status, done.err) == (0, "")
+    assert cli.main(["report", "--home", str(tmp_path / "seen"), "--compare", str(tmp_path / "base"), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    verdicts = {change["name"]: change["verdict"] for change in found["functions"]}
+    assert verdicts["__main__.changed"] == "slower"
+    assert verdicts["__main__.unchanged"] in {"same", "unsure"}
+    assert [(change["service"], change["verdict"]) for change in found["memory"]] == [("shop", "more")]
+    assert (found["base_runs"], found["seen_runs"], found["base_spans"]) == (3, 3, 0)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,14 @@ class Reader:
             else:
                 return
 
+    def size(self) -> int:
+        """How many records there are, if none is missing; 0 where that cannot be read."""
+        try:
+            first, last = self._connection.execute("SELECT min(seq), max(seq) FROM record").fetchone()
+        except sqlite3.Error:
+            return 0
+        return 0 if last is None else last - first + 1
+
     def stray(self, cut: int) -> int | None:
         """A row with a number that no record has: up to ``cut`` they were removed."""
         row = self._connection.execute("SELECT min(seq) FROM record WHERE seq <= ?", (cut,)).fetchone()

@@ -16,8 +16,14 @@ from otel_perf.logs.audit import chain, keys
 from otel_perf.logs.audit.anchors import Broken
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from typing import TypeAlias
+
     from otel_perf.logs.audit.anchors import Anchors
     from otel_perf.logs.audit.reader import Reader, SignerRow
+
+    Rows: TypeAlias = Iterator[tuple[Any, ...]]
+    Watch: TypeAlias = Callable[[Rows], Generator[tuple[Any, ...], None, None]]
 
 _KINDS: Final = frozenset({chain.EVENT, chain.OPEN, chain.CLOSE, chain.BEAT, chain.KEY, chain.CUT, chain.GAP})
 _NAMES: Final = {kind.encode(): kind for kind in _KINDS}
@@ -49,8 +55,9 @@ class Verdict:
 class _Walk:
     """One pass over the records."""
 
-    def __init__(self, reader: Reader, verdict: Verdict, signers: list[SignerRow], trail: str) -> None:
+    def __init__(self, reader: Reader, verdict: Verdict, signers: list[SignerRow], trail: str, watch: Watch) -> None:
         self._reader = reader
+        self._watch = watch
         self._verdict = verdict
         self._signers = signers
         self._trail = trail
@@ -67,24 +74,30 @@ class _Walk:
         while self._next_key < len(self._signers) and self._signers[self._next_key].seq <= cut:
             self._key = self._signers[self._next_key]
             self._next_key += 1
-        rows = self._reader.rows(cut)
-        seq = cut
+        rows = self._watch(self._reader.rows(cut))
+        try:
+            seq, before = self._follow_all(rows, cut, before, seal)
+        finally:
+            rows.close()
+        verdict.head = before.hex()
+        self._finish(cut, seq, removed)
+
+    def _follow_all(self, rows: Rows, seq: int, before: bytes, seal: bytes | None) -> tuple[int, bytes]:
+        """The number and the hash of the last record."""
         while True:
             try:
                 row = next(rows, None)
             except sqlite3.Error as error:
                 raise self._broken(seq + 1, f"the file is damaged here: {error}") from error
             if row is None:
-                break
+                return seq, before
             if row[0] != seq + 1:
                 last = f" to {row[0] - 1}" if row[0] > seq + 2 else ""
                 raise self._broken(seq + 1, f"records are missing: {seq + 1}{last}")
             seq += 1
             before, seal = self._follow(row, before, seal)
-            verdict.records += 1
-            verdict.last = seq
-        verdict.head = before.hex()
-        self._finish(cut, seq, removed)
+            self._verdict.records += 1
+            self._verdict.last = seq
 
     def _follow(self, row: tuple[Any, ...], before: bytes, seal_before: bytes | None) -> tuple[bytes, bytes | None]:
         seq, time, kind_bytes, body, digest, seal = row
@@ -197,14 +210,20 @@ class _Walk:
             raise Broken(cut + 1, "the cut that is signed names another record than the file does")
 
 
-def verify(reader: Reader, trusted: bytes | None, anchors: Anchors) -> Verdict:
+def _unwatched(rows: Rows) -> Generator[tuple[Any, ...], None, None]:
+    yield from rows
+
+
+def verify(reader: Reader, trusted: bytes | None, anchors: Anchors, watch: Watch = _unwatched) -> Verdict:
     """Judge the trail; ``trusted`` is the public key that must have signed it, or have agreed to the key that did.
+
+    The records pass through ``watch``, which may say how far they are.
 
     Raises ``MissingExtraError`` where there are signatures and nothing to check them with.
     """
     verdict = Verdict()
     try:
-        _verify(reader, trusted, anchors, verdict)
+        _verify(reader, trusted, anchors, verdict, watch)
     except Broken as broken:
         verdict.good, verdict.reason = False, broken.reason
         verdict.first_bad, verdict.last_bad = broken.seq, broken.last
@@ -214,7 +233,7 @@ def verify(reader: Reader, trusted: bytes | None, anchors: Anchors) -> Verdict:
     return verdict
 
 
-def _verify(reader: Reader, trusted: bytes | None, anchors: Anchors, verdict: Verdict) -> None:
+def _verify(reader: Reader, trusted: bytes | None, anchors: Anchors, verdict: Verdict, watch: Watch) -> None:
     if not reader.has_our_schema():
         raise Broken(1, "the tables of the file are not those that otel-perf makes")
     name, cut, before, seal = reader.trail()
@@ -228,7 +247,7 @@ def _verify(reader: Reader, trusted: bytes | None, anchors: Anchors, verdict: Ve
     verdict.trail, verdict.removed = trail, cut
     signers = reader.signers()
     _check_keys(signers, trail, trusted, verdict)
-    walk = _Walk(reader, verdict, signers, trail)
+    walk = _Walk(reader, verdict, signers, trail, watch)
     walk.run(cut, before, seal)
     if trusted is not None and not signers and verdict.last:
         raise Broken(cut + 1, "the trail is not signed, and there is a key that should have signed it")
