@@ -154,3 +154,15 @@ def pipeline_event():
     from otel_perf.pipeline import FEATURE_CHANGED
 
     return FEATURE_CHANGED
+
+
+def test_the_pictures_are_there_small_and_show_no_path_of_the_machine_that_made_them():
+    named = re.findall(r"!\[.+?\]\((docs/pictures/.+?)\)", (ROOT / "README.md").read_text())
+    assert sorted(named) == sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/pictures").iterdir())
+    for name in named:
+        drawn = (ROOT / name).read_bytes()
+        assert len(drawn) < 300_000
+        if name.endswith(".svg"):
+            assert not re.search(rb"/(tmp|root|home)/|@font-face", drawn)
+        else:
+            assert drawn.startswith(b"\x89PNG")

@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
         **os.environ,
         "OTEL_METRIC_EXPORT_INTERVAL": "2000",  # the default is a minute, which a short demo does not last
         "OTEL_PERF_HOME": str(home),
-        "SHOP_DATA": tempfile.mkdtemp(prefix="shop-", dir=home),
+        "SHOP_DATA": os.environ.get("SHOP_DATA") or tempfile.mkdtemp(prefix="shop-", dir=home),
         "SHOP_PORT": str(free_port()),
         "SHOP_SLOW": given.slow,
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", "")))),

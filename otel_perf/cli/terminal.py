@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.cli import text
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from otel_perf.analysis.summary import Report
     from otel_perf.cli.sections import Section
+
+_GAP: Final = 2  # spaces between columns
+_LEAST: Final = (16, 8, 1)  # characters that are left of names, of ids, and of numbers
 
 
 def show(report: Report, *, asked: str) -> None:
@@ -53,26 +56,48 @@ def _show(console: Any, section: Section) -> None:
     if section.beneath:
         _show_findings(console, section)
     elif section.rows:
-        console.print(Padding(_table(section), (0, 0, 0, 2)))
+        console.print(Padding(_table(section, console.width - 2), (0, 0, 0, 2)))
     for sentence in section.after:
         console.print(Padding(Text(sentence), (0, 0, 0, 2)))
 
 
-def _table(section: Section) -> Any:
+def _table(section: Section, width: int) -> Any:
+    """Within ``width`` characters, as long as numbers can stay whole."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for number, heading in enumerate(section.headings):
-        is_text = number in section.left
-        is_id = heading.endswith(("TRACE", "TRACE ID"))
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
+    for number, (heading, wide) in enumerate(zip(section.headings, _widths(section, width), strict=True)):
         table.add_column(
-            heading.lower(), justify="left" if is_text else "right", no_wrap=True, overflow="ellipsis",
-            style="dim" if is_id else "", ratio=None, min_width=8 if is_text else None,
+            heading.lower(), justify="left" if number in section.left else "right", no_wrap=True, overflow="ellipsis",
+            style="dim" if _is_id(heading) else "", width=wide,
         )  # fmt: skip
     for row in section.rows:
         table.add_row(*(Text(cell) for cell in row))
     return table
+
+
+def _is_id(heading: str) -> bool:
+    return heading.endswith((" TRACE", "TRACE ID"))
+
+
+def _widths(section: Section, width: int) -> list[int]:
+    """Of each column. Where there is no room, names are cut first, the widest most, then ids, numbers at last."""
+    from rich.cells import cell_len
+
+    columns = zip(section.headings, *section.rows, strict=True)
+    widths = [max(map(cell_len, cells)) for cells in columns]
+    kinds = [
+        1 if _is_id(heading) else 0 if number in section.left else 2 for number, heading in enumerate(section.headings)
+    ]
+    room = width - _GAP * len(widths)
+    for kind, least in enumerate(_LEAST):
+        while sum(widths) > room:
+            may = [(wide, number) for number, wide in enumerate(widths) if kinds[number] <= kind and wide > least]
+            if not may:
+                break
+            widths[max(may)[1]] -= 1
+    return widths
 
 
 def _show_findings(console: Any, section: Section) -> None:
@@ -82,7 +107,8 @@ def _show_findings(console: Any, section: Section) -> None:
 
     for number, row in enumerate(section.rows):
         cells = dict(zip(section.headings, row, strict=True))
-        line = Text("● ", style="red")
+        line = Text()
+        line.append("● ", style="red")
         line.append(cells.pop("KIND"), style="bold red")
         where, trace = cells.pop("WHERE"), cells.pop("IN TRACE")
         for heading, cell in cells.items():

@@ -5,6 +5,7 @@ import random
 import re
 import sys
 import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -17,34 +18,32 @@ from tests.logs.audit import trails
 HEADER = "TraceID,SpanID,ParentID,PodName,OperationName,StartTimeUnixNano,EndTimeUnixNano\n"
 
 
-@pytest.fixture
-def screen(monkeypatch, capsys):
-    """Standard error is a terminal, after capsys has taken it, and nothing is too quick for a line; gives what was written."""
+@contextmanager
+def terminal(monkeypatch):
+    """Standard error is a terminal, and nothing is too quick for a line; a list that has what was written in the end.
+
+    No fixture: pytest puts its own standard error in place when a test begins.
+    """
     master, slave = os.openpty()
-    written = []
+    pieces, written = [], []
 
     def read():
         while True:
             try:
-                piece = os.read(master, 65536)
+                pieces.append(os.read(master, 65536))
             except OSError:  # how Linux says that nobody has the terminal any more
                 return
-            written.append(piece)
 
     reader = threading.Thread(target=read)
     reader.start()
-    stream = os.fdopen(slave, "w")
-    monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(progress, "AFTER", 0.0)
-    monkeypatch.setattr(progress, "EVERY", 0.0)
-
-    def shown():
-        stream.close()
-        reader.join()
-        os.close(master)
-        return b"".join(written).decode()
-
-    return shown
+    with os.fdopen(slave, "w") as stream, monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", stream)
+        patched.setattr(progress, "AFTER", 0.0)
+        patched.setattr(progress, "EVERY", 0.0)
+        yield written
+    reader.join()
+    os.close(master)
+    written.append(b"".join(pieces).decode())
 
 
 def fill_trail(home):
@@ -72,13 +71,13 @@ WORK = {
 
 
 @pytest.mark.parametrize("work", WORK)
-def test_a_terminal_sees_how_far_it_is_and_the_line_goes(work, home, screen, capsys):
+def test_a_terminal_sees_how_far_it_is_and_the_line_goes(work, home, monkeypatch, capsys):
     make, line = WORK[work]
     arguments = make(home)
-    assert cli.main(arguments) == 0
-    shown = screen()
-    assert re.search(line, shown)
-    assert shown.endswith("\r\x1b[K")
+    with terminal(monkeypatch) as written:
+        assert cli.main(arguments) == 0
+    assert re.search(line, written[0])
+    assert written[0].endswith("\r\x1b[K")
     assert "\x1b" not in capsys.readouterr().out
 
 
@@ -91,16 +90,18 @@ def test_a_pipe_sees_nothing(work, home, capfd, monkeypatch):
     assert capfd.readouterr().err == ""
 
 
-def test_a_trail_that_breaks_off_leaves_no_line(home, screen, capsys):
+def test_a_trail_that_breaks_off_leaves_no_line(home, monkeypatch, capsys):
     arguments = fill_trail(home)
     with trails.tampering(home) as connection:
         connection.execute("UPDATE record SET time = time + 1 WHERE seq = 150")
-    assert cli.main(arguments) == 1
-    assert screen().endswith("\r\x1b[K")
+    with terminal(monkeypatch) as written:
+        assert cli.main(arguments) == 1
+    assert written[0].endswith("\r\x1b[K")
     assert "BAD: record 150" in capsys.readouterr().out
 
 
-def test_what_is_quick_has_no_line(home, screen, monkeypatch):
-    monkeypatch.setattr(progress, "AFTER", 60.0)
-    assert list(progress.watched(range(1000), "things", 1000)) == list(range(1000))
-    assert screen() == ""
+def test_what_is_quick_has_no_line(monkeypatch):
+    with terminal(monkeypatch) as written:
+        monkeypatch.setattr(progress, "AFTER", 60.0)
+        assert list(progress.watched(range(1000), "things", 1000)) == list(range(1000))
+    assert written == [""]

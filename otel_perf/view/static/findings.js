@@ -64,7 +64,7 @@ function card(page, one, worst, isOpen) {
     h("p", { class: "meta" },
       dot(one.service), `${one.service} · `,
       one.path ? h("code", {}, `${shortPath(one.path)}:${one.line}${one.function ? ` in ${one.function}` : ""}`) : h("code", {}, one.culprit),
-      ` · ${count(one.count)}× in ${count(one.traces)} traces · worst ${seconds(one.worst)} · last ${moment(one.last)} `, toggle),
+      ` · ${count(one.count)}× in ${count(one.traces)} ${one.traces === 1 ? "trace" : "traces"} · worst ${seconds(one.worst)} · last ${moment(one.last)} `, toggle),
     body);
 }
 
