@@ -277,6 +277,7 @@ def test_a_tail_has_every_line_once_however_many_come(chromium, tmp_path):
         assert page.errors == []
 
 
+@pytest.mark.soak
 def test_lines_that_are_too_many_for_a_tail_are_said_to_be_skipped(chromium, tmp_path):
     with empty_store(tmp_path) as (url, put_lines), browser.page(chromium, url) as page:
         page.open("logs")
@@ -292,6 +293,7 @@ def test_lines_that_are_too_many_for_a_tail_are_said_to_be_skipped(chromium, tmp
         assert page.errors == []
 
 
+@pytest.mark.soak
 def test_a_filter_that_few_lines_pass_says_how_far_it_looked(chromium, tmp_path):
     """GIVEN more lines than one answer looks through, and the oldest alone passes WHEN asked on THEN it is found."""
     with empty_store(tmp_path) as (url, put_lines), browser.page(chromium, url) as page:
