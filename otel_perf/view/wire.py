@@ -1,8 +1,8 @@
 """Looks at an OTLP request as it came, before it is parsed, and cuts it into batches of a bearable size.
 
-A message takes two bytes at least on the wire, and sixty in memory: a body that is allowed to be large must not be
-parsed before somebody counted what is in it. Only lengths are read here, about 1 µs for each item; what is in an item
-is passed over, unless one item alone is large. The encoding: https://protobuf.dev/programming-guides/encoding/.
+A message may take two bytes on the wire, and takes many times that in memory: a body that is allowed to be large must
+not be parsed before somebody counted what is in it. Only lengths are read here; what is in an item is passed over,
+unless one item alone is large. The encoding: https://protobuf.dev/programming-guides/encoding/.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from otel_perf.store.database import Database
 from otel_perf.view.lines import LOOKED
 from tests.e2e import browser
 from tests.e2e.support import Running, environment, free_port, instrumented, wait_for
-from tests.view.test_index import put
-from tests.view.test_questions import log_lines
+from tests.view.test_index import one_span, put
+from tests.view.test_questions import log_lines, signal_span
 from tools import environments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -213,17 +213,6 @@ def test_every_screen_can_be_used_by_everybody(chromium, served, dark, width):
         assert page.elsewhere == []
 
 
-def test_signals_are_in_the_waterfall(page):
-    """GIVEN the signals of the shop's own start WHEN one is opened THEN its trace says what it emits or waits for."""
-    page.open("signals")
-    page.tab.locator("tbody a[data-row]").first.click()
-    page.shown("trace")
-    page.tab.wait_for_selector(".waterfall .tag.signal")
-    page.tab.locator(".waterfall .row", has=page.tab.locator(".tag.signal")).first.click()
-    page.tab.get_by_role("link", name="All signals").click()
-    page.shown("signals")
-
-
 @contextlib.contextmanager
 def empty_store(tmp_path):
     """A page of a store in which nothing is: its address, and a way to put lines into the store."""
@@ -242,6 +231,28 @@ def empty_store(tmp_path):
         url = json.loads(view.output().splitlines()[0])["url"]
         wait_for(lambda: (home / "index.db").exists(), 60, "the index")
         yield url, put_lines
+
+
+def test_signals_are_in_the_waterfall(chromium, tmp_path):
+    """GIVEN a span that emits a signal and one that waits WHEN their trace is opened THEN both say so, and how it ended."""
+    with empty_store(tmp_path) as (url, _), browser.page(chromium, url) as page:
+        home = tmp_path / "home"
+        put(home, "traces", one_span(tid=b"g" * 16, sid=b"r" * 8))
+        put(home, "traces", signal_span(b"e", 4, {"perf.signal.name": "PAID", "perf.signal.state": "ready"}))
+        missing = {"perf.signal.names": ["PACKED"], "perf.signal.outcome": "timeout", "perf.signal.missing": ["PACKED"]}
+        put(home, "traces", signal_span(b"w", 5, missing))
+        wait_for(lambda: ask_state(url)["items"].get("traces") == 3, 60, "the index")
+        page.open("signals")
+        page.tab.locator("tbody a[data-row]").first.click()
+        page.shown("trace")
+        tags = page.tab.locator(".waterfall .tag.signal")
+        assert set(tags.all_inner_texts()) == {"emits PAID", "waits for PACKED"}
+        page.tab.locator(".waterfall .row", has_text="waits for PACKED").click()
+        page.tab.wait_for_selector(".panel p:has-text('timeout, missing PACKED')")
+        page.picture("trace-signals")
+        page.tab.get_by_role("link", name="All signals").click()
+        page.shown("signals")
+        assert page.errors == []
 
 
 COUNT = "document.querySelectorAll('.log-lines li').length"
@@ -266,6 +277,7 @@ def test_a_tail_has_every_line_once_however_many_come(chromium, tmp_path):
         assert page.errors == []
 
 
+@pytest.mark.soak
 def test_lines_that_are_too_many_for_a_tail_are_said_to_be_skipped(chromium, tmp_path):
     with empty_store(tmp_path) as (url, put_lines), browser.page(chromium, url) as page:
         page.open("logs")
@@ -281,6 +293,7 @@ def test_lines_that_are_too_many_for_a_tail_are_said_to_be_skipped(chromium, tmp
         assert page.errors == []
 
 
+@pytest.mark.soak
 def test_a_filter_that_few_lines_pass_says_how_far_it_looked(chromium, tmp_path):
     """GIVEN more lines than one answer looks through, and the oldest alone passes WHEN asked on THEN it is found."""
     with empty_store(tmp_path) as (url, put_lines), browser.page(chromium, url) as page:

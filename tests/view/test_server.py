@@ -417,7 +417,7 @@ def test_elsewhere_than_on_this_machine_it_needs_a_token_and_is_reached_by_every
                 assert connection.getresponse().status == 200
 
 
-@pytest.mark.parametrize("address", ["127.0.0.2", "localhost", "::1", "[::1]"])
+@pytest.mark.parametrize("address", ["127.0.0.2", "[::1]"])
 def test_the_address_that_it_prints_can_be_opened(tmp_path, address):
     if ":" in address:
         try:
