@@ -26,7 +26,7 @@ LARGEST: Final = 1_000_000  # items of one batch
 class Known(NamedTuple):
     """What is known of a store."""
 
-    own: str  # its own id, empty of one that had none
+    own: int  # its random number, 0 of one that had none
     inode: str
     mark: str  # of its batch ``last``
     since: int  # s, when the first of it was taken

@@ -24,7 +24,7 @@ ERROR, SIGNAL, WAIT = 1, 2, 8  # flags of a span; WAIT: for a signal, and no wor
 RAISED, LOGGED, FAILED = 1, 2, 3  # origins of an error: an exception of a span, a line, a span that says no more
 
 _SCHEMA: Final = """
-CREATE TABLE store (id INTEGER PRIMARY KEY, home TEXT UNIQUE, own TEXT DEFAULT '', inode TEXT DEFAULT '',
+CREATE TABLE store (id INTEGER PRIMARY KEY, home TEXT UNIQUE, own INTEGER DEFAULT 0, inode TEXT DEFAULT '',
     mark TEXT DEFAULT '', first INTEGER DEFAULT 0, since INTEGER DEFAULT 0, trying INTEGER DEFAULT 0,
     tries INTEGER DEFAULT 0, skipped INTEGER DEFAULT 0, problem TEXT DEFAULT '');
 CREATE TABLE progress (store INTEGER, signal INTEGER, last INTEGER, items INTEGER, PRIMARY KEY (store, signal))

@@ -279,8 +279,8 @@ class StoreReader:
         cursor.close()  # the transaction ends here
         return rows
 
-    def own_id(self) -> str:
-        """The random id of this store; empty in one of an older release into which no newer one has written yet."""
+    def own_id(self) -> int:
+        """The random number of this store; 0 in one of an older release that no newer one has opened to write."""
         return schema.own_id(self._connection)
 
     def batch(self, identifier: int) -> Batch | None:

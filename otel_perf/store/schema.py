@@ -1,20 +1,18 @@
-"""The tables of a store's file, and the random id by which it is told from another one in its place."""
+"""The tables of a store's file, and the random number by which it is told from another one in its place."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
+from otel_perf.core.chance import chance
 from otel_perf.core.errors import StoreError
 
 if TYPE_CHECKING:
     import sqlite3
 
 SCHEMA_VERSION: Final = 2
+_IDS: Final = 1 << 31  # that fit into SQLite's application_id
 
-# A path, and even an inode, is given to another file as soon as the one that had it is deleted: only this tells which
-# store it is. One that was made before there was this id gets it from the next program that opens it to write.
-_OWN: Final = "CREATE TABLE IF NOT EXISTS own (id TEXT NOT NULL)"
 # Batches that were delivered and kept (OTEL_PERF_STORE_KEEP) go first when the file is full, then those that a receiver
 # refused, hence the partial indexes. AUTOINCREMENT: an id never comes back, so that "newer than id" holds for readers.
 # ``destination`` is a mark of the endpoint that a batch was made for (empty: none was named), see store/destination.py.
@@ -28,7 +26,6 @@ TABLES: Final = (
     items INTEGER NOT NULL, reason TEXT NOT NULL, body BLOB NOT NULL)""",
     "CREATE TABLE IF NOT EXISTS dropped (signal INTEGER PRIMARY KEY, batches INTEGER NOT NULL, items INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS delivery (destination TEXT PRIMARY KEY, place TEXT, at INTEGER, error TEXT)",
-    _OWN,
 )
 
 
@@ -54,15 +51,17 @@ def _make(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     for statement in TABLES:
         connection.execute(statement)
-    # Of two programs that open it at the same moment, the first gives it the id.
-    connection.execute("INSERT INTO own SELECT ? WHERE NOT EXISTS (SELECT 1 FROM own)", (os.urandom(16).hex(),))
+    if not own_id(connection):  # of two programs that open it at the same moment, the first gives it the id
+        connection.execute(f"PRAGMA application_id = {chance.randrange(1, _IDS)}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
 
 
-def own_id(connection: sqlite3.Connection) -> str:
-    """The id; empty where there is none yet."""
-    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'own'").fetchone() is None:
-        return ""
-    row = connection.execute("SELECT id FROM own").fetchone()
-    return "" if row is None else str(row[0])
+def own_id(connection: sqlite3.Connection) -> int:
+    """A random number that tells a store from another one in its place; 0 where there is none yet.
+
+    A path, and even an inode, is given to another file as soon as the one that had it is deleted. It is in the file's
+    first page, which is read anyway: a page that is damaged elsewhere keeps nobody from opening the store. A store that
+    has none, of an older release, gets it from the next program that opens it to write.
+    """
+    return int(connection.execute("PRAGMA application_id").fetchone()[0])

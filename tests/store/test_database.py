@@ -136,20 +136,19 @@ def test_each_store_has_an_id_of_its_own_and_keeps_it(folder, tmp_path):
     first = own_id(folder)
     open_database(folder).close()
     assert own_id(folder) == first
-    assert len(first) == 32
     other = tmp_path / "other"
     other.mkdir()
     open_database(other).close()
-    assert own_id(other) not in {"", first}
+    assert own_id(other) not in {0, first}
 
 
 def test_a_store_of_before_there_were_ids_is_read_and_gets_one(folder):
     """GIVEN a store as an older release wrote it WHEN it is opened to write THEN it has all it had, and an id."""
     database = open_database(folder)
     database.append([NewBatch("traces", 1, b"a")], 1)
-    database._connection.execute("DROP TABLE own")
+    database._connection.execute("PRAGMA application_id = 0")
     database.close()
-    assert own_id(folder) == ""
+    assert own_id(folder) == 0
     assert [batch.body for batch in batches(folder)] == [b"a"]
     database = open_database(folder)
     database.append([NewBatch("traces", 1, b"b")], 2)
@@ -160,10 +159,10 @@ def test_a_store_of_before_there_were_ids_is_read_and_gets_one(folder):
 
 def test_who_reads_an_older_store_does_not_write_to_it(folder):
     database = open_database(folder)
-    database._connection.execute("DROP TABLE own")
+    database._connection.execute("PRAGMA application_id = 0")
     database.close()
     before = (folder / STORE_FILE).read_bytes()
-    assert own_id(folder) == ""
+    assert own_id(folder) == 0
     assert (folder / STORE_FILE).read_bytes() == before
 
 
@@ -175,7 +174,7 @@ def open_and_read(folder, start, found):
 
 def test_programs_that_open_an_older_store_at_once_agree_on_its_id(folder):
     database = open_database(folder)
-    database._connection.execute("DROP TABLE own")
+    database._connection.execute("PRAGMA application_id = 0")
     database.close()
     context = multiprocessing.get_context("fork")
     start, found = context.Event(), context.Queue()
@@ -187,7 +186,7 @@ def test_programs_that_open_an_older_store_at_once_agree_on_its_id(folder):
     for process in processes:
         process.join()
     assert len(ids) == 1
-    assert "" not in ids
+    assert 0 not in ids
 
 
 def test_large_batches_are_read_a_few_at_a_time(folder):

@@ -41,7 +41,7 @@ def fill(home, *spans):
 def without_id(home):
     """As a release wrote it that gave stores none."""
     connection = sqlite3.connect(home / STORE_FILE, isolation_level=None)
-    connection.execute("DROP TABLE own")
+    connection.execute("PRAGMA application_id = 0")
     connection.close()
 
 
@@ -86,7 +86,7 @@ def test_a_store_that_gets_its_id_later_is_the_same_one(tmp_path):
     fill(home, "a", "b")
     without_id(home)
     build(path, home)
-    assert rows(path, "SELECT own FROM store") == [("",)]
+    assert rows(path, "SELECT own FROM store") == [(0,)]
     connection = sqlite3.connect(path)
     connection.execute("INSERT INTO mark(kind) VALUES ('still this index')")
     connection.commit()
@@ -94,7 +94,7 @@ def test_a_store_that_gets_its_id_later_is_the_same_one(tmp_path):
     fill(home, "c")
     build(path, home)
     reader = StoreReader(home)
-    assert rows(path, "SELECT own FROM store") == [(reader.own_id(),)] != [("",)]
+    assert rows(path, "SELECT own FROM store") == [(reader.own_id(),)] != [(0,)]
     reader.close()
     assert names(path) == ["a", "b", "c"]
     assert rows(path, "SELECT kind FROM mark") == [("still this index",)]
