@@ -15,10 +15,10 @@ help:
 demo:
 	@$$($(ENVIRONMENT) shop)/bin/python -m examples.shop.demo
 
-# Two at a time, each file in one process: most of the tests wait for programs that they started. Those that judge what
+# Three at a time, each file in one process: most of the tests wait for programs that they started. Those that judge what
 # is slow are by themselves.
 test: check site
-	$(DEV)/python -m pytest -n 2 --dist loadfile --durations=25 -m "not soak and not alone"
+	$(DEV)/python -m pytest -n 3 --dist loadfile --durations=25 -m "not soak and not alone"
 	$(DEV)/python -m pytest --durations=10 -m "alone and not soak"
 
 # The same with what was run, by line and branch: 95 % at least. Not in CI: it takes half of the CPU's time again in every

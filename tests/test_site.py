@@ -127,6 +127,8 @@ def test_the_app_of_a_recipe_answers_and_its_request_is_stored(recipe, home, tmp
         server.wait_until_listening(port, timeout=60)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/products/7", timeout=20) as answer:
             assert json.load(answer) == {"number": 7}
+        if recipe == "gunicorn":  # one that begins while its master ends is waited for, for 30 s
+            wait_for(lambda: server.output().count("Booting worker") == 4, what="all workers run")
         server.stop()
     (served,) = [span for span in spans(home) if span.kind == "SERVER"]
     assert served.resource["service.name"] == "shop"
