@@ -1,7 +1,7 @@
 """What the measured costs mean for more machines: the figures of pipeline.py and the limits in collector/.
 
-A service makes 1,000 spans a second, ten of them share a machine, and each machine has an agent; that load on an agent
-is the largest that is measured. Gateways take traces of ten spans from all agents. What they can take is reckoned in a
+A service makes 1,000 spans a second, four of them share a machine, and each machine has an agent: that load is the
+largest that is measured. Gateways take traces of ten spans from all agents; what they can take is reckoned in a
 straight line from what was measured.
 """
 
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import common
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 MIB: Final = 1 << 20
 SERVICE: Final = 1_000  # spans/s
-ON_A_MACHINE: Final = 10  # services
-SERVICES: Final = (1, 10, 100, 1_000)
+ON_A_MACHINE: Final = 4  # services
+SERVICES: Final = (10, 100, 1_000)
 TRACE: Final = 10  # spans
 OUTAGE: Final = 600  # seconds
 CORES: Final = 2  # of a gateway
@@ -46,7 +46,7 @@ class Sizes:
     """Costs of one Collector alone, of an agent, of a gateway under two loads, and of their queues."""
 
     def __init__(
-        self, alone: Sequence[Cost], agent: Cost, gateways: tuple[Cost, Cost], agents_queue: Waiting, queue: Waiting
+        self, alone: Cost, agent: Cost, gateways: tuple[Cost, Cost], agents_queue: Waiting, queue: Waiting
     ) -> None:
         self.alone, self.agent, self.gateway = alone, agent, gateways[1]
         self.agents_queue, self.queue = agents_queue, queue
@@ -69,12 +69,13 @@ class Sizes:
         """How many take ``rate`` spans/s; two at least, so that one may go."""
         return max(2, math.ceil(rate / min(self.capacities().values())))
 
-    def one(self, cost: Cost) -> list[str | float]:
+    def one(self) -> list[str | float]:
         """The row of a machine that has all of it."""
-        kept = cost.rate * self.share
+        rate, cost = ON_A_MACHINE * SERVICE, self.alone
+        kept = rate * self.share
         return [
-            f"{cost.rate / SERVICE:g}", cost.rate, "1, config.yaml", cost.rate * cost.cpu, cost.memory / MIB,
-            kept * OUTAGE * self.queue.disk / 1e9, "", "", "", "", cost.rate * cost.cpu, kept * self.queue.wire / 1e6,
+            f"{ON_A_MACHINE}", rate, "1, config.yaml", rate * cost.cpu, cost.memory / MIB,
+            kept * OUTAGE * self.queue.disk / 1e9, "", "", "", "", rate * cost.cpu, kept * self.queue.wire / 1e6,
         ]  # fmt: skip
 
     def many(self, services: int) -> list[str | float]:
@@ -106,9 +107,7 @@ class Sizes:
             f"{SERVICE:,} spans/s a service, {self.share:.0%} of traces kept, queues for {OUTAGE / 60:g} minutes; each",
             columns,
         )
-        for services in SERVICES:
-            alone = [cost for cost in self.alone if cost.rate == services * SERVICE]
-            sizes.rows += [self.one(cost) for cost in alone] or [self.many(services)]
+        sizes.rows += [self.one(), *map(self.many, SERVICES)]
         return [takes, sizes]
 
 

@@ -22,7 +22,7 @@ from tests.e2e.collector import Collector
 from tests.e2e.steady import made_by, made_in_order, worker
 from tests.e2e.support import wait_for
 
-OUTAGE = int(__import__("os").environ.get("OUTAGE", 600))  # seconds
+OUTAGE = 600  # seconds
 LONG = 600  # seconds that the end of it may take
 REFUSED = {"http/protobuf": 503, "grpc": grpc.StatusCode.UNAVAILABLE}  # both mean: again, later
 ALL = {"OTELCOL_SAMPLE": "100", "OTELCOL_SAMPLE_WAIT": "4s", "OTELCOL_SAMPLE_SETTLE": "1s", "OTELCOL_FLUSH": "5s"}
