@@ -250,8 +250,8 @@ class Bench:
 def agent(work: Path) -> Path:
     """agent.yaml for the Collector that is built here, which cannot have loadbalancing; as the tests change it."""
     code = (
-        "import yaml; from tests.deployment.test_collector import CONFIGS, without_loadbalancing;"
-        "print(yaml.safe_dump(without_loadbalancing(CONFIGS['agent'])))"
+        "import yaml; from tests.deployment.test_collector import CONFIGS, without_load_balancing;"
+        "print(yaml.safe_dump(without_load_balancing(CONFIGS['agent'])))"
     )
     python = str(common.ensure("dev") / "bin" / "python")
     file = work / AGENT

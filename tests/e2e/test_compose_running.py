@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.e2e import otlp_json as otlp
-from tests.e2e.collector import ROOT, _engine, _missing, binary
+from tests.e2e.collector import ROOT, _missing, binary, engine
 from tests.e2e.support import free_port, wait_for
 from tools import environments
 
@@ -93,7 +93,7 @@ def image(client, tag, dockerfile, **files):
 @pytest.fixture(scope="module")
 def composed(tmp_path_factory):
     """The Collector and the demo, all of them healthy."""
-    client = _engine()
+    client = engine()
     composed = Composed(tmp_path_factory.mktemp("compose"), client)
     up = ("up", "-d", "--no-build", "--pull", "never", "--wait", "collector", "shop", "payment", "load")
     try:

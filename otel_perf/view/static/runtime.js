@@ -16,8 +16,8 @@ export async function runtime(page) {
   const chart = (panel, answer) => {
     const box = h("div", { class: "chart" });
     boxes.push([box, panel, answer]);
-    // What is in use now, not how much there may be: of memory, the limit is a line as well.
-    const values = panel.lines.filter((line) => !line.label.endsWith(" limit")).map((line) => line.points[line.points.length - 1]?.[1]).filter((value) => value !== undefined && value !== null);
+    const used = panel.lines.filter((line) => !line.label.endsWith(" limit")); // a limit is drawn, and is no reading
+    const values = used.map((line) => line.points[line.points.length - 1]?.[1]).filter((value) => value !== undefined && value !== null);
     const high = Math.max(0, ...values);
     return h("section", { class: "chart-card", "data-panel": panel.key, "aria-label": panel.title },
       h("h2", {}, panel.title, " ", h("span", { class: "now", "data-now": panel.key }, panel.lines.length ? inUnit(panel.unit)(high) : "")),
