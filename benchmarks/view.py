@@ -31,6 +31,7 @@ HOURS: Final = 24
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+PATIENCE: Final = 20_000  # ms after which a click is given up
 RECEIVED: Final = 20_000  # spans of one request
 PLACES: Final = {
     "lines with words": "#/logs?q=customer%2077",
@@ -92,8 +93,10 @@ class Tab:
         )
         # Not Playwright's own way to wait: it compiles the condition in the page, which the page's policy forbids.
         self._tab.evaluate(
-            "new Promise((done) => { const look = () => requestAnimationFrame("
-            f"({condition}) ? done : look); look(); }})"
+            "new Promise((done, fail) => { const look = () => "
+            f"{{ if (performance.now() > ends) fail(new Error({json.dumps(f'{name}: no answer')}));"
+            f" else requestAnimationFrame(({condition}) ? done : look); }};"
+            f" const ends = performance.now() + {PATIENCE}; look(); }})"
         )
         self._took.setdefault(name, []).append(time.perf_counter() - began)
 
@@ -112,10 +115,10 @@ class Tab:
     def inside(self) -> None:
         """What is opened on a screen."""
         self.go("the lines", "#/logs")
-        first = ".log-lines li:nth-child(3)"
+        line = ".log-lines .inside:not([hidden])"  # which one it is by now, live as the page is, nobody knows
         self.timed(
-            "a line in full", lambda tab: tab.locator(f"{first} > button").click(),
-            f"document.querySelector('{first} .inside dl, {first} .inside .empty') !== null",
+            "a line in full", lambda tab: tab.locator(".log-lines li > button").nth(3).click(),
+            f"document.querySelector('{line} dl, {line} .empty') !== null",
         )  # fmt: skip
         count = "document.querySelector('.log-lines').childElementCount"
         self._tab.keyboard.press("l")  # what comes meanwhile would be counted as well
