@@ -39,6 +39,8 @@ class Check:
 
 
 checks: list[Check] = []
+hiding: list[Callable[[str], str]] = []
+"""What a check says goes through them before anybody sees it: secrets are left out."""
 changed: list[Callable[[str], None]] = []
 """Called with the name of a check that is new, or has news."""
 

@@ -21,6 +21,7 @@ DEAD: Final = 60.0  # and, if it is the one that is asked, does not live any mor
 PROBES: Final = {"livez": "live", "readyz": "ready", "startupz": "started", "healthz": ""}
 """What is asked for, and the field of a report that answers; ``healthz`` shows everything."""
 _WORDS: Final = {"healthy": "pass", "degraded": "warn", "unhealthy": "fail", "unknown": "warn"}
+_ILL: Final = frozenset({"degraded", "unhealthy"})
 _ORDER: Final = ("pass", "warn", "fail")
 
 
@@ -76,7 +77,7 @@ def document(reports: Sequence[Report], probe: str) -> dict[str, Any]:
         if "silent" in report:
             outputs.append(report["silent"])
         for check in report["checks"]:
-            if _concerns(check, field):
+            if _concerns(check, field) or (field == "ready" and check["status"] in _ILL):  # why it warns
                 shown.setdefault(check["name"], []).append(_shown(check, report["pid"]))
     made: dict[str, Any] = {
         "status": max(statuses, key=_ORDER.index),

@@ -204,7 +204,10 @@ class Runner:
         state.at, state.took = _now(), took
         if answer[0] != state.status:
             state.since = state.at
-        state.status, state.reason = answer
+        state.status, reason = answer
+        for hide in tuple(health.hiding):
+            reason = hide(reason)
+        state.reason = reason
 
     # --- what is known ------------------------------------------------------------------------------
 

@@ -60,6 +60,7 @@ class LogsFeature(Feature[LogsSettings]):
 
     def install(self, settings: LogsSettings, host: Host, undo: ExitStack) -> None:
         """Turn it on."""
+        from otel_perf.core import health
         from otel_perf.logs import correlation, filters, output, propagator, servers
         from otel_perf.logs.audit import mirror
 
@@ -69,6 +70,9 @@ class LogsFeature(Feature[LogsSettings]):
             undo.callback(self._end_redaction, guard)
         if self._assembly is not None:
             self._assembly.install(host, guard, undo)
+        if self._redactor is not None:
+            health.hiding.append(self._redactor.text)
+            undo.callback(health.hiding.remove, self._redactor.text)
         self._encoder = encoder = output.encoder_for(settings, host, self._redactor)
         compose = None if encoder is None else encoder.compose
         correlation.install(host, guard, undo, compose=compose, keep_line=filters.keep_line)

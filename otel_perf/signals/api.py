@@ -23,6 +23,7 @@ from otel_perf.signals import boards, present
 from otel_perf.signals.hub import Hub
 from otel_perf.signals.identity import producer_of
 from otel_perf.signals.judge import Judge
+from otel_perf.signals.opening import opened, opened_async
 from otel_perf.signals.request import request
 from otel_perf.signals.responder import Responder
 from otel_perf.signals.settings import SignalsSettings
@@ -86,18 +87,12 @@ class Signals:
         checked_name(name)
         hub = self._opened()
         producer = hub.join(checked_key(agent))
+        content = self._scope(scope), name, checked_key(key), "failed" if failed else "ready"
         draft = hub.draft(
-            producer,
-            name,
-            key=checked_key(key),
-            scope=self._scope(scope),
-            reason=None if failed is None else shown_reason(failed),
-            payload=checked_payload(payload),
-            uid=uid_of(
-                producer, idempotency, self._scope(scope), name, checked_key(key), "failed" if failed else "ready"
-            ),
-            ttl=checked_ttl(ttl),
-        )
+            producer, name, key=checked_key(key), scope=self._scope(scope),
+            reason=None if failed is None else shown_reason(failed), payload=checked_payload(payload),
+            uid=uid_of(producer, idempotency, *content), ttl=checked_ttl(ttl),
+        )  # fmt: skip
         telemetry = self.telemetry
         put = hub.put(draft) if telemetry is None else telemetry.emit(draft, hub.put)
         if self._ended:  # nothing comes after this that would say that it ended in peace
@@ -119,13 +114,12 @@ class Signals:
 
         Raises ``SignalTimeoutError`` (a ``TimeoutError``), which names what is missing and who was last heard of;
         ``SignalFailedError`` when one says failed, unless ``accept_failed``; ``SignalError`` when the board cannot be
-        reached; ``SettingError``.
+        reached, with a ``timeout`` not before that (an attempt takes up to 5 s); ``SettingError``.
         """
-        # Opening may take seconds.
-        hub = await asyncio.to_thread(self._opened) if self._hub is None else self._opened()
+        hub, left = await opened_async(self._opened, timeout, names, self._hub)
         wanted = self._request(names, any_of=any_of, key=key, scope=scope, then=then, accept_failed=accept_failed)
         with self._waiting(wanted) as received:
-            found = await hub.wait(wanted, timeout)
+            found = await hub.wait(wanted, left)
             received(found)
         return found
 
@@ -134,10 +128,10 @@ class Signals:
         scope: str | None = None, then: Iterable[str] = (), accept_failed: bool = False,
     ) -> dict[str, Signal]:  # fmt: skip
         """As :meth:`wait`, in a thread that may block."""
-        hub = self._opened()
+        hub, left = opened(self._opened, timeout, names)
         wanted = self._request(names, any_of=any_of, key=key, scope=scope, then=then, accept_failed=accept_failed)
         with self._waiting(wanted) as received:
-            found = hub.wait_sync(wanted, timeout)
+            found = hub.wait_sync(wanted, left)
             received(found)
         return found
 
@@ -270,6 +264,9 @@ class Signals:
         Unless we are ``alone`` they are emitted to the team as well, without a key and with telemetry.
         """
         hub, said = self._opened(), list(answers)
+        if self._ended:  # meanwhile, or before: a board that is opened again at the end would begin another life
+            self.leave()
+            return
         who = hub.join()  # before: whoever joins waits for the board
         with getattr(hub.board, "together", nullcontext)():
             for answer in said:

@@ -82,7 +82,11 @@ def timed_out(
 def _last(name: str, wanted: Request, history: Sequence[Signal], heard: Sequence[Heard]) -> str:
     said = [s for s in history if s.name == name and s.scope == wanted.scope and s.key == wanted.key]
     if not said:
-        return "never emitted here"
+        keys = dict.fromkeys(s.key for s in history if s.name == name and s.scope == wanted.scope)
+        if not keys:
+            return "never emitted here"
+        shown = ", ".join(map(_with_key, list(keys)[:3]))
+        return f"emitted {shown}{' and others' if len(keys) > 3 else ''}, not {_with_key(wanted.key)}"
     last = said[-1]
     state = next((h.state for h in heard if h.producer.uid == last.producer.uid), "unknown")
     why = {"lost": "which was killed", "left": "which has ended", "here": "which is there"}.get(state, "not known here")
@@ -123,3 +127,7 @@ def cycle(waits: Sequence[Wait]) -> tuple[str, ...]:
                 names.append(step[0])
                 todo.append(steps(step[1]))
     return ()
+
+
+def _with_key(key: str) -> str:
+    return f"with the key {key!r}" if key else "without a key"

@@ -56,6 +56,7 @@ def test_what_is_not_critical_is_a_warning():
         "livez": "pass", "readyz": "warn", "startupz": "pass", "healthz": "warn",
     }  # fmt: skip
     assert asked("healthz", warm)[0] == 200
+    assert asked("readyz", warm)[1]["checks"]["mail"][0]["output"] == "gone", "why it is a warning"
 
 
 def test_one_that_has_not_answered_yet_says_so():

@@ -82,6 +82,17 @@ def test_a_change_is_an_event_and_the_status_a_metric(start, home):
     assert found == {**dict.fromkeys(OWN, 0), "db": 1}
 
 
+def test_a_secret_in_what_a_check_says_is_hidden(start):
+    def db():
+        raise ConnectionError("no route: postgres://shop:hunter2@db/shop password=hunter2")
+
+    start()
+    perf.health.check("db", critical=True)(db)
+    becomes("db", "unhealthy")
+    assert "no route" in reason("db")
+    assert "hunter2" not in json.dumps(perf.health.status())
+
+
 def test_the_operator_says_what_is_critical(start):
     start(OTEL_PERF_HEALTH_CRITICAL="db , eventloop")
     perf.health.check("db")(lambda: False)

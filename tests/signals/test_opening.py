@@ -1,0 +1,83 @@
+"""A server that comes after those who wait on it; and what is said when a program ends."""
+
+import asyncio
+import threading
+
+import pytest
+
+from otel_perf.core.errors import SignalError, SignalTimeoutError
+from otel_perf.core.sequence import Answer
+from otel_perf.signals.api import Signals
+from tests.signals.nats_server import NatsServer
+
+
+@pytest.fixture
+def server(tmp_path):
+    """One that is not there yet."""
+    made = NatsServer(tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def signals_of():
+    opened = []
+
+    def make(**environ):
+        opened.append(Signals({"OTEL_SERVICE_NAME": "shop", **environ}))
+        return opened[-1]
+
+    yield make
+    for signals in opened:
+        signals.close()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_server_that_comes_later_than_one_attempt_lasts_is_waited_for(server, signals_of, asynchronous):
+    """GIVEN no server WHEN it comes after the 5 s of an attempt, within the timeout THEN the wait ends with the signal."""
+    waits, emits = signals_of(OTEL_PERF_SIGNALS_URL=server.url), signals_of(OTEL_PERF_SIGNALS_URL=server.url)
+
+    def come():
+        server.start()
+        emits.emit("DB_READY")
+
+    timer = threading.Timer(6.0, come)
+    timer.start()
+    try:
+        if asynchronous:
+            found = asyncio.run(waits.wait("DB_READY", timeout=60))
+        else:
+            found = waits.wait_sync("DB_READY", timeout=60)
+    finally:
+        timer.join()
+    assert found["DB_READY"].ready
+
+
+def test_one_that_does_not_come_is_a_timeout_that_says_so(server, signals_of):
+    with pytest.raises(SignalTimeoutError, match=f"after 0.1 s: .*{server.address}") as caught:
+        signals_of(OTEL_PERF_SIGNALS_URL=server.url).wait_sync("DB_READY", timeout=0.1)
+    assert caught.value.missing == ("DB_READY",)
+
+
+def test_without_a_timeout_it_is_an_error_at_once(server, signals_of):
+    with pytest.raises(SignalError) as caught:
+        signals_of(OTEL_PERF_SIGNALS_URL=server.url).wait_sync("DB_READY")
+    assert not isinstance(caught.value, SignalTimeoutError)
+
+
+def test_who_has_left_begins_no_other_life_for_the_starts_signals(home, signals_of):
+    """GIVEN a program that has emitted and ends WHEN the thread of the start's signals is late THEN they are left out."""
+    signals = signals_of(OTEL_PERF_HOME=str(home))
+    signals.emit("T0")
+    signals.leave()
+    signals.say([Answer("ERROR_HANDLING_READY", "")], alone=True)
+    reader = signals_of(OTEL_PERF_HOME=str(home))
+    assert [(signal.name, signal.producer.generation) for signal in reader.since()] == [("T0", 1)]
+
+
+def test_a_key_that_was_forgotten_is_named(home, signals_of):
+    signals = signals_of(OTEL_PERF_HOME=str(home))
+    for key in ("web", "cache"):
+        signals.emit("STARTED", key=key)
+    with pytest.raises(SignalTimeoutError, match="emitted with the key 'web', with the key 'cache', not without a key"):
+        signals.wait_sync("STARTED", timeout=0.05)
