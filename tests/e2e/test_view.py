@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -275,6 +276,34 @@ def test_a_tail_has_every_line_once_however_many_come(chromium, tmp_path):
         texts = page.tab.evaluate(TEXTS)
         assert sorted(texts) == sorted(f"line {number} end" for number in range(1501))
         assert page.errors == []
+
+
+def test_news_do_not_keep_a_slow_screen_from_being_shown(chromium, tmp_path):
+    """GIVEN news each second WHEN a screen's answers take longer than that THEN it is shown all the same."""
+
+    def later(route):
+        time.sleep(2.5)
+        with contextlib.suppress(Exception):  # the page has given it up
+            route.continue_()
+
+    with empty_store(tmp_path) as (url, put_lines), browser.page(chromium, url) as page:
+        page.open("logs")
+        ends = threading.Event()
+
+        def write():
+            while not ends.wait(0.3):
+                put_lines(1)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            page.until(f"{COUNT} > 0")
+            page.tab.route(re.compile("api/findings"), later)
+            page.tab.keyboard.press("1")
+            page.shown("findings")
+        finally:
+            ends.set()
+            writer.join()
 
 
 @pytest.mark.soak

@@ -58,6 +58,7 @@ async function show({ quiet = false } = {}) {
   page = next;
   mark(route);
   if (!quiet) main.setAttribute("aria-busy", "true");
+  next.isDrawn = false;
   try {
     const content = await view(next);
     if (page !== next) return;
@@ -75,6 +76,7 @@ async function show({ quiet = false } = {}) {
     if (!(problem instanceof Problem)) console.error(problem);
     if (!quiet) fill(main, h("p", { class: "problem", role: "alert" }, problem instanceof Problem ? problem.message : `This could not be shown: ${problem.message}`));
   } finally {
+    next.isDrawn = true;
     if (page === next) {
       main.removeAttribute("aria-busy");
       main.dataset.shown = `${location.hash}#${Date.now()}`;
@@ -127,7 +129,8 @@ function listen() {
 
 // Something new is in the index.
 async function news(isNew, isFirst) {
-  if (!live || !isNew || !page || document.hidden) return;
+  // While answers are under way they are waited for: to ask anew at each news would never end where they take longer.
+  if (!live || !isNew || !page?.isDrawn || document.hidden) return;
   page.state = state;
   if (page.tail) {
     try { await page.tail(); } catch (problem) { if (problem.name !== "AbortError") console.error(problem); }
