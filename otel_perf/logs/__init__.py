@@ -71,8 +71,8 @@ class LogsFeature(Feature[LogsSettings]):
         if self._assembly is not None:
             self._assembly.install(host, guard, undo)
         if self._redactor is not None:
-            health.hiding.append(self._redactor.text)
-            undo.callback(health.hiding.remove, self._redactor.text)
+            health.hiding.append(self._hidden)
+            undo.callback(health.hiding.remove, self._hidden)
         self._encoder = encoder = output.encoder_for(settings, host, self._redactor)
         compose = None if encoder is None else encoder.compose
         correlation.install(host, guard, undo, compose=compose, keep_line=filters.keep_line)
@@ -83,6 +83,15 @@ class LogsFeature(Feature[LogsSettings]):
         mirror.install(host, undo)
         if encoder is not None:
             output.install(encoder, guard, undo)
+
+    def _hidden(self, text: str) -> str:
+        """What others may see of a text that is no log record; nothing of one that cannot be looked through."""
+        from otel_perf.logs.secret_texts import MARK
+
+        try:
+            return text if self._redactor is None else self._redactor.text(text)
+        except Exception:
+            return MARK
 
     def _end_redaction(self, guard: Guard) -> None:
         """Hide secrets no longer, unless it was our errors that turned the feature off: nobody asked for that."""

@@ -62,7 +62,7 @@ class Signals:
         self._environ = environ
         self._lock = threading.RLock()
         self._hub: Hub | None = None
-        self._ended = False
+        self.ended = False
         self._leaves = 0  # the process that has arranged to leave
         self._forking = self._held = False
         self._settings = SignalsSettings()
@@ -95,7 +95,7 @@ class Signals:
         )  # fmt: skip
         telemetry = self.telemetry
         put = hub.put(draft) if telemetry is None else telemetry.emit(draft, hub.put)
-        if self._ended:  # nothing comes after this that would say that it ended in peace
+        if self.ended:  # nothing comes after this that would say that it ended in peace
             self.leave()
         return put
 
@@ -192,7 +192,7 @@ class Signals:
     def leave(self) -> None:
         """The process ends in peace. For good: what is emitted after this is put, and left, one by one."""
         # What waits is a daemon thread, which ends with the process, and would print an error of ours.
-        self._ended = True
+        self.ended = True
         self._close(wake=False)
 
     def _close(self, *, wake: bool) -> None:
@@ -264,7 +264,7 @@ class Signals:
         Unless we are ``alone`` they are emitted to the team as well, without a key and with telemetry.
         """
         hub, said = self._opened(), list(answers)
-        if self._ended:  # meanwhile, or before: a board that is opened again at the end would begin another life
+        if self.ended:  # meanwhile, or before: a board that is opened again at the end would begin another life
             self.leave()
             return
         who = hub.join()  # before: whoever joins waits for the board
@@ -365,7 +365,7 @@ class Signals:
         self._let_go()
 
     def _after_fork_in_child(self) -> None:
-        self._ended = False
+        self.ended = False
         self.responder.after_fork_in_child()
         if self.telemetry is not None:
             self.telemetry.after_fork_in_child()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from otel_perf.core.errors import OtelPerfError, SignalError, SignalFailedError
 from otel_perf.core.sequence import NAMES, OFF
 from otel_perf.core.threads import allocate_lock, is_patched, start_new_thread
+from otel_perf.signals import present
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,6 +130,8 @@ class Mirror:
                 self._say(error)
                 self._give_up(str(error))
             except Exception as error:
+                if present.has_left():  # the program ended meanwhile, and its board was closed beneath us
+                    return
                 self._guard().handle(error)
                 pause = AGAIN
 

@@ -22,14 +22,18 @@ class _Patience:
         self._timeout = checked_timeout(timeout)
         self._names = names
         self._begin = time.monotonic()
+        self._failed = False
 
     @property
     def left(self) -> float | None:
-        """What remains of the timeout."""
-        return None if self._timeout is None else max(0.0, self._timeout - (time.monotonic() - self._begin))
+        """What remains of the timeout; all of it if the first attempt opened the board."""
+        if self._timeout is None or not self._failed:
+            return self._timeout
+        return max(0.0, round(self._timeout - (time.monotonic() - self._begin), 2))
 
     def pause(self, error: SignalError) -> float:
         """How long to rest before the next attempt. Raises ``error``, or that it is too late."""
+        self._failed = True
         left = self.left
         if left is None:
             raise error

@@ -37,6 +37,12 @@ def waiting() -> int:
     return 0 if signals is None else signals.waiting
 
 
+def has_left() -> bool:
+    """Whether they have left their board for good."""
+    signals = existing()
+    return signals is not None and signals.ended
+
+
 def leave() -> None:
     """The process ends in peace."""
     signals = existing()

@@ -81,3 +81,19 @@ def test_a_key_that_was_forgotten_is_named(home, signals_of):
         signals.emit("STARTED", key=key)
     with pytest.raises(SignalTimeoutError, match="emitted with the key 'web', with the key 'cache', not without a key"):
         signals.wait_sync("STARTED", timeout=0.05)
+
+
+def test_a_board_that_is_closed_beneath_the_starts_signals_is_no_error(start, monkeypatch):
+    """GIVEN a program that ends WHILE the thread of the start's signals is at the board THEN nobody is told of an error."""
+    done = threading.Event()
+
+    def say(signals, answers, *, alone):
+        monkeypatch.setattr(signals, "ended", True)
+        done.set()
+        raise RuntimeError("Cannot operate on a closed database.")
+
+    monkeypatch.setattr(Signals, "say", say)
+    pipeline = start()
+    assert done.wait(10)
+    pipeline.shutdown()
+    assert pipeline.guards["signals"].errors == 0
