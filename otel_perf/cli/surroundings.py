@@ -155,8 +155,8 @@ def servers(environ: Mapping[str, str], findings: list[Finding]) -> None:
             if missing:
                 findings.append(
                     Finding(
-                        problem=f"{name} is installed, and forks workers in which nothing of ours runs without"
-                        f" {' and '.join(missing)}",
+                        problem=f"{name} is installed, and forks workers in which nothing of ours runs, and which may"
+                        f" stand still, without {' and '.join(missing)}",
                         remedy=f"uwsgi {' '.join(f'--{option}' for option in missing)} …, or export"
                         f" {' '.join(f'{_variable(option)}=true' for option in missing)}",
                     )

@@ -16,7 +16,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core import wakeups
-from otel_perf.core.forks import hold_back, is_new_child
+from otel_perf.core.forks import hold_back, is_new_child, on_fork
 from otel_perf.core.patches import on_import, put
 from otel_perf.core.threads import allocate_lock, start_new_thread
 
@@ -60,8 +60,12 @@ def bounded(work: Callable[[], object], budget: float) -> bool:
 def install(flush: Callable[[], object], shutdown: Callable[[], object], undo: ExitStack) -> None:
     """Call ``shutdown`` at a normal exit and ``flush`` (bounded) before a sudden one."""
     interrupted = _watch_interrupt(undo)
+    process = [os.getpid()]
+    undo.callback(on_fork(child=lambda: process.__setitem__(0, os.getpid())))
 
     def at_exit() -> None:
+        if process[0] != os.getpid():  # forked without telling Python (uWSGI): what threads hold is held for ever
+            return
         status = interrupted()  # before the shutdown takes our hooks away
         shutdown()
         if status:
