@@ -31,7 +31,7 @@ HOURS: Final = 24
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE: Final = 20_000  # ms after which a click is given up
+PATIENCE: Final = 60_000  # ms after which a click is given up
 RECEIVED: Final = 20_000  # spans of one request
 PLACES: Final = {
     "lines with words": "#/logs?q=customer%2077",

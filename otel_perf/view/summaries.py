@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from otel_perf.view.reading import Question, Reading
 
 OPERATIONS: Final = 200
+GROUPS: Final = 200  # of errors alike
 FLAME_TRACES: Final = 200
 FLAME_SPANS: Final = 20_000
 DEEP: Final = 60  # frames
@@ -122,8 +123,8 @@ def operations(reading: Reading, question: Question) -> dict[str, Any]:
         chosen += f" AND op IN ({','.join(map(str, found)) or '-1'})"
     rows = reading.rows(
         "SELECT op, sum(count), sum(errors), sum(total), sum(self), max(longest), longest_trace FROM op_slot"
-        f" WHERE width = ? AND slot BETWEEN ? AND ?{chosen} GROUP BY op ORDER BY {_SORTS[sort]} LIMIT {OPERATIONS}",
-        slots,
+        f" WHERE width = ? AND slot BETWEEN ? AND ?{chosen} GROUP BY op ORDER BY {_SORTS[sort]} LIMIT ?",
+        (*slots, question.number("limit", OPERATIONS, most=OPERATIONS)),
     )
     quantiles = _quantiles(reading, slots, [row[0] for row in rows])
     return {
@@ -181,7 +182,8 @@ def errors(reading: Reading, question: Question) -> dict[str, Any]:
         values.append(reading.number(service))
     rows = reading.rows(
         "SELECT service, type, spot, count(*), min(time), max(time) FROM error"
-        f" WHERE {where} GROUP BY service, type, spot ORDER BY count(*) DESC LIMIT 200", values,
+        f" WHERE {where} GROUP BY service, type, spot ORDER BY count(*) DESC LIMIT ?",
+        (*values, question.number("limit", GROUPS, most=GROUPS)),
     )  # fmt: skip
     return {"errors": [_error(reading, row) for row in rows]}
 
