@@ -15,7 +15,7 @@ from otel_perf.view.traces import listed, matching_operations, operation_name
 if TYPE_CHECKING:
     from otel_perf.view.reading import Question, Reading
 
-OPERATIONS: Final = 200
+OPERATIONS: Final = 100
 GROUPS: Final = 200  # of errors alike
 FLAME_TRACES: Final = 200
 FLAME_SPANS: Final = 20_000
@@ -121,13 +121,16 @@ def operations(reading: Reading, question: Question) -> dict[str, Any]:
     if words := question.text("q").strip():
         found = matching_operations(reading, words, 500)
         chosen += f" AND op IN ({','.join(map(str, found)) or '-1'})"
+    size = question.number("limit", OPERATIONS, most=OPERATIONS)
     rows = reading.rows(
         "SELECT op, sum(count), sum(errors), sum(total), sum(self), max(longest), longest_trace FROM op_slot"
         f" WHERE width = ? AND slot BETWEEN ? AND ?{chosen} GROUP BY op ORDER BY {_SORTS[sort]} LIMIT ?",
-        (*slots, question.number("limit", OPERATIONS, most=OPERATIONS)),
+        (*slots, size + 1),
     )
+    is_more, rows = len(rows) > size, rows[:size]
     quantiles = _quantiles(reading, slots, [row[0] for row in rows])
     return {
+        "more": is_more,
         "operations": [
             {
                 "op": op, **operation_name(reading, op), "count": count, "errors": errors, "total": total, "self": own,
@@ -135,7 +138,7 @@ def operations(reading: Reading, question: Question) -> dict[str, Any]:
                 "trace": _tid(reading, trace),
             }
             for op, count, errors, total, own, longest, trace in rows
-        ]
+        ],
     }  # fmt: skip
 
 
