@@ -15,7 +15,8 @@ from otel_perf.view.traces import listed, matching_operations, operation_name
 if TYPE_CHECKING:
     from otel_perf.view.reading import Question, Reading
 
-OPERATIONS: Final = 200
+OPERATIONS: Final = 100
+GROUPS: Final = 200  # of errors alike
 FLAME_TRACES: Final = 200
 FLAME_SPANS: Final = 20_000
 DEEP: Final = 60  # frames
@@ -120,13 +121,16 @@ def operations(reading: Reading, question: Question) -> dict[str, Any]:
     if words := question.text("q").strip():
         found = matching_operations(reading, words, 500)
         chosen += f" AND op IN ({','.join(map(str, found)) or '-1'})"
+    size = question.number("limit", OPERATIONS, most=OPERATIONS)
     rows = reading.rows(
         "SELECT op, sum(count), sum(errors), sum(total), sum(self), max(longest), longest_trace FROM op_slot"
-        f" WHERE width = ? AND slot BETWEEN ? AND ?{chosen} GROUP BY op ORDER BY {_SORTS[sort]} LIMIT {OPERATIONS}",
-        slots,
+        f" WHERE width = ? AND slot BETWEEN ? AND ?{chosen} GROUP BY op ORDER BY {_SORTS[sort]} LIMIT ?",
+        (*slots, size + 1),
     )
+    is_more, rows = len(rows) > size, rows[:size]
     quantiles = _quantiles(reading, slots, [row[0] for row in rows])
     return {
+        "more": is_more,
         "operations": [
             {
                 "op": op, **operation_name(reading, op), "count": count, "errors": errors, "total": total, "self": own,
@@ -134,7 +138,7 @@ def operations(reading: Reading, question: Question) -> dict[str, Any]:
                 "trace": _tid(reading, trace),
             }
             for op, count, errors, total, own, longest, trace in rows
-        ]
+        ],
     }  # fmt: skip
 
 
@@ -181,7 +185,8 @@ def errors(reading: Reading, question: Question) -> dict[str, Any]:
         values.append(reading.number(service))
     rows = reading.rows(
         "SELECT service, type, spot, count(*), min(time), max(time) FROM error"
-        f" WHERE {where} GROUP BY service, type, spot ORDER BY count(*) DESC LIMIT 200", values,
+        f" WHERE {where} GROUP BY service, type, spot ORDER BY count(*) DESC LIMIT ?",
+        (*values, question.number("limit", GROUPS, most=GROUPS)),
     )  # fmt: skip
     return {"errors": [_error(reading, row) for row in rows]}
 

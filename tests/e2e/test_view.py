@@ -282,7 +282,7 @@ def test_news_do_not_keep_a_slow_screen_from_being_shown(chromium, tmp_path):
     """GIVEN news each second WHEN a screen's answers take longer than that THEN it is shown all the same."""
 
     def later(route):
-        time.sleep(2.5)
+        time.sleep(5)
         with contextlib.suppress(Exception):  # the page has given it up
             route.continue_()
 

@@ -186,6 +186,11 @@ def test_what_came_after_a_line_is_told(ask):
     assert 0 < len(ask("lines", after=newest - 10)["lines"]) <= 10
 
 
+def test_the_first_of_a_list_can_be_asked_for_alone(ask):
+    for name in ("operations", "errors"):
+        assert ask(name, limit=3)[name] == ask(name)[name][:3]
+
+
 def test_functions_add_up_and_flames_hold_their_parts(ask):
     functions = ask("functions")["functions"]
     assert len(functions) == 4 * 60

@@ -13,9 +13,21 @@ export async function ask(name, parameters = {}, signal = undefined) {
   let answer;
   try {
     answer = await response.json();
-  } catch {
+  } catch (problem) {
+    if (problem.name === "AbortError") throw problem;
     throw new Problem(`The server answered ${response.status}.`);
   }
   if (!response.ok) throw new Problem(answer.problem || `The server answered ${response.status}.`);
   return answer;
+}
+
+// What is asked for a part of a screen: nothing where the screen was left meanwhile, and what went wrong in its place.
+export async function unlessLeft(work, said) {
+  try {
+    await work();
+  } catch (problem) {
+    if (problem.name === "AbortError") return;
+    if (!(problem instanceof Problem)) throw problem;
+    said(problem.message);
+  }
 }

@@ -30,6 +30,7 @@ let about = { homes: [], receive: "" };
 let page = null;
 let live = true;
 let drawnAt = 0;
+let missed = null; // news that came while a screen was on its way, and whether they were the first
 
 class Page {
   constructor(route) {
@@ -81,6 +82,11 @@ async function show({ quiet = false } = {}) {
       main.removeAttribute("aria-busy");
       main.dataset.shown = `${location.hash}#${Date.now()}`;
       drawnAt = Date.now();
+      if (missed !== null) {
+        const isFirst = missed;
+        missed = null;
+        news(true, isFirst);
+      }
     }
   }
 }
@@ -129,8 +135,12 @@ function listen() {
 
 // Something new is in the index.
 async function news(isNew, isFirst) {
-  // While answers are under way they are waited for: to ask anew at each news would never end where they take longer.
-  if (!live || !isNew || !page?.isDrawn || document.hidden) return;
+  if (!live || !isNew || !page || document.hidden) return;
+  if (!page.isDrawn) {
+    // Its answers are waited for: to ask anew at each news would never end where they take longer.
+    missed = isFirst || missed === true;
+    return;
+  }
   page.state = state;
   if (page.tail) {
     try { await page.tail(); } catch (problem) { if (problem.name !== "AbortError") console.error(problem); }

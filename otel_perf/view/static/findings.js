@@ -7,7 +7,7 @@ import { change, link } from "./route.js";
 
 export async function findings(page) {
   const [found, timeline, operations, errors] = await Promise.all([
-    page.ask("findings"), page.ask("timeline"), page.ask("operations"), page.ask("errors"),
+    page.ask("findings"), page.ask("timeline"), page.ask("operations", { limit: 8 }), page.ask("errors", { limit: 8 }),
   ]);
   const list = found.findings;
   const worst = list[0]?.cost || 0;
@@ -28,11 +28,11 @@ export async function findings(page) {
         ? "No bottleneck was found in this time. The slowest operations are below."
         : "Nothing is stored yet: start a program with opentelemetry-instrument, or send OTLP with --receive."),
     h("div", { class: "two" },
-      h("section", {}, h("h2", {}, "Most own time"), h("ul", { class: "plain" }, operations.operations.slice(0, 8).map((one) =>
+      h("section", {}, h("h2", {}, "Most own time"), h("ul", { class: "plain" }, operations.operations.map((one) =>
         h("li", {}, h("a", { href: link("traces", "", { operation: one.op, service: "" }), "data-row": true }, dot(one.service), one.name),
           h("span", { class: "quiet" }, `${duration(one.self)} · p99 ${duration(one.p99)}`)))),
         operations.operations.length ? null : h("p", { class: "empty" }, "No spans.")),
-      h("section", {}, h("h2", {}, "Errors"), h("ul", { class: "plain" }, errors.errors.slice(0, 8).map((one) =>
+      h("section", {}, h("h2", {}, "Errors"), h("ul", { class: "plain" }, errors.errors.map((one) =>
         h("li", {}, h("a", { href: one.trace ? link("trace", one.trace) : link("logs", "", { severity: 17 }), "data-row": true },
           h("b", {}, one.type), " ", one.spot), h("span", { class: "quiet", title: one.message }, `${count(one.count)}× · ${one.message}`)))),
         errors.errors.length ? null : h("p", { class: "empty" }, "None."))),

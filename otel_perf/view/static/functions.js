@@ -18,7 +18,7 @@ export async function functions(page) {
     h("form", { class: "filters", onsubmit: (event) => event.preventDefault() },
       h("label", {}, "Name ", h("input", { type: "search", value: q, "data-filter": true, onchange: (event) => change({ q: event.target.value.trim() }) }))),
     h("section", {}, h("h2", {}, "Flame graph"), h("p", { class: "quiet" }, `Where the ${flames.traces} slowest traces of this time spent it. Click a frame to look closer.`), flame(flames)),
-    h("section", {}, h("h2", {}, "Operations"), table("Operations", [
+    h("section", {}, h("h2", {}, "Operations"), found.more ? h("p", { class: "quiet" }, `The first ${found.operations.length}; a name finds others.`) : null, table("Operations", [
       { head: "Operation", cell: (row) => h("a", { href: link("traces", "", { operation: row.op, service: "" }), "data-row": true }, dot(row.service), row.name) },
       { head: "Own time", key: "self", class: "number", cell: (row) => [duration(row.self), bar(row.self / most, `own time ${duration(row.self)}`)] },
       { head: "Total", key: "total", class: "number", cell: (row) => duration(row.total) },

@@ -1,4 +1,5 @@
 // Log lines with filters, live at their end; and their templates.
+import { unlessLeft } from "./api.js";
 import { details, fill, h, table } from "./dom.js";
 import { count, day, moment, severity, time } from "./format.js";
 import { dot } from "./findings.js";
@@ -16,14 +17,14 @@ export async function logs(page) {
   let newest = found.newest;
   let oldest = found.cursor;
   list.append(...found.lines.map((line) => row(page, line)));
-  const more = h("button", { type: "button", hidden: !found.more, onclick: async () => {
+  const more = h("button", { type: "button", hidden: !found.more, onclick: () => unlessLeft(async () => {
     const older = await page.ask("lines", { ...filters, before: oldest });
     oldest = older.cursor;
     list.append(...older.lines.map((line) => row(page, line)));
     empty.hidden = list.childElementCount > 0;
     looked(older);
     more.hidden = !older.more || list.childElementCount > 5 * MOST;
-  } }, "Older lines");
+  }, (text) => { fill(cut, text); cut.hidden = false; }) }, "Older lines");
   // Few lines are like that: the server stops after some time, and says how far back it was.
   const cut = h("p", { class: "quiet cut", role: "status", hidden: true });
   const looked = (answer) => {
@@ -86,7 +87,7 @@ export async function logs(page) {
 
 function row(page, line, fresh = false) {
   const inside = h("div", { class: "inside", hidden: true });
-  const button = h("button", { type: "button", "data-row": true, "aria-expanded": "false", onclick: async () => {
+  const button = h("button", { type: "button", "data-row": true, "aria-expanded": "false", onclick: () => unlessLeft(async () => {
     inside.hidden = !inside.hidden;
     button.setAttribute("aria-expanded", String(!inside.hidden));
     if (inside.hidden || inside.childElementCount) return;
@@ -95,7 +96,7 @@ function row(page, line, fresh = false) {
       line.trace ? h("p", {}, h("a", { href: link("trace", line.trace, { span: line.span }) }, "Open its trace")) : null,
       full.gone ? h("p", { class: "empty" }, "The rest is gone: this batch was delivered and deleted.") : [
         h("pre", { tabindex: "0", role: "region", "aria-label": "The whole line" }, full.text || line.text), details({ logger: full.scope, ...full.attributes })]);
-  } },
+  }, (text) => fill(inside, h("p", { class: "problem", role: "alert" }, text))) },
   h("span", { class: "at", title: day(line.time) }, time(line.time)), h("span", { class: "severity" }, severity(line.severity)), dot(line.service),
   line.event ? h("span", { class: "tag" }, line.event) : null,
   h("span", { class: "text" }, line.text));

@@ -1,4 +1,5 @@
 // One trace: its spans as bars, the critical path in them, its findings, lines, and any span in full.
+import { unlessLeft } from "./api.js";
 import { details, fill, h } from "./dom.js";
 import { count, duration, kindName, moment, seconds, serviceColor, severity, shortPath } from "./format.js";
 import { dot, source } from "./findings.js";
@@ -20,7 +21,8 @@ export async function trace(page) {
     for (const row of rows.querySelectorAll("[aria-current]")) row.removeAttribute("aria-current");
     rows.querySelector(`[data-span="${span.span}"]`)?.setAttribute("aria-current", "true");
     if (focus) note({ span: span.span });
-    await inFull(page, panel, span, faults.get(span.span) || [], bySpan.get(span.span) || []);
+    await unlessLeft(() => inFull(page, panel, span, faults.get(span.span) || [], bySpan.get(span.span) || []),
+      (text) => fill(panel, h("p", { class: "problem", role: "alert" }, text)));
   };
   const rows = waterfall(found, total, faults, bySpan, show);
   const chosen = found.list.find((span) => span.span === page.query.span)
