@@ -24,6 +24,7 @@ from tests.e2e.support import wait_for
 
 OUTAGE = 600  # seconds
 LONG = 600  # seconds that the end of it may take
+UNANSWERED = {"http/protobuf": "timed out", "grpc": "DEADLINE_EXCEEDED"}  # as the app says it
 REFUSED = {"http/protobuf": 503, "grpc": grpc.StatusCode.UNAVAILABLE}  # both mean: again, later
 ALL = {"OTELCOL_SAMPLE": "100", "OTELCOL_SAMPLE_WAIT": "4s", "OTELCOL_SAMPLE_SETTLE": "1s", "OTELCOL_FLUSH": "5s"}
 MIB = 1 << 20
@@ -90,10 +91,6 @@ def quiet(folder):
     (folder / "quiet").touch()
 
 
-def size_of(folder):
-    return sum(file.stat().st_size for file in folder.iterdir())
-
-
 def resident(pid):
     """Bytes of memory that a process holds."""
     status = Path(f"/proc/{pid}/status").read_text()
@@ -118,7 +115,7 @@ def test_nothing_is_lost_in_ten_minutes_without_a_backend(tmp_path, home, behind
         queue["queue_size"] = limit
 
     bundle = Bundle(tmp_path / "bundle", behind, changed(tmp_path, CONFIGS["config"], change), **ALL)
-    storage = tmp_path / "bundle" / "storage"
+    storage = tmp_path / "bundle" / "storage" / "exporter_otlp_grpc_tempo_traces"
     arrived, queued, disk, left = Arrived(behind.file), [], [], []
     with bundle.running(), sending(home, tmp_path, 1, bundle) as app:
         with behind.running():
@@ -126,7 +123,7 @@ def test_nothing_is_lost_in_ten_minutes_without_a_backend(tmp_path, home, behind
         before, over = len(arrived.copies()), time.monotonic() + OUTAGE
         while time.monotonic() < over:
             queued.append(bundle.queued()["traces"])
-            disk.append(size_of(storage))
+            disk.append(storage.stat().st_size)
             left.append(waiting(home))
             time.sleep(1)
         with behind.running():
@@ -136,7 +133,7 @@ def test_nothing_is_lost_in_ten_minutes_without_a_backend(tmp_path, home, behind
             assert app.stop() == -15
             made = made_by(tmp_path, 1)
             wait_for(lambda: arrived.all_of(made), 60, "all that was made arrives")
-            disk.append(size_of(storage))
+            disk.append(storage.stat().st_size)
     copies = arrived.copies()
     print(
         f"{len(made):,} made, {before:,} before; queue {max(queued) / MIB:.1f} MiB, disk {max(disk) / MIB:.1f} MiB, then"
@@ -145,6 +142,7 @@ def test_nothing_is_lost_in_ten_minutes_without_a_backend(tmp_path, home, behind
     assert len(made) - before > 50 * OUTAGE
     assert 0 < max(queued) <= limit
     assert max(disk) < 3 * limit  # the file doubles when it is full
+    assert copies.total() == len(copies) or "timed out" in app.output(), "only what was unanswered comes twice"
 
 
 @pytest.mark.parametrize(
@@ -261,6 +259,8 @@ def test_three_times_too_much_is_refused_and_comes_later(tmp_path, behind, proto
     assert turned_away > 1000
     assert answers.keys() <= {"taken", REFUSED[protocol]}
     assert max(memory) < 200 * MIB
+    said = "".join(app.output() for app in apps)
+    assert copies.total() == len(copies) or UNANSWERED[protocol] in said, "only what was unanswered comes twice"
 
 
 def ask(collector, protocol):
