@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from otel_perf.view.reading import Question, Reading
 
 OPERATIONS: Final = 100
+FUNCTIONS: Final = 100
 GROUPS: Final = 200  # of errors alike
 FLAME_TRACES: Final = 200
 FLAME_SPANS: Final = 20_000
@@ -240,7 +241,7 @@ def functions(reading: Reading, question: Question) -> dict[str, Any]:
     words = question.text("q").strip().lower()
     shown = [row for row in shown if words in row["name"].lower()]
     shown.sort(key=lambda row: (-row["self"], -row["calls"], row["name"]))
-    return {"functions": shown[:500], "all": len(shown)}
+    return {"functions": shown[:FUNCTIONS], "all": len(shown)}
 
 
 def flame(reading: Reading, question: Question) -> dict[str, Any]:

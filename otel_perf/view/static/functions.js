@@ -29,7 +29,7 @@ export async function functions(page) {
       { head: "Failed", key: "errors", class: "number", cell: (row) => (row.errors ? h("span", { class: "tag bad" }, count(row.errors)) : "") },
     ], found.operations, { sort, onsort, empty: "No spans in this time." })),
     h("section", {}, h("h2", {}, "Monitored functions"),
-      h("p", { class: "quiet" }, `Every call of @monitored and OTEL_PERF_CALLS_WATCH, since their processes started${monitored.all > monitored.functions.length ? `; the first ${monitored.functions.length} of ${monitored.all}` : ""}.`),
+      h("p", { class: "quiet" }, `Every call of @monitored and OTEL_PERF_CALLS_WATCH, since their processes started${monitored.all > monitored.functions.length ? `; the first ${monitored.functions.length} of ${monitored.all}, a name finds others` : ""}.`),
       table("Monitored functions", [
         { head: "Function", cell: (row) => [dot(row.service), h("code", {}, row.name)] },
         { head: "Own time", class: "number", cell: (row) => [seconds(row.self), bar(row.self / longest, `own time ${seconds(row.self)}`)] },

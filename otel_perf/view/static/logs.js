@@ -59,7 +59,11 @@ export async function logs(page) {
     const scrolled = list.scrollTop;
     list.prepend(...rows);
     if (scrolled > 4) list.scrollTop = scrolled + rows.reduce((sum, one) => sum + one.offsetHeight, 0);
-    while (list.childElementCount > MOST) list.lastElementChild.remove();
+    for (let last = list.lastElementChild; list.childElementCount > MOST && last;) {
+      const before = last.previousElementSibling;
+      if (!last.querySelector("[aria-expanded=true]")) last.remove(); // what somebody reads stays
+      last = before;
+    }
     empty.hidden = true;
   };
   const skip = (number) => put([h("li", { class: "log skipped" }, h("button", { type: "button", "data-row": true, onclick: () => page.again() },
