@@ -57,6 +57,10 @@ class SignalError(OtelPerfError, OSError):
     """The signal board cannot be used; the message names it and the remedy."""
 
 
+class SignalAwayError(SignalError):
+    """The server of a signal board does not answer; it may later."""
+
+
 class SignalFailedError(SignalError):
     """A signal that was waited for says failed; ``signals`` are those, each with its reason."""
 

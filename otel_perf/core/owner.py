@@ -10,7 +10,7 @@ FILES: Final = 10_000  # file names whose owner is remembered
 
 _PACKAGES: Final = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 _OURS: Final = str(Path(__file__).resolve().parent.parent) + os.sep
-_STDLIB: Final = str(Path(os.__file__).parent) + os.sep  # sysconfig knows it as well, for 2 ms of a start
+_STDLIB: Final = str(Path(os.__file__).parent) + os.sep  # sysconfig says the same, and reads a large file for it
 # What a bare frame of these files says is nothing: they stand between every call and its work.
 _MACHINERY: Final = ("opentelemetry", "wrapt", "_pytest", "pluggy")
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from otel_perf.core import health
 from otel_perf.core.health import DEGRADED, HEALTHY, UNHEALTHY
 
 LONGEST: Final = 300  # characters of a reason
@@ -41,8 +42,11 @@ def raised(error: BaseException) -> tuple[int, str]:
 
 
 def reason(text: str) -> str:
-    """One line, not too long, without the credentials of URLs."""
-    line = " ".join(_CREDENTIALS.sub("//…@", text[: 4 * LONGEST]).split())
+    """One line, not too long, without secrets where there is somebody who hides them, and credentials of URLs."""
+    text = _CREDENTIALS.sub("//…@", text[: 4 * LONGEST])
+    for hide in tuple(health.hiding):
+        text = hide(text)
+    line = " ".join(text.split())
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 

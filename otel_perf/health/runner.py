@@ -204,10 +204,7 @@ class Runner:
         state.at, state.took = _now(), took
         if answer[0] != state.status:
             state.since = state.at
-        state.status, reason = answer
-        for hide in tuple(health.hiding):
-            reason = hide(reason)
-        state.reason = reason
+        state.status, state.reason = answer
 
     # --- what is known ------------------------------------------------------------------------------
 

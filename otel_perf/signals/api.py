@@ -114,9 +114,10 @@ class Signals:
 
         Raises ``SignalTimeoutError`` (a ``TimeoutError``), which names what is missing and who was last heard of;
         ``SignalFailedError`` when one says failed, unless ``accept_failed``; ``SignalError`` when the board cannot be
-        reached, with a ``timeout`` not before that (an attempt takes up to 5 s); ``SettingError``.
+        reached; a server that is away is waited for as long as ``timeout``; ``SettingError``.
         """
-        hub, left = await opened_async(self._opened, timeout, names, self._hub)
+        known = None if self._hub is None else self._opened()
+        hub, left = await opened_async(self._opened, timeout, names, known)
         wanted = self._request(names, any_of=any_of, key=key, scope=scope, then=then, accept_failed=accept_failed)
         with self._waiting(wanted) as received:
             found = await hub.wait(wanted, left)
@@ -318,13 +319,14 @@ class Signals:
     def _scope(self, scope: str | None) -> str:
         return self._settings.scope if scope is None else checked_key(scope)
 
-    def _opened(self) -> Hub:
+    def _opened(self, patience: float | None = None) -> Hub:
         if self._forking:
             with self._lock:
                 pass
         hub = self._hub
         while hub is None:
-            made = self._open()  # under no lock: it may take seconds, and a fork or a signal's handler come meanwhile
+            # Under no lock: it may take seconds, and a fork or a signal's handler come meanwhile.
+            made = self._open(patience)
             with self._lock:
                 hub, self._hub = self._hub or made, self._hub or made
             if hub is not made:
@@ -332,13 +334,13 @@ class Signals:
                 made.board.close()
         return hub
 
-    def _open(self) -> Hub:
+    def _open(self, patience: float | None) -> Hub:
         self._settings, problems = load(SignalsSettings, "signals", self._environ)
         for problem in problems:
             _log.warning("otel-perf: %s", problem)
         judge = Judge(self._settings.key.encode(), self.refused)
         return Hub(
-            boards.open_board(self._settings, self.home or Home(self._environ), _log.warning, judge),
+            boards.open_board(self._settings, self.home or Home(self._environ), _log.warning, judge, patience),
             lambda agent: producer_of(self._settings, self._environ, agent),
             judge=judge,
             responder=self.responder,

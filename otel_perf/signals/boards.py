@@ -16,15 +16,21 @@ if TYPE_CHECKING:
     from otel_perf.signals.settings import SignalsSettings
 
 
-def open_board(settings: SignalsSettings, home: Home, say: Callable[[str], None], judge: Judge | None = None) -> Board:
-    """The board that the settings name. Raises ``SettingError``, ``MissingExtraError``, ``SignalError``."""
+def open_board(
+    settings: SignalsSettings, home: Home, say: Callable[[str], None], judge: Judge | None = None,
+    patience: float | None = None,
+) -> Board:  # fmt: skip
+    """The board that the settings name; ``patience``: seconds for a server that is away, 5 if it is not given.
+
+    Raises ``SettingError``, ``MissingExtraError``, ``SignalError``.
+    """
     url = settings.url.strip()
     if url == "memory:":
         from otel_perf.signals.memory_board import MemoryBoard
 
         return MemoryBoard()
     if url:
-        return _nats_board(settings, judge)
+        return _nats_board(settings, judge, patience)
     from otel_perf.signals.sqlite_board import FILE, SqliteBoard
 
     try:
@@ -42,7 +48,7 @@ def _fallback(home: Home) -> Path:
         raise SignalError(f"the signal board cannot be made: {error}; OTEL_PERF_HOME names another folder") from error
 
 
-def _nats_board(settings: SignalsSettings, judge: Judge | None) -> Board:
+def _nats_board(settings: SignalsSettings, judge: Judge | None, patience: float | None) -> Board:
     from otel_perf.signals.nats_address import SCHEMES, address_of, without_password
 
     if not settings.url.strip().startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
@@ -55,4 +61,4 @@ def _nats_board(settings: SignalsSettings, judge: Judge | None) -> Board:
         from otel_perf.signals.nats_board import NatsBoard
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"OTEL_PERF_SIGNALS_URL={address.place}", "nats") from error
-    return NatsBoard(address, judge=judge if judge is not None and judge.judges else None)
+    return NatsBoard(address, judge=judge if judge is not None and judge.judges else None, patience=patience)

@@ -42,15 +42,22 @@ class NatsBoard:
     taken for lost while it could not answer (a partition, a restarted server) says again that it is here.
     """
 
-    def __init__(self, address: Address, *, kept: int = KEPT, judge: Callable[[Signal], bool] | None = None) -> None:
-        """What is not by ``judge`` does not get into the mirror."""
+    def __init__(
+        self, address: Address, *, kept: int = KEPT, judge: Callable[[Signal], bool] | None = None,
+        patience: float | None = None,
+    ) -> None:  # fmt: skip
+        """What is not by ``judge`` does not get into the mirror. ``patience``: seconds for a server that is away."""
         self.place = address.place
         self.renewed = 0
         self._address = address
         self._kept = kept
         self._judge = judge
         self._reset()
-        self._do(_nothing)  # what is wrong with the place is told now
+        try:
+            self._do(_nothing, patience)  # what is wrong with the place is told now
+        except BaseException:
+            self._link.close()
+            raise
 
     def _reset(self) -> None:
         self._lock = threading.RLock()  # of what the link's thread shares with others; held across a fork
@@ -243,7 +250,7 @@ class NatsBoard:
 
     def _do(self, work: Callable[[Session], Awaitable[T]], patience: float | None = None) -> T:
         if not self._knows:
-            self._link.do(_nothing)
+            self._link.do(_nothing, patience)
             self._link.do(self._fresh, REPLAY)
             self._knows = True
         return self._link.do(work, patience)

@@ -15,7 +15,7 @@ import nats.errors
 from nats.js.errors import APIError, NoStreamResponseError
 
 from otel_perf.core.chance import chance
-from otel_perf.core.errors import SignalError
+from otel_perf.core.errors import SignalAwayError, SignalError
 from otel_perf.signals.nats_session import NOT_FOUND, Session, is_final
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Link:
         try:
             return done.result(patience + 1)
         except TimeoutError as error:
-            raise self._error("no answer") from error
+            raise self._away("no answer") from error
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Have the loop do it."""
@@ -143,7 +143,7 @@ class Link:
                         if is_final(error):
                             break
                     await asyncio.sleep(chance.uniform(0.02, 0.1))
-        raise self._error(str(why) or type(why).__name__) from why
+        raise (self._error if is_final(why) else self._away)(str(why) or type(why).__name__) from why
 
     def _ended(self) -> None:
         """The session is broken: the watch needs another one, also where nobody asks."""
@@ -200,8 +200,11 @@ class Link:
             why = why.replace(secret, "…")
         return why
 
-    def _error(self, why: str) -> SignalError:
-        return SignalError(f"the signal board {self._place} cannot be used: {self._shown(why)}")
+    def _error(self, why: str, kind: type[SignalError] = SignalError) -> SignalError:
+        return kind(f"the signal board {self._place} cannot be used: {self._shown(why)}")
+
+    def _away(self, why: str) -> SignalError:
+        return self._error(why, SignalAwayError)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

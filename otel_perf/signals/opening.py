@@ -1,4 +1,4 @@
-"""A board that is not there yet is waited for as long as a signal on it: a server often starts beside who waits."""
+"""A board whose server is away is waited for as long as a signal on it: it often starts beside those who wait."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
-from otel_perf.core.errors import SignalError, SignalTimeoutError
+from otel_perf.core.errors import SignalAwayError, SignalTimeoutError
 from otel_perf.signals.request import checked_timeout
 
 if TYPE_CHECKING:
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
     from otel_perf.signals.hub import Hub
 
-AGAIN: Final = 0.2  # seconds between two attempts
+    Attempt = Callable[[float | None], Hub]  # for so many seconds; 5 if it is not said
+
+LEAST: Final = 1.0  # seconds of an attempt: a server that is there has then answered, however short the timeout is
+MOST: Final = 5.0
 
 
 class _Patience:
@@ -31,32 +34,33 @@ class _Patience:
             return self._timeout
         return max(0.0, round(self._timeout - (time.monotonic() - self._begin), 2))
 
-    def pause(self, error: SignalError) -> float:
-        """How long to rest before the next attempt. Raises ``error``, or that it is too late."""
-        self._failed = True
+    @property
+    def attempt(self) -> float | None:
+        """How long the next attempt may take."""
         left = self.left
-        if left is None:
+        return None if left is None else min(MOST, max(LEAST, left))
+
+    def failed(self, error: SignalAwayError) -> None:
+        """Go on, or raise ``error`` or that it is too late."""
+        self._failed = True
+        if self._timeout is None:
             raise error
-        if not left:
+        if not self.left:
             raise SignalTimeoutError(f"after {self._timeout:g} s: {error}", self._names) from error
-        return min(AGAIN, left)
 
 
-def opened(attempt: Callable[[], Hub], timeout: float | None, names: tuple[str, ...]) -> tuple[Hub, float | None]:
-    """What ``attempt`` opens, and what is left of ``timeout``; without one the first error is raised.
-
-    An attempt takes 5 s where nobody answers, and begins while any time is left.
-    """
+def opened(attempt: Attempt, timeout: float | None, names: tuple[str, ...]) -> tuple[Hub, float | None]:
+    """What ``attempt`` opens, and what is left of ``timeout``; without one the first error is raised."""
     patience = _Patience(timeout, names)
     while True:
         try:
-            return attempt(), patience.left
-        except SignalError as error:
-            time.sleep(patience.pause(error))
+            return attempt(patience.attempt), patience.left
+        except SignalAwayError as error:
+            patience.failed(error)
 
 
 async def opened_async(
-    attempt: Callable[[], Hub],
+    attempt: Attempt,
     timeout: float | None,  # noqa: ASYNC109
     names: tuple[str, ...],
     known: Hub | None,
@@ -65,7 +69,7 @@ async def opened_async(
     patience = _Patience(timeout, names)
     while known is None:
         try:
-            known = await asyncio.to_thread(attempt)
-        except SignalError as error:
-            await asyncio.sleep(patience.pause(error))
+            known = await asyncio.to_thread(attempt, patience.attempt)
+        except SignalAwayError as error:
+            patience.failed(error)
     return known, patience.left

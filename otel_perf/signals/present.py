@@ -1,6 +1,6 @@
 """What the distribution gives to this process's signals, which are imported when somebody uses them.
 
-They are a tenth of what a start would import, for a program that may use none.
+A program may use none, and its start would pay for them.
 """
 
 from __future__ import annotations

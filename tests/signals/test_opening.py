@@ -7,7 +7,10 @@ import pytest
 
 from otel_perf.core.errors import SignalError, SignalTimeoutError
 from otel_perf.core.sequence import Answer
+from otel_perf.signals import nats_link, opening
 from otel_perf.signals.api import Signals
+from tests.e2e.support import wait_for
+from tests.signals import nats_server
 from tests.signals.nats_server import NatsServer
 
 
@@ -32,25 +35,46 @@ def signals_of():
         signals.close()
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """Attempts are short; set once one has failed."""
+    failed, judged = threading.Event(), opening._Patience.failed
+
+    def fail(patience, error):
+        judged(patience, error)
+        failed.set()
+
+    monkeypatch.setattr(opening, "LEAST", 0.3)
+    monkeypatch.setattr(opening, "MOST", 0.3)
+    monkeypatch.setattr(opening._Patience, "failed", fail)
+    return failed
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_server_that_comes_later_than_one_attempt_lasts_is_waited_for(server, signals_of, asynchronous):
-    """GIVEN no server WHEN it comes after the 5 s of an attempt, within the timeout THEN the wait ends with the signal."""
+def test_a_server_that_comes_later_is_waited_for(server, signals_of, impatient, asynchronous):
+    """GIVEN no server WHEN it comes after an attempt has failed, within the timeout THEN the wait ends with the signal."""
     waits, emits = signals_of(OTEL_PERF_SIGNALS_URL=server.url), signals_of(OTEL_PERF_SIGNALS_URL=server.url)
+    before = threading.active_count()
 
     def come():
+        impatient.wait()
         server.start()
         emits.emit("DB_READY")
 
-    timer = threading.Timer(6.0, come)
-    timer.start()
+    coming = threading.Thread(target=come)
+    coming.start()
     try:
         if asynchronous:
             found = asyncio.run(waits.wait("DB_READY", timeout=60))
         else:
             found = waits.wait_sync("DB_READY", timeout=60)
     finally:
-        timer.join()
+        impatient.set()
+        coming.join()
     assert found["DB_READY"].ready
+    for signals in (waits, emits):
+        signals.close()
+    wait_for(lambda: threading.active_count() <= before, what="no attempt leaves a thread")
 
 
 def test_one_that_does_not_come_is_a_timeout_that_says_so(server, signals_of):
@@ -59,10 +83,22 @@ def test_one_that_does_not_come_is_a_timeout_that_says_so(server, signals_of):
     assert caught.value.missing == ("DB_READY",)
 
 
-def test_without_a_timeout_it_is_an_error_at_once(server, signals_of):
+def test_without_a_timeout_it_is_an_error(server, signals_of, monkeypatch):
+    monkeypatch.setattr(nats_link, "PATIENCE", 0.3)
     with pytest.raises(SignalError) as caught:
         signals_of(OTEL_PERF_SIGNALS_URL=server.url).wait_sync("DB_READY")
     assert not isinstance(caught.value, SignalTimeoutError)
+
+
+def test_one_that_lets_nobody_in_is_told_at_once(tmp_path, signals_of, impatient):
+    """However long the timeout is: waiting does not mend a password."""
+    with (
+        nats_server.running(tmp_path, "--user", "shop", "--pass", "right") as server,
+        pytest.raises(SignalError, match="uthorization") as caught,
+    ):
+        signals_of(OTEL_PERF_SIGNALS_URL=f"nats://shop:wrong@{server.address}").wait_sync("DB_READY", timeout=600)
+    assert not isinstance(caught.value, SignalTimeoutError)
+    assert not impatient.is_set()
 
 
 def test_who_has_left_begins_no_other_life_for_the_starts_signals(home, signals_of):
