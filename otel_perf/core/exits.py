@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from types import FrameType, TracebackType
 
-BUDGET: Final = 2.0  # seconds that a signal or os._exit waits at most; usually it takes a few milliseconds
+BUDGET: Final = 2.0  # seconds that a signal or os.exec* waits at most; usually it takes a few milliseconds
+# os._exit is the normal end of a child of multiprocessing or celery, which waits as long for a slow disk.
+NORMAL: Final = 5.0
 SIGNALS: Final = ("SIGTERM", "SIGHUP")
 # Modules of gunicorn's worker that sets every signal to its default; uvicorn, which it runs, then ends by one.
 RESETTING: Final = ("uvicorn.workers", "uvicorn_worker._workers")
@@ -57,8 +59,8 @@ def bounded(work: Callable[[], object], budget: float) -> bool:
     return bool(done.acquire(timeout=budget))
 
 
-def install(flush: Callable[[], object], shutdown: Callable[[], object], undo: ExitStack) -> None:
-    """Call ``shutdown`` at a normal exit and ``flush`` (bounded) before a sudden one."""
+def install(flush: Callable[[float], object], shutdown: Callable[[], object], undo: ExitStack) -> None:
+    """Call ``shutdown`` at a normal exit and ``flush`` with the seconds it may take before a sudden one."""
     interrupted = _watch_interrupt(undo)
     process = [os.getpid()]
     undo.callback(on_fork(child=lambda: process.__setitem__(0, os.getpid())))
@@ -116,13 +118,13 @@ def _keep_interrupt_status() -> None:
         exec("raise KeyboardInterrupt")  # noqa: S102
 
 
-def _watch_signals(flush: Callable[[], object], undo: ExitStack) -> None:
+def _watch_signals(flush: Callable[[float], object], undo: ExitStack) -> None:
     if threading.current_thread() is not threading.main_thread():
         return  # Python sets handlers in the main thread only
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         if not is_new_child():
-            bounded(flush, BUDGET)
+            bounded(lambda: flush(BUDGET), BUDGET)
         if signal.getsignal(number) is not on_signal:
             return  # the app's own handler, which called the one it found: it decides what comes next
         signal.signal(number, signal.SIG_DFL)
@@ -169,7 +171,7 @@ def _watch_again(watch: Callable[[], None], undo: ExitStack) -> None:
         on_import(name, imported, undo)
 
 
-def _watch_os(flush: Callable[[], object], undo: ExitStack) -> None:
+def _watch_os(flush: Callable[[float], object], undo: ExitStack) -> None:
     for name in ("_exit", "execv", "execve"):
         original = getattr(os, name, None)
         if original is None:
@@ -177,18 +179,20 @@ def _watch_os(flush: Callable[[], object], undo: ExitStack) -> None:
         undo.callback(_restore, name, _flush_first(name, original, flush), original)
 
 
-def _flush_first(name: str, original: Callable[..., Any], flush: Callable[[], object]) -> Callable[..., Any]:
+def _flush_first(name: str, original: Callable[..., Any], flush: Callable[[float], object]) -> Callable[..., Any]:
     from functools import wraps
+
+    budget = NORMAL if name == "_exit" else BUDGET
 
     def leave() -> None:
         if name == "_exit":
             for call in tuple(leaving):
                 call()
-        flush()
+        flush(budget)
 
     @wraps(original)
     def flushed(*args: Any, **kwargs: Any) -> Any:
-        bounded(leave, BUDGET)
+        bounded(leave, budget)
         return original(*args, **kwargs)
 
     setattr(os, name, flushed)

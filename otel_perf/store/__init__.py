@@ -12,6 +12,7 @@ from dataclasses import field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+from otel_perf.core import exits
 from otel_perf.core.census import Metric
 from otel_perf.core.exporters import names_endpoint
 from otel_perf.core.feature import Feature, Host, Parts
@@ -40,8 +41,7 @@ STORE_PENDING: Final = Metric(
 )
 STORE_SIZE: Final = Metric("perf.store.size", "By", "gauge", "Bytes in use in the store's file")
 
-EXIT_TIMEOUT: Final = 5.0  # seconds a normal exit waits for a slow disk
-
+EXIT_TIMEOUT: Final = exits.NORMAL
 
 _log = logging.getLogger("otel_perf")
 

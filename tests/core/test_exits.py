@@ -33,7 +33,7 @@ def test_bounded_work_is_done_here_when_no_thread_can_start(monkeypatch):
 def test_undone_it_leaves_signals_and_os_as_they_were():
     before = (signal.getsignal(signal.SIGTERM), os._exit, os.execv, os.execve)
     undo = ExitStack()
-    exits.install(lambda: None, lambda: None, undo)
+    exits.install(lambda _: None, lambda: None, undo)
     assert os._exit is not before[1]
     undo.close()
     assert (signal.getsignal(signal.SIGTERM), os._exit, os.execv, os.execve) == before
@@ -46,7 +46,7 @@ def test_a_handler_of_the_app_is_not_replaced():
     before = signal.signal(signal.SIGTERM, mine)
     try:
         undo = ExitStack()
-        exits.install(lambda: None, lambda: None, undo)
+        exits.install(lambda _: None, lambda: None, undo)
         assert signal.getsignal(signal.SIGTERM) is mine
         undo.close()
         assert signal.getsignal(signal.SIGTERM) is mine
@@ -60,7 +60,7 @@ def test_a_handler_that_the_app_sets_later_stays_when_undone():
 
     before = signal.getsignal(signal.SIGTERM)
     undo = ExitStack()
-    exits.install(lambda: None, lambda: None, undo)
+    exits.install(lambda _: None, lambda: None, undo)
     signal.signal(signal.SIGTERM, mine)
     undo.close()
     assert signal.getsignal(signal.SIGTERM) is mine
@@ -69,7 +69,7 @@ def test_a_handler_that_the_app_sets_later_stays_when_undone():
 
 def test_in_another_thread_signals_are_left_alone():
     undo = ExitStack()
-    thread = threading.Thread(target=exits.install, args=(lambda: None, lambda: None, undo))
+    thread = threading.Thread(target=exits.install, args=(lambda _: None, lambda: None, undo))
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -79,7 +79,7 @@ def test_in_another_thread_signals_are_left_alone():
 def test_a_patch_of_somebody_else_on_top_of_ours_stays():
     undo = ExitStack()
     original = os._exit
-    exits.install(lambda: None, lambda: None, undo)
+    exits.install(lambda _: None, lambda: None, undo)
     ours = os._exit
 
     def theirs(status):
@@ -97,7 +97,7 @@ def test_sudden_ends_flush_first(monkeypatch):
     seen = []
     monkeypatch.setattr(os, "_exit", lambda status: seen.append(status))
     undo = ExitStack()
-    exits.install(lambda: seen.append("flushed"), lambda: None, undo)
+    exits.install(lambda _: seen.append("flushed"), lambda: None, undo)
     os._exit(3)
     undo.close()
     assert seen == ["flushed", 3]
@@ -107,7 +107,7 @@ def test_a_signal_flushes_and_is_raised_again(monkeypatch):
     """Process 1 of a container survives its own SIGTERM: then we go on watching."""
     seen = []
     undo = ExitStack()
-    exits.install(lambda: seen.append("flushed"), lambda: None, undo)
+    exits.install(lambda _: seen.append("flushed"), lambda: None, undo)
     handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(os, "kill", lambda pid, number: seen.append((pid, number, signal.getsignal(number))))
     try:

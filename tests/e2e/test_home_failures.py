@@ -138,6 +138,33 @@ def test_a_store_that_somebody_holds_delays_the_exit_by_a_bounded_time(home):
     assert "did not answer in 5 s" in done.err
 
 
+CHILD = """import multiprocessing, sqlite3, sys, threading
+from opentelemetry import trace
+
+def work():
+    trace.get_tracer("t").start_span("child").end()
+
+def run():
+    trace.get_tracer("t").start_span("parent").end()
+    trace.get_tracer_provider().force_flush()
+    blocker = sqlite3.connect(sys.argv[1], isolation_level=None, check_same_thread=False)
+    blocker.execute("BEGIN IMMEDIATE")
+    threading.Timer(3, blocker.close).start()
+    process = multiprocessing.get_context("forkserver").Process(target=work)
+    process.start()
+    process.join()
+    sys.exit(process.exitcode)
+"""
+
+
+def test_a_child_of_multiprocessing_waits_for_a_slow_disk_as_any_normal_end(home, tmp_path):
+    (tmp_path / "children.py").write_text(CHILD)
+    program = "import children; children.run()"
+    done = programs.run(program, home, str(home / "telemetry.db"), cwd=tmp_path)
+    assert (done.status, done.err) == (0, "")
+    assert sorted(span.name for span in spans(home)) == ["child", "parent"]
+
+
 def test_a_temporary_folder_of_somebody_else_is_not_written(home, temporary):
     """An attacker made our folder first, with a link to a file that we would write."""
     home.write_text("in the way")

@@ -7,7 +7,7 @@ from opentelemetry.sdk._logs._internal import Logger, SynchronousMultiLogRecordP
 
 import otel_perf as perf
 from otel_perf.core import guard
-from otel_perf.core.events import BUSINESS_SCOPE
+from otel_perf.core.events import BOTTLENECK, BUSINESS_SCOPE
 from otel_perf.logs import emit
 from otel_perf.logs.redaction import MARK
 from tests.stored import events as stored
@@ -61,7 +61,8 @@ def told(home):
         assert event.time > 0
     (span,) = spans(home)
     assert stored(home, "order.placed")[0].trace_id == span.trace_id
-    return made, [(event[0], event[-1]) for event in span.events]
+    # A machine that stalls makes a finding of the first event's imports, which is one more event of the span.
+    return made, [(event[0], event[-1]) for event in span.events if event[0] != BOTTLENECK.name]
 
 
 @pytest.mark.parametrize("way", ["short", "the SDK's"])
