@@ -50,7 +50,9 @@ def test_the_readmes_functions_are_counted_as_it_says(home, tmp_path):
     report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     found = {row["name"]: row["calls"] for row in report["functions"]}
     assert found == {"__main__.total": 100, "__main__.price": 4950}
-    assert len(spans(home)) == 4
+    took = sorted(span.seconds for span in spans(home))
+    assert len([each for each in took if each >= 0.02]) >= 4  # a machine that stalls makes others slow
+    assert took[0] >= 0.01
 
 
 def test_the_feature_of_the_contributing_guide_is_a_feature(start, monkeypatch, home):

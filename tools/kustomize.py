@@ -5,14 +5,11 @@ python tools/kustomize.py
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from environments import cache, locked
+import golang
+from golang import QUICK, go
 
 VERSION = "v5.8.1"
 MODULE = f"sigs.k8s.io/kustomize/kustomize/v5@{VERSION}"
@@ -20,25 +17,13 @@ MODULE = f"sigs.k8s.io/kustomize/kustomize/v5@{VERSION}"
 
 def ensure() -> Path:
     """The binary, made if it is missing. Safe to call from many processes. Raises ``RuntimeError`` without Go."""
-    binary = cache() / "kustomize" / f"kustomize-{VERSION}"
-    if binary.exists():
-        return binary
-    if shutil.which("go") is None:
-        raise RuntimeError("kustomize is built with Go, and there is no go on the PATH: https://go.dev/dl")
-    binary.parent.mkdir(parents=True, exist_ok=True)
-    with locked(binary.with_name(f"{binary.name}.lock")):
-        if not binary.exists():
-            print(f"making {binary} (a minute)", file=sys.stderr)
-            with tempfile.TemporaryDirectory(prefix="kustomize-") as made:
-                environ = {**os.environ, "CGO_ENABLED": "0", "GOBIN": made}
-                command = ["go", "install", "-trimpath", "-ldflags=-s -w", MODULE]
-                done = subprocess.run(command, env=environ, cwd=made, capture_output=True, text=True, check=False)
-                if done.returncode != 0:
-                    raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-4000:]}")
-                part = binary.with_suffix(".part")
-                shutil.copy2(Path(made) / "kustomize", part)  # nobody may find half of it under its name
-                part.replace(binary)
-    return binary
+    return golang.ensure("kustomize", "kustomize", f"kustomize-{VERSION}", _make)
+
+
+def _make(binary: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="kustomize-", dir=binary.parent) as made:
+        go(Path(made), "go", "install", *QUICK, MODULE, GOBIN=made)
+        (Path(made) / "kustomize").replace(binary)
 
 
 if __name__ == "__main__":

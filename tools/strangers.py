@@ -8,14 +8,13 @@ Their sources and exact versions are in tests/e2e/strangers.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 from environments import ROOT, cache, locked
+from golang import QUICK, digest, go
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,8 +27,7 @@ def ensure(language: str) -> Path:
     make, tool, name = {"js": (_js, "npm", "stranger.mjs"), "go": (_go, "go", "stranger")}[language]
     source = SOURCES / language
     files = sorted(path for path in source.iterdir() if path.is_file())
-    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:12]
-    folder = cache() / "strangers" / f"{language}-{digest}"
+    folder = cache() / "strangers" / f"{language}-{digest(files)}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_suffix(".lock")):
         if not (folder / "complete").exists():
@@ -43,20 +41,16 @@ def ensure(language: str) -> Path:
 
 
 def _js(folder: Path) -> None:
-    _run(folder, "npm", "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts")
-
-
-def _go(folder: Path) -> None:
-    _run(folder, "go", "build", "-mod=readonly", "-trimpath", "-o", "stranger", ".")
-
-
-def _run(folder: Path, *command: str) -> None:
-    environ = {**os.environ, "CGO_ENABLED": "0"}
-    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+    command = ("npm", "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts")
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(
             f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}{done.stdout[-1000:]}"
         )
+
+
+def _go(folder: Path) -> None:
+    go(folder, "go", "build", *QUICK, "-mod=readonly", "-o", "stranger", ".")
 
 
 if __name__ == "__main__":

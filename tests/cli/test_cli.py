@@ -89,9 +89,9 @@ def load(statement, seconds):
 
 with trace.get_tracer("t").start_as_current_span("GET /orders"):
     for number in range(8):
-        load("SELECT wait(?) AS customer", 0.03)
+        load("SELECT wait(?) AS customer", 0.06)
     for number in range(6):
-        load("SELECT wait(?) AS product", 0.02)
+        load("SELECT wait(?) AS product", 0.06)
 """
 
 

@@ -14,6 +14,7 @@ from tests.e2e.dns import Names
 from tests.e2e.support import wait_for
 
 GATEWAY = ROOT / "collector" / "gateway.yaml"
+AGAIN = 60  # seconds: an exporter tries again after 30, give or take a half
 SHORT = {"OTELCOL_SAMPLE": "0", "OTELCOL_SAMPLE_WAIT": "4s", "OTELCOL_SAMPLE_SETTLE": "1s", "OTELCOL_FLUSH": "1s"}
 
 
@@ -66,9 +67,9 @@ def passed(behind, gateway, agent):
         wait_for(lambda: all(agent.queued().values()), 20, "it waits for the gateway")
         with gateway.running():
             otlp.send(agent.url(), "traces", [failed])
-            wait_for(lambda: len(behind.spans()) >= 2, 30, "the trace is judged")
-            wait_for(lambda: behind.received("logs"), 20, "the line arrives")
-            wait_for(lambda: "traces.span.metrics.calls" in metrics(behind), 20, "spans are counted")
+            wait_for(lambda: len(behind.spans()) >= 2, AGAIN, "the trace is judged")
+            wait_for(lambda: behind.received("logs"), AGAIN, "the line arrives")
+            wait_for(lambda: "traces.span.metrics.calls" in metrics(behind), AGAIN, "spans are counted")
 
 
 def metrics(behind):

@@ -109,6 +109,13 @@ async def pick(number: int) -> None:
         perf.signals.emit("PICKED", key=str(number), agent="picker")
 
 
+async def hold_up() -> None:
+    """A request that nothing else is served beside."""
+    with tracer.start_as_current_span("hold up", kind=trace.SpanKind.SERVER, attributes={"http.route": "/hold"}):
+        await asyncio.sleep(0)
+        time.sleep(0.2)  # noqa: ASYNC251 - the loop is held up
+
+
 async def main() -> None:
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
@@ -119,7 +126,7 @@ async def main() -> None:
         await asyncio.to_thread(turn, number)
         await asyncio.gather(pack(number % 100), pick(number % 100))
         if number % 10 == 0:
-            time.sleep(0.12)  # noqa: ASYNC251 - the loop is held up
+            await hold_up()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), 0.1)
     print(json.dumps({"turns": number}), flush=True)
