@@ -4,6 +4,8 @@
 # Environments are kept in ~/.cache/otel-perf (see tools/environments.py) and made when they are missing.
 
 PYTHON ?= python3
+# Where it is set, each of the hundreds of programs that the tests start compiles all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
 ENVIRONMENT = $(PYTHON) tools/environments.py
 DEV = $$($(ENVIRONMENT) dev)/bin
 

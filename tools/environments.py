@@ -57,20 +57,26 @@ def _version(python: str) -> str:
 
 def _make(folder: Path, python: str, requirements: Path, constraints: Path | None) -> None:
     print(f"making {folder}", file=sys.stderr)
-    if python == sys.executable:
-        venv.create(folder, with_pip=True, clear=True)
-    else:
-        subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
-    subprocess.run([str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "uv"], check=True)
+    subprocess.run([str(uv()), "venv", "-q", "--seed", "--no-project", "--python", python, str(folder)], check=True)
     limit = [] if constraints is None else ["-c", str(constraints)]
     _install(folder, "-r", str(requirements), *limit)
 
 
+def uv() -> Path:
+    """The program that makes all others, in an environment of its own."""
+    folder = cache() / "envs" / f"uv-{_version(sys.executable)}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if not (folder / "complete").exists():
+            venv.create(folder, with_pip=True, clear=True)
+            subprocess.run([str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "uv"], check=True)
+            (folder / "complete").touch()
+    return folder / "bin" / "uv"
+
+
 def _install(folder: Path, *arguments: str) -> None:
     python = folder / "bin" / "python"
-    subprocess.run(
-        [str(folder / "bin" / "uv"), "pip", "install", "-q", "--python", str(python), *arguments], check=True
-    )
+    subprocess.run([str(uv()), "pip", "install", "-q", "--python", str(python), *arguments], check=True)
 
 
 def _is_installed(folder: Path) -> bool:

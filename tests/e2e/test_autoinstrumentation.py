@@ -22,7 +22,6 @@ from tools import environments
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "collector" / "autoinstrumentation"
 START = Path("opentelemetry", "instrumentation", "auto_instrumentation")
-PIP = [sys.executable, "-m", "uv", "pip"]
 # What an app has in a venv of its own.
 APPS = {
     "plain": ("flask==3.1.3",),
@@ -112,7 +111,8 @@ def venv(name):
     with environments.locked(folder.with_name(f"{folder.name}.lock")):
         if not (folder / "complete").exists():
             subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], check=True)
-            subprocess.run([*PIP, "install", "-q", "--python", folder / "bin" / "python", *APPS[name]], check=True)
+            uv = [environments.uv(), "pip", "install", "-q", "--python", folder / "bin" / "python"]
+            subprocess.run([*uv, *APPS[name]], check=True)
             (folder / "complete").touch()
     return folder / "bin" / "python"
 
