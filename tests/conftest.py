@@ -15,6 +15,7 @@ from otel_perf.memory import leaks
 from otel_perf.store import drain, writer
 from tests import log_lines
 
+pytest.register_assert_rewrite("tests.signals.contract")
 pytest_plugins = ["otel_perf.testing"]
 
 

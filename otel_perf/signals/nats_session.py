@@ -244,7 +244,10 @@ class Session:
             found: list[tuple[bytes, int]] = []
             while left > 0:
                 some = await sub.fetch(min(left, 500), timeout=ATTEMPT)
-                found += [(m.data, m.metadata.sequence.stream) for m in some]
+                for message in some:
+                    found.append((message.data, message.metadata.sequence.stream))
+                    if message.metadata.sequence.consumer != len(found):  # one came too late for its request
+                        raise nats.errors.TimeoutError
                 left -= len(some)
             return found
         finally:

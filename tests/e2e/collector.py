@@ -241,10 +241,13 @@ def engine() -> Any:
     """A client of the container engine. Without one the test is skipped, in CI it fails."""
     import docker
 
+    client = None
     try:
         client = docker.from_env(timeout=120)
         client.ping()
     except docker.errors.DockerException as error:
+        if client is not None:
+            client.close()
         _missing(f"no container engine answers (python tools/engine.py make test starts one): {error}")
     return client
 

@@ -48,11 +48,17 @@ def test_all_three_signals_arrive(protocol, compression, collector, home):
     assert batches(home) == []
 
 
+def found(collector):
+    """Its spans: the usual port is everybody's, and another program of this machine may have found it, too."""
+    return [span for span in collector.received("traces") if span["name"] == "work"]
+
+
 def test_a_receiver_on_localhost_is_found_without_an_endpoint(collector, home):
     collector.http = 4318
     with collector.running():
         programs.run(SPANS, home, "5", OTEL_PERF_STORE_EXIT="20s", OTEL_PERF_STORE_PROBE="on")
-        assert len(collector.wait_for_spans(5)) == 5
+        wait_for(lambda: len(found(collector)) >= 5, what="they arrive")
+    assert len(found(collector)) == 5
 
 
 def test_what_was_stored_while_nobody_listened_goes_out_at_the_next_start(collector, home):

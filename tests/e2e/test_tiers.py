@@ -14,7 +14,9 @@ from tests.e2e.dns import Names
 from tests.e2e.support import wait_for
 
 GATEWAY = ROOT / "collector" / "gateway.yaml"
-AGAIN = 60  # seconds: an exporter tries again after 30, give or take a half
+# Seconds: while the gateway's name is unknown a look-up takes up to 30, and the next comes later each time; the exporter
+# tries again after 30, give or take a half.
+AGAIN = 120
 SHORT = {"OTELCOL_SAMPLE": "0", "OTELCOL_SAMPLE_WAIT": "4s", "OTELCOL_SAMPLE_SETTLE": "1s", "OTELCOL_FLUSH": "1s"}
 
 
