@@ -154,6 +154,15 @@ def serve(number):
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def only_what_is_new():
+    """All that other tests of this process left behind is looked at, too, which takes ten times as long."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def app(tmp_path, monkeypatch):
     """A program that leaks, as a thread of its own; ``shop_x.serve`` is called 500 times a second."""
