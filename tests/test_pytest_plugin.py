@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from otel_perf.store.database import StoreReader
 from tests.e2e import programs
+from tests.store.receiver import Receiver
 
 TESTS = """
 import time
@@ -41,10 +43,11 @@ def project(tmp_path_factory):
     return folder
 
 
-def run(project, *options):
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *options]
+def run(project, *options, start=(), **variables):
+    command = [*start, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
     environ = programs.environment(project / "home")
-    del environ["OTEL_PERF_HOME"]
+    del environ["OTEL_PERF_HOME"], environ["OTEL_PERF_STORE_PROBE"]
+    environ |= variables
     return subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -80,10 +83,11 @@ def test_what_costs_less_than_is_asked_for_fails_nothing(project):
     [
         (("--otel-perf-fail", "slowness"), "no kind slowness"),
         (("--otel-perf", "--otel-perf-over", "x"), "takes a time"),
+        (("--otel-perf-fail", "slow_io"), "slow_io is not looked for; see OTEL_PERF_BOTTLENECKS_SLOW_IO_ENABLED"),
     ],
 )
 def test_wrong_options_are_wrong_usage(option, complaint, project):
-    done = run(project, *option)
+    done = run(project, *option, OTEL_PERF_BOTTLENECKS_SLOW_IO_ENABLED="off")
     assert done.returncode == 4
     assert complaint in done.stderr
 
@@ -92,6 +96,139 @@ def test_without_the_option_nothing_of_ours_is_started(project):
     (project / "test_it.py").write_text(
         TESTS + "\n\ndef test_modules():\n    import sys\n    assert 'otel_perf.pipeline' not in sys.modules\n"
     )
-    done = run(project, "-k", "quick or modules")
+    done = run(project, "-q", "-k", "quick or modules")
     assert "2 passed" in done.stdout
     assert "otel-perf" not in done.stdout
+
+
+OTHERS = """
+import os
+import time
+import pytest
+from opentelemetry import trace
+
+@pytest.fixture
+def own(monkeypatch):
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    return exporter
+
+def test_has_a_provider_of_its_own(own):
+    trace.get_tracer("t").start_span("one").end()
+    (span,) = own.get_finished_spans()
+    assert span.parent is None
+
+def test_has_a_home_of_its_own(monkeypatch):
+    monkeypatch.setenv("OTEL_PERF_HOME", "elsewhere")
+    time.sleep(0.4)
+"""
+# What a developer or CI has in the environment for the app itself.
+APPS = {"OTEL_TRACES_EXPORTER": "otlp,console", "OTEL_LOGS_EXPORTER": "none", "OTEL_TRACES_SAMPLER": "always_off"}
+
+
+@pytest.fixture
+def others(tmp_path):
+    (tmp_path / "test_others.py").write_text(OTHERS)
+    (tmp_path / "tmp").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def receiver():
+    with Receiver().running() as running:
+        yield running
+
+
+def aimed_at(receiver, project):
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"{receiver.url}/v1/logs",
+        "OTEL_PERF_HOME": str(project / "home"), "TMPDIR": str(project / "tmp"), "OTEL_PERF_STORE_EXIT": "10s",
+    }  # fmt: skip
+
+
+def test_what_is_sent_and_kept_of_the_app_is_not_of_its_tests(others, receiver):
+    done = run(others, "--otel-perf", "-n", "2", **aimed_at(receiver, others), **APPS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_has_a_home_of_its_own: self_time at test_others.py:" in done.stdout
+    assert "not looked at, 1 of 2 tests: they have a tracer provider of their own" in done.stdout
+    assert receiver.seen == []
+    assert not (others / "home").exists()
+    assert list((others / "tmp").glob("otel-perf-*")) == []
+
+
+def test_it_is_sent_and_kept_where_that_is_asked_for(others, receiver):
+    options = ("--otel-perf-send", "--otel-perf-home", "kept", "--otel-perf-fail", "n_plus_one")
+    done = run(others, *options, **aimed_at(receiver, others))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_has_a_home_of_its_own: self_time at test_others.py:" in done.stdout
+    assert b"test_has_a_home_of_its_own" in b"".join(body for path, _, body in receiver.seen if path == "/v1/traces")
+    store = StoreReader(others / "kept")
+    try:
+        assert any(b"test_has_a_home_of_its_own" in batch.body for batch in store.batches(["traces"]))
+    finally:
+        store.close()
+    assert not (others / "home").exists()
+
+
+BEFORE = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider())
+"""
+# Options, variables, a conftest, and why no test is looked at.
+BLIND = {
+    "the SDK": (("-n", "1"), {"OTEL_SDK_DISABLED": "true"}, "", "OTEL_SDK_DISABLED=true"),
+    "all of it": ((), {"OTEL_PERF_ENABLED": "off"}, "", "OTEL_PERF_ENABLED=off"),
+    "the feature": ((), {"OTEL_PERF_BOTTLENECKS": "off"}, "", "bottlenecks is not on (off by OTEL_PERF_BOTTLENECKS)"),
+    "a part": ((), {"OTEL_PERF_BOTTLENECKS": "10%"}, "", "bottlenecks is on for 10% only (OTEL_PERF_BOTTLENECKS)"),
+    "the store": ((), {"OTEL_PERF_STORE": "off"}, "", "store is not on (off by OTEL_PERF_STORE)"),
+    "no start": (
+        (),
+        {},
+        "import sys\nsys.modules['otel_perf.pipeline'] = None",
+        "could not start: ModuleNotFoundError",
+    ),
+    "another SDK": ((), {}, BEFORE, "opentelemetry.sdk.trace.TracerProvider was set up before"),
+}
+
+
+@pytest.mark.parametrize("blind", BLIND)
+def test_who_does_not_look_says_why_and_lets_nothing_pass(blind, tmp_path):
+    options, variables, conftest, why = BLIND[blind]
+    (tmp_path / "conftest.py").write_text(conftest)
+    (tmp_path / "test_it.py").write_text("def test_passes():\n    pass\n")
+    done = run(tmp_path, "--otel-perf-fail", "all", *options, **variables)
+    header, _, summary = done.stdout.partition("otel-perf: bottlenecks")
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    assert options or "otel-perf: no bottleneck is looked for: " in header
+    assert "not looked at, 1 of 1 tests: " in summary
+    assert why in summary
+    assert "the run fails: --otel-perf-fail cannot tell" in summary
+    assert done.returncode == 1
+
+
+def test_who_asks_only_to_be_told_is_told_why_not(tmp_path):
+    (tmp_path / "test_it.py").write_text("import otel_perf\ndef test_stops():\n    otel_perf.shutdown()\n")
+    done = run(tmp_path, "-q", "--otel-perf")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not looked at, 1 of 1 tests: otel-perf was shut down by a test" in done.stdout
+    assert "none" not in done.stdout
+
+
+def test_with_the_distribution_running_already_it_does_not_start(others, receiver):
+    """Its store and its receiver are not the tests' own."""
+    instrument, aimed = [str(programs.BIN / "opentelemetry-instrument")], aimed_at(receiver, others)
+    done = run(others, "--otel-perf", start=instrument, **aimed)
+    assert done.returncode == 4
+    assert "otel-perf runs already" in done.stderr
+    done = run(others, "--otel-perf", "--otel-perf-send", start=instrument, **aimed)
+    assert done.returncode == 4
+    assert "export OTEL_PERF_STORE_KEEP=on" in done.stderr
+    done = run(others, "--otel-perf", "--otel-perf-send", start=instrument, **aimed, OTEL_PERF_STORE_KEEP="on")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_has_a_home_of_its_own: self_time at test_others.py:" in done.stdout

@@ -47,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
         )
         if name == chosen:  # the others are not imported: a command starts in the time of its own imports
-            module = import_module(f"otel_perf.cli.{name}")
+            try:
+                module = import_module(f"otel_perf.cli.{name}")
+            except Exception as error:  # whatever a package that is too old or too new makes of it
+                return _cannot_start(name, words, error)
             module.configure(command)
             command.set_defaults(execute=module.execute)
     options = parser.parse_args(words)
@@ -65,6 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         print(f"otel-perf {options.command}: cannot go on: {error}", file=sys.stderr)
         return BAD
+    except Exception as error:
+        return _cannot_start(options.command, words, error)
+
+
+def _cannot_start(command: str, words: Sequence[str], error: Exception) -> int:
+    """Say which packages do not fit, where that is why; the doctor's answer, whatever the command."""
+    from otel_perf.cli import requirements
+
+    as_json = command == "doctor" and "--json" in words
+    said = requirements.show(command, error, as_json=as_json)
+    if not said:
+        raise error
+    print(said, file=sys.stdout if command == "doctor" else sys.stderr)
+    return BAD
 
 
 def _discard_output() -> None:

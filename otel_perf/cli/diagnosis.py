@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from otel_perf.cli import text
+from otel_perf.cli.requirements import listed
 
 _ITEMS: Final = {"traces": "span", "metrics": "metric collection", "logs": "log record"}
 
@@ -35,6 +36,7 @@ class Sending(BaseModel):
     protocol: str
     answer: str
     taken: bool
+    ahead: float | None = Field(default=None, exclude=True)  # seconds that the clock here is before the receiver's
 
 
 class Diagnosis(BaseModel):
@@ -77,8 +79,8 @@ def render(diagnosis: Diagnosis) -> str:
     for heading, found in (("To mend", diagnosis.findings), ("Worth knowing", diagnosis.hints)):
         if found:
             lines += ["", f"{heading}: {len(found)}"]
-        for finding in found:
-            lines += [f"  {'✗' if found is diagnosis.findings else '·'} {finding.problem}", f"    {finding.remedy}"]
+        problems = [(finding.problem, finding.remedy) for finding in found]
+        lines += listed(problems, "✗" if found is diagnosis.findings else "·")
     return "\n".join(lines if diagnosis.findings else [*lines, "", "All is well."])
 
 

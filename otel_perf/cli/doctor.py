@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import otel_perf
 from otel_perf.bottlenecks import detectors, frames
-from otel_perf.cli import BAD, GOOD, options, surroundings
+from otel_perf.cli import BAD, GOOD, options, requirements, surroundings
 from otel_perf.cli.diagnosis import Diagnosis, FeatureState, Finding, render
 from otel_perf.cli.receivers import sendings
 from otel_perf.core.errors import StoreError
@@ -64,9 +64,10 @@ def diagnose(environ: Mapping[str, str], home: Home) -> Diagnosis:
     findings: list[Finding] = []
     hints: list[Finding] = []
     _variables(environ, findings)
-    surroundings.conflicts(findings)
+    for told, problems in zip((findings, hints), requirements.conflicts(), strict=True):
+        told += [Finding(problem=problem, remedy=remedy) for problem, remedy in problems]
     surroundings.servers(environ, hints)
-    sending = sendings(environ, findings)
+    sending = sendings(environ, findings, hints)
     store = _store(home, findings)
     return Diagnosis(
         versions=_versions(),
@@ -78,7 +79,7 @@ def diagnose(environ: Mapping[str, str], home: Home) -> Diagnosis:
         home=str(home.path),
         store=store,
         memory_limit=surroundings.memory_limit(environ, hints),
-        sampling=surroundings.sampling(environ, findings),
+        sampling=surroundings.sampling(environ, findings, hints),
         clock=surroundings.clock(sending, int(store.get("newest", 0)), findings),
         instrumentors=_instrumentors(hints),
         missing_here=_missing_on_this_platform(),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from otel_perf.cli.diagnosis import Finding, Sending
 from otel_perf.core.errors import OtelPerfError
@@ -34,7 +37,7 @@ _REMEDIES: Final = {
 }
 
 
-def sendings(environ: Mapping[str, str], findings: list[Finding]) -> list[Sending]:
+def sendings(environ: Mapping[str, str], findings: list[Finding], hints: list[Finding]) -> list[Sending]:
     """Each signal's receiver and its answer: to a test span, and to empty requests of the other signals."""
     from otel_perf.store.destination import resolve
     from otel_perf.store.local import LocalReceiver
@@ -55,6 +58,7 @@ def sendings(environ: Mapping[str, str], findings: list[Finding]) -> list[Sendin
     else:
         resolved = [resolve(environ, signal, say) for signal in through_store]
         found = [destination for destination in resolved if destination is not None]
+    _without_effect(environ, found, hints)
     tried = [_try(destination) for destination in found]
     troubles: dict[str, list[Sending]] = {}
     for sending in tried:
@@ -70,6 +74,24 @@ def sendings(environ: Mapping[str, str], findings: list[Finding]) -> list[Sendin
     return tried
 
 
+def _without_effect(environ: Mapping[str, str], found: list[Destination], hints: list[Finding]) -> None:
+    """Certificates and keys for what is not encrypted: neither upstream's exporters nor ours use them there."""
+    from otel_perf.store.destination import files
+
+    places: dict[str, list[str]] = {}
+    for destination in found:
+        if urlsplit(destination.url).scheme == "http":
+            places.setdefault(" ".join(files(environ, destination.signal)), []).append(destination.place)
+    for names, plain in places.items():
+        if names:
+            hints.append(
+                Finding(
+                    problem=f"{' and '.join(names.split())}: without effect, {', '.join(plain)} is not encrypted",
+                    remedy=f"write https:// in OTEL_EXPORTER_OTLP_ENDPOINT, or unset {names}",
+                )
+            )
+
+
 def _fits(part: str, answer: str) -> bool:
     return answer.startswith(part) if part.isdigit() else part in answer
 
@@ -77,11 +99,14 @@ def _fits(part: str, answer: str) -> bool:
 def _try(destination: Destination) -> Sending:
     from otel_perf.store.sender import connect
 
+    ahead = None
     try:
         sender = connect(destination)
         try:
             trace_id, body = _test_span() if destination.signal == "traces" else ("", b"")
-            answer = sender.send(sender.pack(body) if body else b"", min(destination.timeout, _PATIENCE))
+            payload, before = sender.pack(body) if body else b"", time.time()
+            answer = sender.send(payload, min(destination.timeout, _PATIENCE))
+            ahead = _ahead(answer.date, before)
         finally:
             sender.close()
         detail, taken = answer.detail, answer.verdict == "accepted"
@@ -91,14 +116,23 @@ def _try(destination: Destination) -> Sending:
     if trace_id and taken:
         detail = f"{detail}; test span in trace {trace_id}"
     return Sending(
-        signal=destination.signal, place=destination.place, protocol=destination.protocol, answer=detail, taken=taken
-    )
+        signal=destination.signal, place=destination.place, protocol=destination.protocol, answer=detail, taken=taken,
+        ahead=ahead,
+    )  # fmt: skip
+
+
+def _ahead(date: str, before: float) -> float | None:
+    """Seconds that this machine's clock is ahead of the one that wrote ``date``, a time in whole ones."""
+    from email.utils import parsedate_to_datetime
+
+    with contextlib.suppress(TypeError, ValueError):
+        return (before + time.time()) / 2 - parsedate_to_datetime(date).timestamp() - 0.5
+    return None
 
 
 def _test_span() -> tuple[str, bytes]:
     """A trace of one span that says what it is, and its id."""
     import os
-    import time
 
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import time
 from importlib import metadata
 from typing import TYPE_CHECKING, Final
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
     from otel_perf.cli.diagnosis import Sending
 
 CLOCK_OFF: Final = 5.0  # seconds; HTTP's dates are of whole ones, and an answer takes a while
+_USUAL: Final = "parentbased_always_on"
+_SAMPLERS: Final = "opentelemetry_traces_sampler"
+_ALL: Final = frozenset({"always_on", _USUAL})
 _NOTHING: Final = frozenset({"always_off", "parentbased_always_off"})
 _RATIO: Final = frozenset({"traceidratio", "parentbased_traceidratio"})
 _FORKS: Final = ("uwsgi", "pyuwsgi")
+_HOOKS_SINCE: Final = "2.0.27"  # before, its hooks told Python of a fork only afterwards
 
 
 def memory_limit(environ: Mapping[str, str], findings: list[Finding]) -> str:
@@ -45,28 +50,36 @@ def memory_limit(environ: Mapping[str, str], findings: list[Finding]) -> str:
     return f"{text.size(limit.size)}, from {limit.source}"
 
 
-def sampling(environ: Mapping[str, str], findings: list[Finding]) -> str:
+def sampling(environ: Mapping[str, str], findings: list[Finding], hints: list[Finding]) -> str:
     """Which traces are recorded."""
-    name = environ.get("OTEL_TRACES_SAMPLER", "").strip() or "parentbased_always_on"
+    name = environ.get("OTEL_TRACES_SAMPLER", "").strip()
     raw = environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
-    share: float | None = 1.0
-    if name in _RATIO:
-        try:
-            share = float(raw or 1)
-        except ValueError:
-            share = None
-        if share is None or not 0 <= share <= 1:
-            findings.append(
-                Finding(
-                    problem=f"OTEL_TRACES_SAMPLER_ARG={raw} is no share: upstream records everything",
-                    remedy="export OTEL_TRACES_SAMPLER_ARG=0.1, for every tenth trace",
-                )
+    known = sorted({*_ALL, *_NOTHING, *_RATIO, *metadata.entry_points(group=_SAMPLERS).names})
+    if name and name not in known:
+        near = difflib.get_close_matches(name.lower(), known, 1) or ["parentbased_traceidratio"]
+        findings.append(
+            Finding(
+                problem=f"OTEL_TRACES_SAMPLER={name} is no sampler that is installed; allowed: {', '.join(known)};"
+                f" {_USUAL} is used",
+                remedy=f"export OTEL_TRACES_SAMPLER={near[0]}",
             )
-            share = 1.0
+        )
+        name = raw = ""
+    name = name or _USUAL
+    share = 1.0
+    if name in _RATIO:
+        share = _share(raw, findings)
     elif name in _NOTHING:
         share = 0.0
-    elif name not in {"always_on", "parentbased_always_on"}:
+    elif name not in _ALL:
         return name
+    elif raw:
+        hints.append(
+            Finding(
+                problem=f"OTEL_TRACES_SAMPLER_ARG={raw} is without effect: {name} records everything",
+                remedy="export OTEL_TRACES_SAMPLER=parentbased_traceidratio, or unset OTEL_TRACES_SAMPLER_ARG",
+            )
+        )
     if share == 0:
         findings.append(
             Finding(
@@ -75,6 +88,21 @@ def sampling(environ: Mapping[str, str], findings: list[Finding]) -> str:
             )
         )
     return f"{name}: {share:.0%} of the traces that begin here"
+
+
+def _share(raw: str, findings: list[Finding]) -> float:
+    """The argument of a sampler that takes a ratio; everything where it is none, as upstream has it."""
+    with contextlib.suppress(ValueError):
+        share = float(raw)
+        if 0 <= share <= 1:
+            return share
+    findings.append(
+        Finding(
+            problem=f"OTEL_TRACES_SAMPLER_ARG={raw} is no ratio; allowed: 0.0 to 1.0; everything is recorded",
+            remedy="export OTEL_TRACES_SAMPLER_ARG=0.1, for every tenth trace",
+        )
+    )
+    return 1.0
 
 
 def clock(sent: list[Sending], newest_ns: int, findings: list[Finding]) -> str:
@@ -88,7 +116,7 @@ def clock(sent: list[Sending], newest_ns: int, findings: list[Finding]) -> str:
             )
         )
     for sending in sent:
-        off = _against(sending.place) if sending.protocol != "grpc" and sending.taken else None
+        off = sending.ahead
         if off is None:
             continue
         if abs(off) > CLOCK_OFF:
@@ -100,57 +128,27 @@ def clock(sent: list[Sending], newest_ns: int, findings: list[Finding]) -> str:
                 )
             )
         return f"{'agrees with' if abs(off) <= CLOCK_OFF else 'differs from'} that of {sending.place}"
-    return "not compared: no receiver over HTTP answers"
-
-
-def _against(place: str) -> float | None:
-    """Seconds that this machine's clock is ahead of the one behind ``place``; ``None`` where that does not say."""
-    from email.utils import parsedate_to_datetime
-
-    import urllib3
-
-    with contextlib.suppress(Exception):  # whatever is wrong there was told by the request that was sent
-        before = time.time()
-        answer = urllib3.request("GET", place, timeout=2.0, retries=False, redirect=False)
-        date = answer.headers.get("Date")
-        if date:
-            return (before + time.time()) / 2 - parsedate_to_datetime(date).timestamp() - 0.5
-    return None
-
-
-def conflicts(findings: list[Finding]) -> None:
-    """Packages of OpenTelemetry that need another version of something than the one that is installed."""
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    seen = set()
-    for package in metadata.distributions():
-        name = (package.metadata["Name"] or "").lower().replace("_", "-")
-        if not name.startswith("opentelemetry-") or name in seen:
-            continue
-        seen.add(name)
-        for raw in package.requires or ():
-            with contextlib.suppress(InvalidRequirement, metadata.PackageNotFoundError):
-                needs = Requirement(raw)
-                extra = "instruments" in raw.partition(";")[2]  # the library that it instruments
-                if needs.marker and not (extra or needs.marker.evaluate({"extra": ""})):
-                    continue
-                found = metadata.version(needs.name)
-                if not needs.specifier.contains(found, prereleases=True):
-                    wanted = f"{needs.name}{needs.specifier}"
-                    why = ": it does not instrument it" if extra else ""
-                    findings.append(
-                        Finding(
-                            problem=f"{name} {package.version} needs {wanted}, and {found} is installed{why}",
-                            remedy=f"pip install '{wanted}'" if extra else f"pip install --upgrade {name} '{wanted}'",
-                        )
-                    )
+    return "not compared: no receiver says over HTTP what time it is"
 
 
 def servers(environ: Mapping[str, str], findings: list[Finding]) -> None:
-    """Servers that fork without telling Python, so that threads and connections are not made again in the child."""
+    """Servers that fork without telling Python, so that threads and connections are not made again in the child.
+
+    uWSGI's older ``--py-call-osafterfork`` is not enough: with it the master forks while another thread may run, and
+    the worker waits for that thread, which it does not have, for ever.
+    """
+    from packaging.version import Version
+
     for name in _FORKS:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            metadata.version(name)
+            version = metadata.version(name)
+            if Version(version) < Version(_HOOKS_SINCE):
+                findings.append(
+                    Finding(
+                        problem=f"{name} {version} is installed, and forks workers in which nothing of ours runs",
+                        remedy=f"pip install --upgrade '{name}>={_HOOKS_SINCE}'",
+                    )
+                )
             missing = list(_unset(environ))
             if missing:
                 findings.append(
@@ -164,7 +162,7 @@ def servers(environ: Mapping[str, str], findings: list[Finding]) -> None:
 
 
 def _unset(environ: Mapping[str, str]) -> Iterator[str]:
-    for option in ("enable-threads", "py-call-osafterfork"):
+    for option in ("enable-threads", "py-call-uwsgi-fork-hooks"):
         if environ.get(_variable(option), "").lower() not in {"true", "1", "yes", "on"}:
             yield option
 

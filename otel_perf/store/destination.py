@@ -27,6 +27,7 @@ PATHS: Final = {"traces": "v1/traces", "metrics": "v1/metrics", "logs": "v1/logs
 _MILLISECONDS: Final = 1000.0  # a timeout from here on was meant in the specification's unit
 _COMPRESSIONS: Final = ("none", "gzip", "deflate")
 _PREFIX: Final = "OTEL_EXPORTER_OTLP"
+_FILES: Final = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,12 @@ def resolve(environ: Mapping[str, str], signal: str, say: Say, *, local: bool = 
     return _Resolver(environ, signal, say).destination(local=local or names_endpoint(environ))
 
 
+def files(environ: Mapping[str, str], signal: str) -> list[str]:
+    """The variables that name certificates and keys for ``signal``."""
+    resolver = _Resolver(environ, signal, lambda _line: None)
+    return [name for name, value in map(resolver.value, _FILES) if value]
+
+
 class _Resolver:
     def __init__(self, environ: Mapping[str, str], signal: str, say: Say) -> None:
         self.environ = environ
@@ -89,9 +96,13 @@ class _Resolver:
         if not base:
             return None
         url = self.url(name, base, protocol)
-        certificates = {part: self.file(part) for part in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")}
-        if url is None or "" in certificates.values():
+        if url is None:
             return None
+        encrypted = urlsplit(url).scheme == "https"  # else no certificate is looked at, as with upstream's exporters
+        certificates = {part: self.file(part) if encrypted else None for part in _FILES}
+        if "" in certificates.values():
+            return None
+        self.pair(certificates, protocol)
         return Destination(
             signal=self.signal,
             protocol=protocol,
@@ -192,6 +203,15 @@ class _Resolver:
         except OSError as error:
             self.say(f"{name}={value!r} cannot be read ({error.strerror}); storing only")
             return ""
+
+    def pair(self, certificates: dict[str, str | None], protocol: str) -> None:
+        """A client's certificate and its key: gRPC's core ends the process where it gets one of them."""
+        if certificates["CLIENT_KEY"] and not certificates["CLIENT_CERTIFICATE"]:
+            name, _ = self.value("CLIENT_KEY")
+            self.say(f"{name} is without effect: {name.removesuffix('KEY')}CERTIFICATE is not set")
+            certificates["CLIENT_KEY"] = None
+        if protocol == GRPC and not certificates["CLIENT_KEY"]:  # one file may hold both, as over HTTP
+            certificates["CLIENT_KEY"] = certificates["CLIENT_CERTIFICATE"]
 
     def credential_provider(self) -> str | None:
         general = "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER"

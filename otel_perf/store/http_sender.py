@@ -11,6 +11,7 @@ import re
 import ssl
 import time
 import zlib
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -76,7 +77,9 @@ class HttpSender:
                 return failed(error)  # no answer to the end
             content = b""  # it refuses and hangs up, or its words are garbled: its status says enough
         response.release_conn()
-        return judge(self._destination.signal, response.status, response.reason or "", response.headers, content)
+        found = response.headers
+        answer = judge(self._destination.signal, response.status, response.reason or "", found, content)
+        return replace(answer, date=found.get("date", ""))
 
     def close(self) -> None:
         """Close the connection."""

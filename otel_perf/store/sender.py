@@ -29,6 +29,7 @@ class Answer:
     retry_after: float | None = None  # seconds
     rejected: int = 0  # items of an accepted request that the receiver did not take
     message: str = ""  # its explanation or warning
+    date: str = ""  # what time it was there, where HTTP says so
 
 
 def no_rest() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.util._importlib_metadata import entry_points
@@ -42,7 +43,9 @@ class SessionSender:
                 timeout=timeout,
                 allow_redirects=False,
             )
-            return judge(destination.signal, response.status_code, response.reason, response.headers, response.content)
+            found = response.headers
+            answer = judge(destination.signal, response.status_code, response.reason, found, response.content)
+            return replace(answer, date=found.get("date", ""))
         except LookupError as error:
             return Answer("misconfigured", str(error))
         except Exception as error:  # the session is somebody else's code

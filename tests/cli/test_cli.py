@@ -331,7 +331,7 @@ def test_doctor_shows_the_store(filled, capsys, monkeypatch):
         ),
         (
             {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "10%"},
-            "OTEL_TRACES_SAMPLER_ARG=10% is no share",
+            "OTEL_TRACES_SAMPLER_ARG=10% is no ratio",
             "OTEL_TRACES_SAMPLER_ARG=0.1",
         ),
     ],

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import json
 import os
+import shlex
 import subprocess
 import threading
 import time
@@ -16,7 +17,7 @@ import pytest
 
 from tests.e2e import programs
 from tests.e2e.collector import Certificates, Collector
-from tests.e2e.support import Running, environment, free_port
+from tests.e2e.support import PATIENCE, Running, environment, free_port, wait_for
 from tests.stored import spans
 from tools import environments
 
@@ -125,6 +126,14 @@ SETUPS = {
         "parentbased_traceidratio 0 records no trace",
         "unset OTEL_TRACES_SAMPLER OTEL_TRACES_SAMPLER_ARG",
     ),
+    "sampler misspelt": (
+        lambda _: (
+            {"OTEL_TRACES_SAMPLER": "parentbased_traceid_ratio"},
+            {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"},
+        ),
+        "OTEL_TRACES_SAMPLER=parentbased_traceid_ratio is no sampler that is installed; allowed: always_off, ",
+        "export OTEL_TRACES_SAMPLER=parentbased_traceidratio",
+    ),
     "distro name misspelt": (
         lambda _: ({"OTEL_PYTHON_DISTRO": "otel-perf"}, {"OTEL_PYTHON_DISTRO": "otel_perf"}),
         "OTEL_PYTHON_DISTRO=otel-perf names no installed distro",
@@ -142,6 +151,15 @@ def doctor(home, variables, folder=programs.BIN, preexec=None):
     assert done.returncode in {0, 1}, done.stderr
     found = json.loads(done.stdout)
     return done.returncode, [(one["problem"], one["remedy"]) for one in found["findings"]], found["hints"]
+
+
+def shown(home, variables):
+    """The command's exit status, and what a person reads."""
+    done = subprocess.run(
+        [str(programs.BIN / "otel-perf"), "doctor"], env=programs.environment(home, **variables), capture_output=True,
+        text=True, check=False, timeout=60,
+    )  # fmt: skip
+    return done.returncode, done.stdout
 
 
 def named(found, problem, remedy):
@@ -163,6 +181,25 @@ def test_it_is_named_with_what_mends_it_and_that_does(setup, around, home, answe
     asked = tuple(sorted(mended.items()))  # several are mended by the same
     answers[asked] = answers.get(asked) or doctor(home, mended)[:2]
     assert answers[asked] == (0, [])
+
+
+def test_certificates_are_looked_at_where_it_is_encrypted_alone(around, home):
+    """As upstream's exporters do; and the clock is compared with that of a receiver that only they reach."""
+    status, text = shown(home, around.secure.variables())
+    assert (status, f"agrees with that of {around.secure.url()}" in text) == (0, True), text
+    plain = endpoint(around.plain.url())
+    status, found, hints = doctor(home, plain | {f"{OTLP}CERTIFICATE": "/no/such.pem"})
+    assert (status, found) == (0, [])
+    assert any(f"{OTLP}CERTIFICATE: without effect" in hint["problem"] for hint in hints)
+
+
+def test_a_key_without_its_certificate_over_grpc(around, home):
+    """gRPC's core would end the process: the doctor, and the program."""
+    right = around.secure.variables() | endpoint(around.secure.url("grpc"), "grpc")
+    half = {name: value for name, value in right.items() if not name.endswith("CLIENT_CERTIFICATE")}
+    status, found, _ = doctor(home, half)
+    assert (status, named(found, f"{OTLP}CLIENT_KEY is without effect", "correct it")) == (1, True), found
+    assert doctor(home, right)[:2] == (0, [])
 
 
 def without_rights():
@@ -216,22 +253,70 @@ def application(environ, start_response):
 """
 
 
+def uwsgi(broken, home, folder, **variables):
+    """uWSGI with one worker, under the distribution."""
+    port = free_port()
+    command = [str(broken / "bin" / name) for name in ("opentelemetry-instrument", "python")]
+    command += ["-c", "import pyuwsgi, sys; pyuwsgi.run(sys.argv[1:])", "--http-socket", f"127.0.0.1:{port}"]
+    command += ["--master", "--processes", "1", "--wsgi-file", "app.py", "--die-on-term"]
+    (folder / "app.py").write_text(APP)
+    server = Running(command, environment(broken, home) | variables, folder, folder / f"{home.name}.log")
+    return server, port
+
+
 def test_a_server_that_forks_without_making_threads_again(broken, home, tmp_path):
     """GIVEN uWSGI as it comes WHEN it is asked THEN its worker stores no span, and the doctor has said so."""
     *_, hints = doctor(home, {}, broken / "bin")
     (hint,) = [one for one in hints if "pyuwsgi" in one["problem"]]
-    assert "uwsgi --enable-threads --py-call-osafterfork" in hint["remedy"]
-    set_right = {"UWSGI_ENABLE_THREADS": "true", "UWSGI_PY_CALL_OSAFTERFORK": "true"}
-    assert not any("pyuwsgi" in one["problem"] for one in doctor(home, set_right, broken / "bin")[2])
-    (tmp_path / "app.py").write_text(APP)
-    port, home = free_port(), tmp_path / "as-it-comes"
-    command = [str(broken / "bin" / name) for name in ("opentelemetry-instrument", "python")]
-    command += ["-c", "import pyuwsgi, sys; pyuwsgi.run(sys.argv[1:])", "--http-socket", f"127.0.0.1:{port}"]
-    command += ["--master", "--processes", "1", "--wsgi-file", "app.py", "--die-on-term"]
-    with Running(command, environment(broken, home), tmp_path, tmp_path / "uwsgi.log") as server:
+    assert "uwsgi --enable-threads --py-call-uwsgi-fork-hooks" in hint["remedy"]
+    server, port = uwsgi(broken, tmp_path / "as-it-comes", tmp_path)
+    with server:
         server.wait_until_listening(port)
         # It may not even answer: CPython waits for a thread of before the fork to take the interpreter.
         with contextlib.suppress(OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=3).close()
     assert "spawned uWSGI worker 1" in server.output()
-    assert spans(home) == []
+    assert spans(tmp_path / "as-it-comes") == []
+
+
+def test_what_mends_a_server_that_forks_does(broken, home, tmp_path):
+    """The variables that the doctor says, not ours: the worker's own thread stores the span while it runs."""
+    *_, hints = doctor(home, {}, broken / "bin")
+    (remedy,) = [one["remedy"] for one in hints if "pyuwsgi" in one["problem"]]
+    set_right = dict(word.split("=") for word in remedy.partition("export ")[2].split())
+    assert not any("pyuwsgi" in one["problem"] for one in doctor(home, set_right, broken / "bin")[2])
+    server, port = uwsgi(broken, home, tmp_path, **set_right)
+    with server:
+        server.wait_until_listening(port)
+        urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=PATIENCE).close()
+        # Before it is stopped: uWSGI ends a worker that it finds busy without Python's exit functions.
+        wait_for(lambda: [span.name for span in spans(home)] == ["answered"], what="the span is stored")
+        assert server.stop() == 0
+
+
+def test_packages_that_are_older_than_what_is_needed(home, tmp_path):
+    """Each by its name, with one line for all; that line mends it, and other commands say the same."""
+    old = environments.ensure("old", constraints=None) / "bin"
+    status, found, _ = doctor(home, {}, old)
+    assert status == 1
+    assert named(found, "otel-perf 0.1.0 needs opentelemetry-api<2,>=1.45, and 1.30.0 is installed", "pip install")
+    assert named(found, "otel-perf 0.1.0 needs pydantic<3,>=2.9, and 1.10.26 is installed", "'pydantic<3,>=2.9'")
+    (remedy,) = {mends for _, mends in found}
+    install, packages = remedy.split()[:3], shlex.split(remedy)[3:]
+    assert install == ["pip", "install", "--upgrade"]
+    place = [
+        str(old / "uv"),
+        "pip",
+        "install",
+        "-q",
+        "--target",
+        str(tmp_path / "newer"),
+        "--python",
+        str(old / "python"),
+    ]
+    subprocess.run([*place, "-c", str(environments.CONSTRAINTS), *packages], check=True, timeout=120)
+    environ = programs.environment(home) | {"PYTHONPATH": str(tmp_path / "newer")}
+    mended = subprocess.run(
+        [str(old / "otel-perf"), "doctor"], env=environ, capture_output=True, text=True, check=False
+    )
+    assert mended.returncode == 0, mended.stdout + mended.stderr

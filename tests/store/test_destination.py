@@ -71,16 +71,41 @@ def test_no_line_shows_a_secret_of_the_address(endpoint, line):
         ({"ENDPOINT": "http://c:port"}, "is no endpoint"),
         ({"ENDPOINT": "http://"}, "is no endpoint"),
         (
-            {"ENDPOINT": "http://c", "CERTIFICATE": "/none/such"},
+            {"ENDPOINT": "https://c", "CERTIFICATE": "/none/such"},
             "OTEL_EXPORTER_OTLP_CERTIFICATE='/none/such' cannot be",
         ),
-        ({"ENDPOINT": "http://c", "TRACES_CLIENT_KEY": "/none/such"}, "TRACES_CLIENT_KEY='/none/such' cannot be read"),
+        ({"ENDPOINT": "https://c", "TRACES_CLIENT_KEY": "/none/such"}, "TRACES_CLIENT_KEY='/none/such' cannot be read"),
+        ({"ENDPOINT": "c:4317", "PROTOCOL": "grpc", "CERTIFICATE": "/none/such"}, "CERTIFICATE='/none/such' cannot be"),
     ],
 )
 def test_what_cannot_be_used_is_not_sent_to(environ, line):
     found, lines = told(environ)
     assert found is None
     assert line in lines[0]
+
+
+def test_no_certificate_is_looked_at_for_what_is_not_encrypted():
+    """As with upstream's exporters: one that is not there does no harm."""
+    files = {"CERTIFICATE": "/none/such", "CLIENT_CERTIFICATE": "/none/such", "TRACES_CLIENT_KEY": "/none/such"}
+    for plain in ({"ENDPOINT": "http://c"}, {"ENDPOINT": "c:4317", "PROTOCOL": "grpc", "INSECURE": "true"}):
+        found, lines = told(plain | files)
+        assert (found.certificate, found.client_certificate, found.client_key) == (None, None, None)
+        assert [line for line in lines if "CERTIFICATE" in line or "KEY" in line] == []
+
+
+def test_half_of_a_pair_of_certificate_and_key(tmp_path):
+    """gRPC's core ends the process where it gets only one of them."""
+    (tmp_path / "pem").write_text("both")
+    for protocol, key in (("grpc", str(tmp_path / "pem")), ("http/protobuf", None)):
+        found, lines = told(
+            {"ENDPOINT": "https://c", "PROTOCOL": protocol, "CLIENT_CERTIFICATE": str(tmp_path / "pem")}
+        )
+        assert (found.client_certificate, found.client_key, lines) == (str(tmp_path / "pem"), key, [])
+        found, (line,) = told({"ENDPOINT": "https://c", "PROTOCOL": protocol, "CLIENT_KEY": str(tmp_path / "pem")})
+        assert (found.client_certificate, found.client_key) == (None, None)
+        assert line == (
+            "OTEL_EXPORTER_OTLP_CLIENT_KEY is without effect: OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE is not set"
+        )
 
 
 @pytest.mark.parametrize(
