@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 from otel_perf.analysis.changes import MOST, compare
-from otel_perf.analysis.samples import PERIOD, Samples
+from otel_perf.analysis.samples import Samples
 from otel_perf.analysis.significance import ALPHA
 from tests.analysis.noise import ROOT, RSS, STEPS, Machine, points, said, sides
 
