@@ -2,8 +2,8 @@
 
 Of each run the share that failed is taken, and the means of the two sides are compared by Welch's test (Biometrika 34,
 1947), which takes each side's own variance: that of a side where nothing fails is none. A side's squared standard error
-is never below what counting alone gives, by the estimate of Agresti and Caffo ("Simple and effective confidence
-intervals for proportions", American Statistician 54, 2000), which adds a success and a failure.
+is never below what counting alone gives. Both have a success and a failure added to each side (Agresti and Caffo,
+"Simple and effective confidence intervals for proportions", American Statistician 54, 2000), so that few say little.
 """
 
 from __future__ import annotations
@@ -112,10 +112,15 @@ def _shares(outcomes: Outcomes) -> list[float]:
 def _difference(pair: tuple[Outcomes, Outcomes]) -> Difference:
     squares = [max(variance(_shares(side)) / len(side), _by_counting(side)) for side in pair]
     freedom = sum(squares) ** 2 / sum(square**2 / (len(side) - 1) for square, side in zip(squares, pair, strict=True))
-    return Difference(share(pair[1]) - share(pair[0]), sum(squares) ** 0.5, freedom)
+    before, after = map(_about, pair)
+    return Difference(after - before, sum(squares) ** 0.5, freedom)
+
+
+def _about(outcomes: Outcomes) -> float:
+    number = count(outcomes)
+    return (share(outcomes) * number + 1) / (number + 2)
 
 
 def _by_counting(outcomes: Outcomes) -> float:
-    number = count(outcomes) + 2
-    about = (failed(outcomes) + 1) / number
-    return about * (1 - about) / number
+    about = _about(outcomes)
+    return about * (1 - about) / (count(outcomes) + 2)
