@@ -9,7 +9,9 @@ default of ``--fail-over`` slower, too, which is what fails a build.
 
 from __future__ import annotations
 
+import contextlib
 import random
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ import common
 
 from otel_perf.analysis.changes import compare
 from otel_perf.analysis.sides import open_side
+from otel_perf.core.home import STORE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +48,14 @@ def make(folder: Path, home: Path, slow: str, runs: int, chance: random.Random) 
             more = [slow, str(SIDES[side])] if SIDES[side] > 1 else []
             command = [str(folder / "bin" / "opentelemetry-instrument"), str(folder / "bin" / "python")]
             common.run([*command, str(common.PROGRAMS / "orders.py"), ORDERS, *more], env, place)
+
+
+def complete(home: Path, runs: int) -> bool:
+    """Whether all runs of the pair are there."""
+    places = [home / side for side in SIDES]
+    return all((place / STORE_FILE).exists() for place in places) and all(
+        len(open_side(str(place)).samples.runs) == runs for place in places
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +117,18 @@ def main() -> int:
     """Run the pairs and count."""
     parser = common.arguments(__doc__, rounds=8)
     parser.add_argument("--pairs", type=int, default=PAIRS, help=f"pairs, each of so many rounds (default {PAIRS})")
+    parser.add_argument("--work", type=Path, help="keep the runs in this folder; pairs that it has are not made anew")
     options = parser.parse_args()
     folder = common.ensure("bench-perf")
     chance = random.Random(7)
     found = {}
-    with tempfile.TemporaryDirectory() as work:
+    with contextlib.ExitStack() as stack:
+        work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for number in range(options.pairs):
-            home, slow = Path(work) / str(number), STEPS[number % len(STEPS)]
-            make(folder, home, slow, options.rounds, chance)
+            home, slow = work / str(number), STEPS[number % len(STEPS)]
+            if not complete(home, options.rounds):
+                shutil.rmtree(home, ignore_errors=True)
+                make(folder, home, slow, options.rounds, chance)
             found[home] = slow, claims(home)
     return count(found).finish(as_json=options.json)
 
