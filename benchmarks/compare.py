@@ -3,13 +3,17 @@
 Every pair is of runs of ``programs/orders.py``, taken in turn in a shuffled order, on a machine that does other work as
 well. A is the program as it is, twice; B does 10 % or 30 % more of the work of one step, each step in its turn. Each
 step is a span and a monitored function. A claim is right if it is of that step, or of the operation that contains it,
-and invented if it is of any other, or of memory.
+and invented if it is of any other, of memory, or of failures. ``exit code 1`` is how often the step was more than the
+default of ``--fail-over`` slower, too, which is what fails a build.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
+import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +21,7 @@ import common
 
 from otel_perf.analysis.changes import compare
 from otel_perf.analysis.sides import open_side
+from otel_perf.core.home import STORE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,15 +50,36 @@ def make(folder: Path, home: Path, slow: str, runs: int, chance: random.Random) 
             common.run([*command, str(common.PROGRAMS / "orders.py"), ORDERS, *more], env, place)
 
 
-def claims(home: Path) -> dict[str, set[str]]:
-    """What each side is said to be slower in than A, or to have more of."""
+def complete(home: Path, runs: int) -> bool:
+    """Whether all runs of the pair are there."""
+    places = [home / side for side in SIDES]
+    return all((place / STORE_FILE).exists() for place in places) and all(
+        len(open_side(str(place)).samples.runs) == runs for place in places
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What is said to be slower, more or failing more often, and which of it fails a build."""
+
+    said: set[str]
+    failing: set[str]
+
+    @classmethod
+    def of(cls, found: Changes) -> Claims:
+        """Those of one comparison."""
+        regressions = {getattr(change, "name", "memory") for change in found.regressions()}
+        return cls({*slower(found), *larger(found), *failing(found)}, regressions)
+
+
+def claims(home: Path) -> dict[str, Claims]:
+    """What is said of each side against A."""
 
     def samples(side: str) -> Samples:
-        return open_side(str(home / side), _no_store).samples
+        return open_side(str(home / side)).samples
 
     base = samples("A")
-    found = {side: compare(base, samples(side)) for side in SIDES if side != "A"}
-    return {side: {*slower(of_side), *larger(of_side)} for side, of_side in found.items()}
+    return {side: Claims.of(compare(base, samples(side))) for side in SIDES if side != "A"}
 
 
 def slower(found: Changes) -> set[str]:
@@ -66,20 +92,22 @@ def larger(found: Changes) -> set[str]:
     return {f"memory of {change.service}" for change in found.memory if change.verdict == "more"}
 
 
-def _no_store() -> None:
-    raise AssertionError("every side is a folder")
+def failing(found: Changes) -> set[str]:
+    """What fails more often, which nothing does."""
+    return {f"failures of {change.name}" for change in found.failures if change.verdict == "more"}
 
 
-def count(found: Mapping[Path, tuple[str, Mapping[str, set[str]]]]) -> common.Report:
+def count(found: Mapping[Path, tuple[str, Mapping[str, Claims]]]) -> common.Report:
     """The table and the bounds of all pairs."""
-    table = common.Table(f"{len(found)} pairs, claims of --compare", ["", "found", "invented"])
+    table = common.Table(f"{len(found)} pairs, claims of --compare", ["", "found", "exit code 1", "invented"])
     rows: dict[str, list[float]] = {}
     for side, factor in list(SIDES.items())[1:]:
-        right = sum(slow in claimed[side] for slow, claimed in found.values()) if factor > 1 else 0
+        right = sum(slow in claimed[side].said for slow, claimed in found.values()) if factor > 1 else 0
+        over = sum(slow in claimed[side].failing for slow, claimed in found.values()) if factor > 1 else 0
         allowed = {home: {slow, ROOT} if factor > 1 else set() for home, (slow, _) in found.items()}
-        invented = sum(len(claimed[side] - allowed[home]) for home, (_, claimed) in found.items())
+        invented = sum(len(claimed[side].said - allowed[home]) for home, (_, claimed) in found.items())
         rows[side] = [right, invented]
-        table.rows.append([side, right if factor > 1 else "", invented])
+        table.rows.append([side, right if factor > 1 else "", over if factor > 1 else "", invented])
     bounds = [common.Bound(f"claims invented, {side}", rows[side][1], 0) for side in rows]
     bounds.append(common.Bound("of 30 %, found", rows["B + 30 %"][0] / len(found), 0.9, at_least=True))
     return common.Report([table], bounds)
@@ -89,14 +117,18 @@ def main() -> int:
     """Run the pairs and count."""
     parser = common.arguments(__doc__, rounds=8)
     parser.add_argument("--pairs", type=int, default=PAIRS, help=f"pairs, each of so many rounds (default {PAIRS})")
+    parser.add_argument("--work", type=Path, help="keep the runs in this folder; pairs that it has are not made anew")
     options = parser.parse_args()
     folder = common.ensure("bench-perf")
     chance = random.Random(7)
     found = {}
-    with tempfile.TemporaryDirectory() as work:
+    with contextlib.ExitStack() as stack:
+        work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for number in range(options.pairs):
-            home, slow = Path(work) / str(number), STEPS[number % len(STEPS)]
-            make(folder, home, slow, options.rounds, chance)
+            home, slow = work / str(number), STEPS[number % len(STEPS)]
+            if not complete(home, options.rounds):
+                shutil.rmtree(home, ignore_errors=True)
+                make(folder, home, slow, options.rounds, chance)
             found[home] = slow, claims(home)
     return count(found).finish(as_json=options.json)
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from otel_perf.analysis.significance import ALPHA, differences, holm
+from otel_perf.analysis.significance import ALPHA, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -30,12 +30,24 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """One test of one measure, with the corrected chances that it is more or less by chance."""
+    """One test of one measure; ``alpha`` is its part of the chance of a false claim."""
 
     measure: str
     difference: Difference
-    more: float
-    less: float
+    alpha: float
+
+    def more(self) -> float:
+        """What it is surely above: a logarithm, or a share."""
+        return self.difference.lowest(self.alpha)
+
+    def less(self) -> float:
+        """The same of how much less it is."""
+        return self.difference.mirrored().lowest(self.alpha)
+
+    def chance(self, least: float) -> float:
+        """The chance of such a difference anywhere in the comparison where nothing differs by more than ``least``."""
+        more = self.difference if self.difference.change > 0 else self.difference.mirrored()
+        return min(1.0, more.chance(least) * ALPHA / self.alpha)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +58,22 @@ class Claim:
     measure: str
     base: float
     seen: float
+    judged: bool = False  # whether there were runs enough for any test
     surely: float | None = None  # the change that is exceeded with 95 % certainty; null for what is not sure
     chance: float | None = None
 
 
-def tests(families: Iterable[Family]) -> dict[Thing, list[Test]]:
-    """Both tests of every measure of everything."""
+def tests(families: Iterable[Family], failed: Mapping[Thing, Difference]) -> dict[Thing, list[Test]]:
+    """Both tests of every measure of everything, and those of the shares that ``failed``, which are one each."""
     found: dict[tuple[Thing, str, str], Difference] = {}
     for family in families:
         plain, freed = differences(family.sides)
         for kind, of_kind in (("plain", plain), ("freed", freed if family.shared else {})):
             found |= {(thing, family.measure, kind): difference for thing, difference in of_kind.items()}
-    least = math.log1p(LEAST)
-    more = holm({test: difference.chance(least) for test, difference in found.items()})
-    less = holm({test: difference.mirrored().chance(least) for test, difference in found.items()})
+    found |= {(thing, "failed", ""): difference for thing, difference in failed.items()}
     by_thing: dict[Thing, list[Test]] = defaultdict(list)
-    for test, difference in found.items():
-        by_thing[test[0]].append(Test(test[1], difference, more[test], less[test]))
+    for (thing, measure, _), difference in found.items():
+        by_thing[thing].append(Test(measure, difference, ALPHA / len(found)))
     return by_thing
 
 
@@ -80,13 +91,12 @@ def claim(measures: Mapping[str, tuple[float, float]], usual: str, smallest: flo
     was, now = measures[usual]
     more = [test for test in tests if now >= was and matters(*measures[test.measure])]
     less = [test for test in tests if now <= was and matters(*reversed(measures[test.measure]))]
-    best = min(more, key=lambda test: test.more, default=None)
-    if best is not None and best.more < ALPHA:
-        surely = math.expm1(best.difference.lowest(ALPHA))
-        return Claim("more", best.measure, *measures[best.measure], surely, best.more)
-    best = min(less, key=lambda test: test.less, default=None)
-    if best is not None and best.less < ALPHA:
-        surely = math.expm1(-best.difference.mirrored().lowest(ALPHA))
-        return Claim("less", best.measure, *measures[best.measure], surely, best.less)
+    least = math.log1p(LEAST)
+    best = max(more, key=Test.more, default=None)
+    if best is not None and (surely := best.more()) > least:
+        return Claim("more", best.measure, *measures[best.measure], True, math.expm1(surely), best.chance(least))
+    best = max(less, key=Test.less, default=None)
+    if best is not None and (surely := best.less()) > least:
+        return Claim("less", best.measure, *measures[best.measure], True, math.expm1(-surely), best.chance(least))
     unsure = matters(was, now) or matters(now, was)
-    return Claim("unsure" if unsure else "same", usual, was, now)
+    return Claim("unsure" if unsure else "same", usual, was, now, bool(tests))

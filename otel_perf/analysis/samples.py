@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from otel_perf.analysis.otlp import Point, SpanRecord
 
-PERIOD: Final = 120.0  # seconds of a long run that stand for a run
 CALLS: Final = "perf.call.duration"
 OWN: Final = "perf.call.self_time"
+RAISED: Final = "perf.call.errors"
 MEMORY: Final = "process.memory.usage"
 Key = tuple[str, str, str]  # service, name and kind of an operation
 FunctionKey = tuple[str, str]  # service and name
@@ -27,7 +27,7 @@ Owner = tuple[str, str]  # service and instance: a process
 
 @dataclass(slots=True)
 class Durations:
-    """Of one operation in one unit: durations and own times, in seconds."""
+    """Of one operation in one run, where it did not fail: durations and own times, in seconds."""
 
     took: array[float] = field(default_factory=lambda: array("d"))
     own: array[float] = field(default_factory=lambda: array("d"))
@@ -35,9 +35,10 @@ class Durations:
 
 @dataclass(slots=True)
 class Calls:
-    """Of one function in one unit: how many calls, and what they took and took of their own, in seconds."""
+    """Of one function in one run: how many calls, how many raised, what they took and took of their own, in seconds."""
 
     count: int = 0
+    failed: int = 0
     took: float = 0.0
     own: float = 0.0
 
@@ -46,7 +47,7 @@ class _Course:
     """What one process said of one function: counts and sums, from its start or (delta) since the point before."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, list[tuple[int, float, int, bool]]] = {CALLS: [], OWN: []}
+        self._rows: dict[str, list[tuple[int, float, int, bool]]] = {CALLS: [], OWN: [], RAISED: []}
 
     def add(self, point: Point) -> None:
         rows = self._rows[point.name]
@@ -54,31 +55,27 @@ class _Course:
             rows.pop()  # not called for a while: its first and its last point say so
         rows.append((point.time, point.value, point.count, point.delta))
 
-    def steps(self, name: str, start: int) -> Iterator[tuple[int, float, int]]:
-        """The middle of the time between two points, and what was added to sum and count meanwhile."""
-        rows = [(start, 0.0, 0, False), *sorted(self._rows[name])]
-        for (before, was, had, _), (time, value, count, delta) in pairwise(rows):
+    def total(self, name: str) -> tuple[float, int]:
+        """Sum and count of it all."""
+        rows = [(0, 0.0, 0, False), *sorted(self._rows[name])]
+        sums, counts = 0.0, 0
+        for (_, was, had, _), (_, value, count, delta) in pairwise(rows):
             anew = delta or count < had or value < was
-            yield (before + time) // 2, value - (0.0 if anew else was), count - (0 if anew else had)
+            sums, counts = sums + value - (0.0 if anew else was), counts + count - (0 if anew else had)
+        return sums, counts
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Processes of one service that lived at the same time: the workers of a server, or one program."""
+    """Processes of one service that lived at the same time: the workers of a server, or one program.
+
+    However long it is, it is one: what a process met when it started stays with it until it ends.
+    """
 
     service: str
     number: int
     start: int  # ns
     end: int
-
-    @property
-    def periods(self) -> int:
-        """How many units it is."""
-        return max(1, int((self.end - self.start) / 1e9 / PERIOD))
-
-    def period(self, time: int) -> int:
-        """The period that ``time`` is in; what is over belongs to the last one."""
-        return min(self.periods - 1, max(0, int((time - self.start) / 1e9 / PERIOD)))
 
 
 class Samples:
@@ -86,7 +83,7 @@ class Samples:
 
     def __init__(self, spans: Iterable[SpanRecord], points: Iterable[Point] = ()) -> None:
         self.spans = 0
-        self.errors: dict[Key, int] = defaultdict(int)
+        self._ended: dict[tuple[Key, str], list[int]] = defaultdict(lambda: [0, 0])  # failed, and all
         self._rows: list[tuple[Key, str, str, int, int]] = []
         self._children: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self._courses: dict[tuple[Owner, str], _Course] = defaultdict(_Course)
@@ -108,8 +105,10 @@ class Samples:
         owner = service_of(span.resource), str(span.resource.get("service.instance.id", ""))
         key = (owner[0], span.name, span.kind)
         self.spans += 1
-        self.errors[key] += span.error
-        self._rows.append((key, owner[1], span.span_id, span.start, span.end))
+        ended = self._ended[key, owner[1]]
+        ended[0], ended[1] = ended[0] + span.error, ended[1] + 1
+        if not span.error:  # what fails takes as long as it takes to fail
+            self._rows.append((key, owner[1], span.span_id, span.start, span.end))
         if span.parent_id:
             self._children[span.parent_id].append((span.start, span.end))
         self._lived(owner, span.start, span.end)
@@ -118,7 +117,8 @@ class Samples:
         owner = service_of(point.resource), str(point.resource.get("service.instance.id", ""))
         if point.name == MEMORY:
             self._peaks[owner] = max(self._peaks[owner], point.value)
-        elif point.name in {CALLS, OWN} and "code.function.name" in point.attributes:  # not those that share one count
+        elif point.name in {CALLS, OWN, RAISED} and "code.function.name" in point.attributes:
+            # Not those that share one count.
             self._courses[owner, str(point.attributes["code.function.name"])].add(point)
         else:
             return
@@ -128,40 +128,48 @@ class Samples:
         first, last = self._lives.get(owner, (start, end))
         self._lives[owner] = (min(first, start), max(last, end))
 
-    def by_operation(self) -> dict[Key, dict[tuple[int, int], Durations]]:
-        """Durations by operation, and by run and period of the run."""
-        found: dict[Key, dict[tuple[int, int], Durations]] = defaultdict(lambda: defaultdict(Durations))
+    @property
+    def services(self) -> list[str]:
+        """Those of which there is anything."""
+        return sorted({run.service for run in self.runs})
+
+    def outcomes(self) -> dict[Key, dict[int, tuple[int, int]]]:
+        """How many spans of an operation failed, and how many there were, by run."""
+        found: dict[Key, dict[int, tuple[int, int]]] = defaultdict(dict)
+        for (key, instance), (failed, count) in self._ended.items():
+            run = self._run_of[key[0], instance].number
+            was_failed, was = found[key].get(run, (0, 0))
+            found[key][run] = was_failed + failed, was + count
+        return found
+
+    def by_operation(self) -> dict[Key, dict[int, Durations]]:
+        """Durations of the spans that did not fail, by operation and run."""
+        found: dict[Key, dict[int, Durations]] = defaultdict(lambda: defaultdict(Durations))
         for key, instance, span_id, start, end in self._rows:
-            run = self._run_of[key[0], instance]
             took = max(0, end - start) / 1e9
-            unit = found[key][run.number, run.period(start)]
+            unit = found[key][self._run_of[key[0], instance].number]
             unit.took.append(took)
             unit.own.append(max(0.0, took - covered(self._children.get(span_id, ()), start, end) / 1e9))
         return found
 
-    def by_function(self) -> dict[FunctionKey, dict[tuple[int, int], Calls]]:
-        """Calls by function, and by run and period of the run, as far as points tell the periods apart."""
-        found: dict[FunctionKey, dict[tuple[int, int], Calls]] = defaultdict(lambda: defaultdict(Calls))
+    def by_function(self) -> dict[FunctionKey, dict[int, Calls]]:
+        """Calls by function and run."""
+        found: dict[FunctionKey, dict[int, Calls]] = defaultdict(lambda: defaultdict(Calls))
         for (owner, name), course in self._courses.items():
-            run, units = self._run_of[owner], found[owner[0], name]
-            start = self._lives[owner][0]
-            for time, took, count in course.steps(CALLS, start):
-                unit = units[run.number, run.period(time)]
-                unit.took, unit.count = unit.took + took, unit.count + count
-            for time, own, _ in course.steps(OWN, start):
-                units[run.number, run.period(time)].own += own
-        called = {key: {place: unit for place, unit in units.items() if unit.count > 0} for key, units in found.items()}
+            unit = found[owner[0], name][self._run_of[owner].number]
+            took, count = course.total(CALLS)
+            unit.took, unit.count = unit.took + took, unit.count + count
+            unit.own += course.total(OWN)[0]
+            unit.failed += int(course.total(RAISED)[0])
+        called = {key: {run: unit for run, unit in units.items() if unit.count > 0} for key, units in found.items()}
         return {key: units for key, units in called.items() if units}
 
-    def peaks(self) -> dict[str, dict[tuple[int, int], float]]:
-        """The most memory (bytes) that a process of the service was seen with, by run.
-
-        Periods of a run are no runs here: what a process has taken it mostly keeps.
-        """
-        found: dict[str, dict[tuple[int, int], float]] = defaultdict(dict)
+    def peaks(self) -> dict[str, dict[int, float]]:
+        """The most memory (bytes) that a process of the service was seen with, by run."""
+        found: dict[str, dict[int, float]] = defaultdict(dict)
         for owner, peak in self._peaks.items():
-            place = self._run_of[owner].number, 0
-            found[owner[0]][place] = max(peak, found[owner[0]].get(place, 0.0))
+            run = self._run_of[owner].number
+            found[owner[0]][run] = max(peak, found[owner[0]].get(run, 0.0))
         return found
 
 

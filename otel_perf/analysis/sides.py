@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+from collections import defaultdict
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,43 +18,64 @@ from otel_perf.store.database import StoreReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import TypeAlias
 
     from otel_perf.analysis.bottlenecks import Bottleneck
     from otel_perf.store.database import Batch
 
+    Wanted: TypeAlias = Callable[[str, str], bool]  # of a service and its release
+
 RELEASE: Final = "version="
+NAMED: Final = 10  # services or releases that a complaint names
 _OPENERS: Final[dict[str, Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
 class Side:
-    """What one side holds, of ``service`` (empty: all) and of the release that ``version`` names (empty: all)."""
+    """What one side holds, of ``service`` (empty: all), and of the releases of each that are ``wanted``.
 
-    def __init__(self, name: str, batches: Callable[[str], Iterable[Batch]], service: str, version: str = "") -> None:
+    ``held`` are all services that are there, so that one that is misspelt can be told.
+    """
+
+    def __init__(
+        self, name: str, batches: Callable[[str], Iterable[Batch]], service: str = "", wanted: Wanted | None = None
+    ) -> None:
         self.name = name
+        self.held: set[str] = set()
 
-        def wanted(resource: dict[str, Any]) -> bool:
-            return (not service or resource.get("service.name") == service) and (
-                not version or resource.get("service.version") == version
-            )
+        def is_wanted(resource: dict[str, Any]) -> bool:
+            name, version = _release_of(resource)
+            self.held.add(name)
+            return service in {"", name} and (wanted is None or wanted(name, version))
 
         self.samples = Samples(
-            (span for span in otlp.spans(batches("traces")) if wanted(span.resource)),
-            (point for point in otlp.points(batches("metrics")) if wanted(point.resource)),
+            (span for span in otlp.spans(batches("traces")) if is_wanted(span.resource)),
+            (point for point in otlp.points(batches("metrics")) if is_wanted(point.resource)),
         )
         found = Bottlenecks()
         for entry in otlp.logs(batches("logs")):
-            if wanted(entry.resource):
+            if is_wanted(entry.resource):
                 found.add(entry)
         self.bottlenecks: list[Bottleneck] = found.rows()
 
 
-def open_side(where: str, store: Callable[[], StoreReader], service: str = "") -> Side:
-    """The side that ``where`` names; ``store`` opens the store in which ``version=…`` looks.
+def open_sides(where: str, store: Callable[[], StoreReader], service: str = "", since_ns: int = 0) -> tuple[Side, Side]:
+    """The base that ``where`` names, and what is judged: the store that ``store`` opens.
 
-    Raises ``SettingError`` where there is nothing of that name, or it cannot be read.
+    Of a store that also holds the base, it is of each service the release that was seen last. ``since_ns`` is of what
+    is judged alone. Raises ``SettingError`` where there is nothing of that name, it cannot be read, or it is what is
+    judged itself.
     """
     if where.startswith(RELEASE):
-        return _of_store(where, store(), service, version=where.removeprefix(RELEASE))
+        return _releases(where, store, service, since_ns)
+    base, judged = open_side(where, service), store()
+    if judged.path.resolve() in {Path(where).resolve(), (Path(where) / STORE_FILE).resolve()}:
+        judged.close()
+        raise SettingError(f"{where} is what is judged itself; give the home of other runs, or {RELEASE}1.2.3")
+    return base, _of_store(str(judged.path), judged, service, since_ns=since_ns)
+
+
+def open_side(where: str, service: str = "") -> Side:
+    """The home folder or file that ``where`` names. Raises ``SettingError`` where it is none, or cannot be read."""
     path = Path(where)
     if path.is_dir():
         return _of_store(where, StoreReader(path), service)
@@ -66,30 +88,66 @@ def open_side(where: str, store: Callable[[], StoreReader], service: str = "") -
     )
 
 
-def _of_store(name: str, store: StoreReader, service: str, version: str = "", since_ns: int = 0) -> Side:
+def _of_store(name: str, store: StoreReader, service: str, wanted: Wanted | None = None, since_ns: int = 0) -> Side:
     try:
-        return Side(name, lambda signal: store.batches([signal], since_ns=since_ns), service, version)
+        return Side(name, lambda signal: store.batches([signal], since_ns=since_ns), service, wanted)
     finally:
         store.close()
 
 
-def seen_side(store: StoreReader, base: str, service: str, since_ns: int) -> Side:
-    """The side that is judged: the whole store, or of one that also holds the base, the release that was seen last."""
-    if not base.startswith(RELEASE):
-        return _of_store(str(store.path), store, service, since_ns=since_ns)
-    latest, version = 0, ""
-    spans = ((span.resource, span.start) for span in otlp.spans(store.batches(["traces"], since_ns=since_ns)))
-    points = ((point.resource, point.time) for point in otlp.points(store.batches(["metrics"], since_ns=since_ns)))
-    for resource, time in chain(spans, points):
-        release = str(resource.get("service.version", ""))
-        if release and release != base.removeprefix(RELEASE) and time >= latest:
-            latest, version = time, release
-    if not version:
-        store.close()
+def _releases(where: str, store: Callable[[], StoreReader], service: str, since_ns: int) -> tuple[Side, Side]:
+    """Services have releases of their own: those are compared that have the base and another one."""
+    base = where.removeprefix(RELEASE)
+    if not base:
+        raise SettingError(f"{where} names no release; give one like {RELEASE}1.2.3")
+    held = {name: found for name, found in _last_seen(store(), 0).items() if service in {"", name}}
+    recent = _last_seen(store(), since_ns) if since_ns else held
+    before = {name for name, found in held.items() if base in found}
+    if not before:
+        there = sorted({f"{RELEASE}{version}" for found in held.values() for version in found})
+        what = f"service {service}" if service else "service"
         raise SettingError(
-            f"the store has no other release than {base}: set service.version in OTEL_RESOURCE_ATTRIBUTES"
+            f"the store has no {what} with {where}; "
+            + (f"it has {', '.join(there[:NAMED])}" if there else "set service.version in OTEL_RESOURCE_ATTRIBUTES")
         )
-    return _of_store(f"{RELEASE}{version}", store, service, version, since_ns)
+    others = {name: {v: at for v, at in recent.get(name, {}).items() if v != base} for name in before}
+    latest = {name: max(found, key=lambda version: found[version]) for name, found in others.items() if found}
+    if not latest:
+        raise SettingError(
+            f"the store has no other release than {where} of {', '.join(sorted(before)[:NAMED])}"
+            f"{' within --since' if since_ns else ''}: run another one, with its service.version in "
+            "OTEL_RESOURCE_ATTRIBUTES"
+        )
+    return (
+        _of_store(where, store(), service, lambda name, version: version == base and name in latest),
+        _of_store(_named(latest), store(), service, lambda name, version: latest.get(name) == version, since_ns),
+    )
+
+
+def _last_seen(store: StoreReader, since_ns: int) -> dict[str, dict[str, int]]:
+    """When each release of each service was seen last."""
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    try:
+        spans = ((span.resource, span.start) for span in otlp.spans(store.batches(["traces"], since_ns=since_ns)))
+        points = ((point.resource, point.time) for point in otlp.points(store.batches(["metrics"], since_ns=since_ns)))
+        for resource, time in chain(spans, points):
+            name, version = _release_of(resource)
+            if version:
+                found[name][version] = max(time, found[name].get(version, 0))
+    finally:
+        store.close()
+    return found
+
+
+def _release_of(resource: dict[str, Any]) -> tuple[str, str]:
+    return otlp.service_of(resource), str(resource.get("service.version", ""))
+
+
+def _named(releases: dict[str, str]) -> str:
+    """``version=1.1``, or where they differ ``version=1.1 of orders, 2.3 of stock``."""
+    if len(set(releases.values())) == 1:
+        return f"{RELEASE}{next(iter(releases.values()))}"
+    return RELEASE + ", ".join(f"{version} of {name}" for name, version in sorted(releases.items()))
 
 
 def _lines(path: Path, signal: str) -> Iterator[Batch]:

@@ -15,58 +15,53 @@ sides are compared by a t-test, whose standard error is that between runs. To it
 - The variance of few runs may be small by chance: it is raised towards what the other operations have (the moderated
   variance of Smyth, "Linear models and empirical Bayes methods", SAGMB 3, 2004, with the weight ``WEIGHT`` fixed),
   never lowered, and the standard error is never below what ``LAYOUT`` gives.
-- The p-values of all operations, functions and services, all measures and both tests are corrected together (Holm,
-  "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6, 1979): the chance of a single false
-  claim in a whole comparison is at most ``ALPHA``.
+- All operations, functions and services, all measures and both tests are corrected together (Dunn, "Multiple
+  comparisons among means", JASA 56, 1961): each bound is right with 1 - ``ALPHA`` / their number, so that the chance of
+  a single false one in a whole comparison is at most ``ALPHA``, whatever threshold it is then held against.
 
-Periods of one long run stand for runs; neighbours among them resemble each other, so that they count for fewer:
-n (1 - r) / (1 + r), the effective number of an AR(1) course, with r the upper bound of the correlation of neighbours.
+A run counts as one however long it is: periods of it share its process, and are no runs of their own.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import lru_cache
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
     from typing import TypeAlias
 
 K = TypeVar("K", bound="Hashable")  # whatever is compared
 
 ALPHA: Final = 0.05
-FEWEST: Final = 3  # units on each side; with fewer nothing is said to be sure
+FEWEST: Final = 3  # runs on each side; with fewer nothing is said to be sure
 WEIGHT: Final = 4.0  # degrees of freedom that the other operations' variance is worth
 LAYOUT: Final = 0.03  # standard deviation of a logarithm between processes; none is believed to be lower
-SURE: Final = 1.645  # standard errors to a bound that is right with 95 %
-MOST_ALIKE: Final = 0.9  # the highest correlation of neighbours that is believed
 OTHERS: Final = 3  # operations that tell how the machine was
-
-Place: TypeAlias = "tuple[int, int]"  # a run, and which of its periods
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One run, or one period of a long one: logarithms of an operation's time, and of its time without its children."""
+    """One run: logarithms of an operation's time, and of its time without its children."""
 
-    place: Place
+    run: int
     took: float
     own: float
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Seen against base: logarithm of the ratio, its standard error, and degrees of freedom."""
+    """Seen against base: logarithm of the ratio (or a difference of shares), its standard error, degrees of freedom."""
 
     change: float
     error: float
     freedom: float
 
     def chance(self, least: float) -> float:
-        """The chance of such a difference where the true one is ``least`` (a logarithm): one-sided."""
+        """The chance of such a difference where the true one is ``least``: one-sided."""
         return upper_tail((self.change - least) / self.error, self.freedom)
 
     def lowest(self, alpha: float) -> float:
@@ -82,13 +77,12 @@ Sides: TypeAlias = "tuple[Sequence[Unit], Sequence[Unit]]"  # base and seen
 
 
 def differences(sides: Mapping[K, Sides]) -> tuple[dict[K, Difference], dict[K, Difference]]:
-    """The differences of those with ``FEWEST`` units on both sides: as they are, and the machine's part taken off."""
+    """The differences of those with ``FEWEST`` runs on both sides: as they are, and the machine's part taken off."""
     enough = {name: pair for name, pair in sides.items() if min(map(len, pair)) >= FEWEST}
-    alike = _likeness(units for pair in enough.values() for units in pair)
     states = _States(enough)
-    plain = {name: _Fit.of(pair, None, alike) for name, pair in enough.items()}
-    freed = {name: _Fit.of(pair, found, alike) for name, pair in enough.items() if (found := states.without(name))}
-    return _moderated(plain), _moderated({name: fit for name, fit in freed.items() if fit.freedom >= 1})
+    plain = {name: _Fit.of(pair, None) for name, pair in enough.items()}
+    freed = {name: _Fit.of(pair, found) for name, pair in enough.items() if (found := states.without(name))}
+    return _moderated(plain), _moderated(freed)
 
 
 def _moderated(fits: Mapping[K, _Fit]) -> dict[K, Difference]:
@@ -97,25 +91,25 @@ def _moderated(fits: Mapping[K, _Fit]) -> dict[K, Difference]:
 
 
 class _States:
-    """How fast the machine was in each unit, by what the operations took of their own against their usual."""
+    """How fast the machine was in each run, by what the operations took of their own against their usual."""
 
     def __init__(self, sides: Mapping[Any, Sides]) -> None:
-        self._by_place: dict[tuple[int, Place], dict[Any, float]] = {}
+        self._by_run: dict[tuple[int, int], dict[Any, float]] = {}
         for name, pair in sides.items():
             usual = fmean(fmean(unit.own for unit in units) for units in pair)
             for side, units in enumerate(pair):
                 for unit in units:
-                    self._by_place.setdefault((side, unit.place), {})[name] = unit.own - usual
+                    self._by_run.setdefault((side, unit.run), {})[name] = unit.own - usual
 
-    def without(self, name: Any) -> dict[tuple[int, Place], float]:
-        """The median of the others in each unit of the operation ``name``; empty where there are too few."""
+    def without(self, name: Any) -> dict[tuple[int, int], float]:
+        """The median of the others in each run of the operation ``name``; empty where there are too few."""
         found = {}
-        for place, known in self._by_place.items():
+        for run, known in self._by_run.items():
             if name in known:
                 others = [value for other, value in known.items() if other != name]
                 if len(others) < OTHERS:
                     return {}
-                found[place] = median(others)
+                found[run] = median(others)
         return found
 
 
@@ -130,9 +124,9 @@ class _Fit:
     layout: float
 
     @classmethod
-    def of(cls, pair: Sides, states: Mapping[tuple[int, Place], float] | None, alike: float) -> _Fit:
+    def of(cls, pair: Sides, states: Mapping[tuple[int, int], float] | None) -> _Fit:
         rows: list[list[tuple[float, float]]] = [
-            [(0.0 if states is None else states[side, unit.place], unit.took) for unit in units]
+            [(0.0 if states is None else states[side, unit.run], unit.took) for unit in units]
             for side, units in enumerate(pair)
         ]
         means = [(fmean(x for x, _ in of_side), fmean(y for _, y in of_side)) for of_side in rows]
@@ -143,17 +137,16 @@ class _Fit:
         # A machine that is half as fast makes nothing faster, nor anything more than twice as slow.
         slope = min(1.0, max(0.0, sum(x * y for x, y in about) / spread)) if spread > 1e-12 else 0.0
         (base_x, base_y), (seen_x, seen_y) = means
-        counts = [_effective(units, alike) for units in pair]
-        freedom = sum(counts) - 2 - (states is not None)
+        freedom = len(about) - 2 - (states is not None)
+        runs = sum(1 / len(units) for units in pair)
         left = sum((y - slope * x) ** 2 for x, y in about)
         apart = (seen_x - base_x) ** 2 / spread if states is not None and spread > 1e-12 else 0.0
-        processes = [len({unit.place[0] for unit in units}) for units in pair]
         return cls(
             change=seen_y - base_y - slope * (seen_x - base_x),
-            variance=left / (len(about) - 2 - (states is not None)),
+            variance=left / freedom,
             freedom=freedom,
-            share=sum(1 / count for count in counts) + apart,
-            layout=LAYOUT**2 * sum(1 / count for count in processes),
+            share=runs + apart,
+            layout=LAYOUT**2 * runs,
         )
 
     def difference(self, usual: float) -> Difference:
@@ -163,49 +156,13 @@ class _Fit:
         return Difference(self.change, math.sqrt(max(variance * self.share, self.layout)), self.freedom)
 
 
-def _effective(units: Sequence[Unit], alike: float) -> float:
-    """How many independent units these are worth."""
-    runs = len({unit.place[0] for unit in units})
-    if runs == len(units):
-        return float(runs)
-    return max(float(runs), len(units) * (1 - alike) / (1 + alike), 1.5)
-
-
-def _likeness(sides: Iterable[Sequence[Unit]]) -> float:
-    """The highest correlation of neighbouring periods of one run that they do not rule out; 0 where there are none.
-
-    All operations share the machine, so that they tell r together, but are no more periods than those of one of them.
-    """
-    both, square, most = 0.0, 0.0, 0
-    for units in sides:
-        mean = fmean(unit.took for unit in units)
-        pairs = [(a.took - mean, b.took - mean) for a, b in pairwise(units) if a.place[0] == b.place[0]]
-        both += sum(a * b for a, b in pairs)
-        square += sum((a * a + b * b) / 2 for a, b in pairs)
-        most = max(most, len(pairs))
-    if not square:
-        return 0.0
-    found = min(1.0, max(0.0, both / square))
-    return min(MOST_ALIKE, found + SURE * math.sqrt((1 - found**2) / most))
-
-
-def holm(chances: Mapping[K, float]) -> dict[K, float]:
-    """Corrected p-values: below ``ALPHA`` for none, in 1 - ``ALPHA`` of all comparisons where nothing has changed."""
-    ordered = sorted(chances.items(), key=lambda pair: pair[1])
-    corrected: dict[K, float] = {}
-    least = 0.0
-    for rank, (name, chance) in enumerate(ordered):
-        least = max(least, min(1.0, chance * (len(ordered) - rank)))
-        corrected[name] = least
-    return corrected
-
-
 def upper_tail(t: float, freedom: float) -> float:
     """P(T > t) of Student's distribution, by the incomplete beta function."""
     half = _beta(freedom / 2, 0.5, freedom / (freedom + t * t)) / 2
     return half if t > 0 else 1 - half
 
 
+@lru_cache(maxsize=1024)
 def quantile_of_t(alpha: float, freedom: float) -> float:
     """The t that Student's distribution is above with the chance ``alpha`` (below one half), by bisection."""
     low, high = 0.0, 1.0

@@ -6,18 +6,19 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Final
 
-from otel_perf.analysis.changes import LEAST, Comparison, compare, new_bottlenecks
-from otel_perf.analysis.sides import Side, open_side, seen_side
+from otel_perf.analysis.changes import FAIL_OVER, LEAST, Comparison, compare, new_bottlenecks
+from otel_perf.analysis.failures import LEAST_FAILED
+from otel_perf.analysis.sides import NAMED, Side, open_sides
 from otel_perf.analysis.significance import FEWEST
 from otel_perf.cli import BAD, GOOD, USAGE, options, text
-from otel_perf.core.errors import SettingError
+from otel_perf.core.errors import OtelPerfError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from otel_perf.analysis.changes import Change, FunctionChange, Judged, MemoryChange
+    from otel_perf.analysis.failures import FailureChange
 
-FAIL_OVER: Final = 0.10
 _HEADINGS: Final = ("OPERATION", "KIND", "MEASURE", "WAS", "IS", "CHANGE", "SURELY OVER", "OWN", "SPANS")
 _TITLES: Final = {
     "slower": "Slower",
@@ -40,6 +41,12 @@ _MEMORY_TITLES: Final = {
     "less": "Less memory",
     "unsure": "Memory that changed, but perhaps by chance",
 }
+_OF_FAILURES: Final = ("FAILS", "KIND", "WAS", "IS", "SURELY OVER", "FAILED OF")
+_FAILURE_TITLES: Final = {
+    "more": "Fail more often",
+    "less": "Fail less often",
+    "unsure": "Fail more or less often, but perhaps by chance",
+}
 _BOTH: Final = {"slower", "faster", "more", "less", "unsure"}
 
 
@@ -55,48 +62,73 @@ def share(text: str) -> float:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the comparison; 1 if something got slower by more than ``--fail-over``, 2 if a side cannot be read."""
+    """Print the comparison; 1 for a regression, 2 where nothing could be judged, which is never as good as none."""
     try:
-        base = open_side(arguments.compare, lambda: options.open_store(arguments), arguments.service)
-        seen = seen_side(
-            options.open_store(arguments), arguments.compare, arguments.service, options.since_ns(arguments)
+        base, seen = open_sides(
+            arguments.compare, lambda: options.open_store(arguments), arguments.service, options.since_ns(arguments)
         )
-    except SettingError as error:
-        print(f"otel-perf report: {error}", file=sys.stderr)
-        return USAGE
+    except (OtelPerfError, OSError) as error:  # 1 would say that something got slower
+        return _complain(str(error))
     for side in (base, seen):
         if not side.samples.runs:
-            what = "no span, function or memory"
-            print(f"otel-perf report: {what} in {side.name}: nothing can be compared", file=sys.stderr)
-            return USAGE
+            return _complain(f"nothing can be compared: {_nothing(side, arguments)}")
     comparison = compared(base, seen, arguments.fail_over)
     print(comparison.model_dump_json(indent=2) if arguments.json else render(comparison, top=arguments.top))
-    return BAD if comparison.regressions else GOOD
+    if comparison.regressions:
+        return BAD
+    return GOOD if comparison.judged else _complain(_unjudged(comparison))
+
+
+def _complain(what: str) -> int:
+    print(f"otel-perf report: {what}", file=sys.stderr)
+    return USAGE
+
+
+def _nothing(side: Side, arguments: argparse.Namespace) -> str:
+    """Why a side is empty, and what would fill it."""
+    if arguments.service and side.held:
+        there = ", ".join(sorted(side.held)[:NAMED])
+        return f"no span, function or memory of the service {arguments.service} in {side.name}, which has {there}"
+    within = " within --since" if arguments.since is not None and side.name != arguments.compare else ""
+    return f"no span, function or memory{within} in {side.name}: run the program under otel-perf run first"
+
+
+def _unjudged(comparison: Comparison) -> str:
+    """Why nothing could be judged, and what has to be done."""
+    if not comparison.compared:
+        return (
+            f"nothing could be compared: no operation or function of {', '.join(comparison.seen_services[:NAMED])} is "
+            f"on both sides; {comparison.base} has {', '.join(comparison.base_services[:NAMED])}. Compare runs of the "
+            "same service that do the same work"
+        )
+    return (
+        f"not sure of anything: that takes {FEWEST} runs on each side (here {comparison.seen_runs} against "
+        f"{comparison.base_runs}), since one differs from the next, with 5 spans of an operation that did not fail in "
+        "each. One process is one run, however long. Run the program again with the same --home"
+    )
 
 
 def compared(base: Side, seen: Side, fail_over: float = FAIL_OVER) -> Comparison:
     """The two sides compared."""
-    found = compare(base.samples, seen.samples)
-    every: list[Judged] = [*found.operations, *found.functions, *found.memory]
+    fail_over = max(fail_over, LEAST)
+    found = compare(base.samples, seen.samples, fail_over)
     return Comparison(
         base=base.name, seen=seen.name,
         base_runs=len(base.samples.runs), seen_runs=len(seen.samples.runs),
-        base_units=sum(run.periods for run in base.samples.runs),
-        seen_units=sum(run.periods for run in seen.samples.runs),
+        base_services=base.samples.services, seen_services=seen.samples.services,
         base_spans=base.samples.spans, seen_spans=seen.samples.spans,
-        compared=sum(change.verdict not in {"new", "gone"} for change in found.operations),
-        fail_over=fail_over,
-        regressions=sum(change.verdict in {"slower", "more"} and change.change > fail_over for change in every),
+        compared=len(found.both()), judged=sum(change.judged for change in found.both()),
+        fail_over=fail_over, regressions=len(found.regressions()),
         changes=found.operations, functions=found.functions, functions_left=found.functions_left, memory=found.memory,
-        new_bottlenecks=new_bottlenecks(base.bottlenecks, seen.bottlenecks),
+        failures=found.failures, new_bottlenecks=new_bottlenecks(base.bottlenecks, seen.bottlenecks),
     )  # fmt: skip
 
 
 def render(comparison: Comparison, *, top: int) -> str:
     """The comparison as text for a terminal."""
     lines = [
-        f"{comparison.seen}: {_held(comparison.seen_runs, comparison.seen_spans)}",
-        f"against {comparison.base}: {_held(comparison.base_runs, comparison.base_spans)}",
+        f"{comparison.seen}: {_held(comparison.seen_runs, comparison.seen_services, comparison.seen_spans)}",
+        f"against {comparison.base}: {_held(comparison.base_runs, comparison.base_services, comparison.base_spans)}",
         "",
     ]
     several = len({change.service for change in (*comparison.changes, *comparison.functions)}) > 1
@@ -106,6 +138,9 @@ def render(comparison: Comparison, *, top: int) -> str:
     for verdict, title in _FUNCTION_TITLES.items():
         rows = [_function(change, several=several) for change in comparison.functions if change.verdict == verdict]
         lines += _part(title, _OF_FUNCTIONS, rows[:top], left=(0, 1))
+    for verdict, title in _FAILURE_TITLES.items():
+        rows = [_failure(change, several=several) for change in comparison.failures if change.verdict == verdict]
+        lines += _part(title, _OF_FAILURES, rows[:top], left=(0, 1))
     for verdict, title in _MEMORY_TITLES.items():
         rows = [_memory(change) for change in comparison.memory if change.verdict == verdict]
         lines += _part(title, _OF_MEMORY, rows[:top], left=(0, 1))
@@ -123,8 +158,9 @@ def _part(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], le
     return [title, *text.table(headings, rows, left=left), ""] if rows else []
 
 
-def _held(runs: int, spans: int) -> str:
-    return f"{text.counted(runs, 'run')}, {text.counted(spans, 'span')}"
+def _held(runs: int, services: Sequence[str], spans: int) -> str:
+    of = f" of {len(services)} services" if len(services) > 1 else ""
+    return f"{text.counted(runs, 'run')}{of}, {text.counted(spans, 'span')}"
 
 
 def _row(change: Change, *, several: bool) -> list[str]:
@@ -165,6 +201,17 @@ def _function(change: FunctionChange, *, several: bool) -> list[str]:
     ]
 
 
+def _failure(change: FailureChange, *, several: bool) -> list[str]:
+    return [
+        text.clip(f"{change.service}: {change.name}" if several else change.name, 60),
+        change.kind.lower() or change.what,
+        f"{change.base:.1%}",
+        f"{change.seen:.1%}",
+        "" if change.surely is None else f"{change.surely * 100:+.1f} points",
+        f"{change.base_failed:,} of {change.base_count:,} → {change.seen_failed:,} of {change.seen_count:,}",
+    ]
+
+
 def _memory(change: MemoryChange) -> list[str]:
     return [
         text.clip(change.service, 60),
@@ -177,26 +224,30 @@ def _memory(change: MemoryChange) -> list[str]:
 
 
 def _verdict(comparison: Comparison) -> Sequence[str]:
-    what = _compared(comparison)
-    left = comparison.functions_left
-    more = [f"Not compared: {text.counted(left, 'function')} with less time of their own."] if left else []
-    if not comparison.judged:
-        return [
-            f"{what} compared. Nothing is sure with fewer than {FEWEST} runs on each side, since one run differs from",
-            "the next: run the program again with the same --home. Runs of minutes count as several.",
-        ]
-    every: list[Judged] = [*comparison.changes, *comparison.functions]
-    slower = sum(change.verdict == "slower" for change in every)
+    if not comparison.judged and not comparison.regressions:
+        return []  # which is complained about
+    timed: list[Judged] = [*comparison.changes, *comparison.functions]
+    slower = sum(change.verdict == "slower" for change in timed)
     larger = sum(change.verdict == "more" for change in comparison.memory)
-    said = f"{what} compared: {slower or 'none'} surely slower by more than {LEAST:.0%}"
+    failing = sum(change.verdict == "more" for change in comparison.failures)
+    said = f"{_compared(comparison)} compared: {slower or 'none'} surely slower by more than {LEAST:.0%}"
     said += f", {larger} with surely more memory" if larger else ""
-    return [f"{said}, {comparison.regressions or 'none'} by more than {comparison.fail_over:.0%} (--fail-over).", *more]
+    said += f", {failing} that surely fail in {LEAST_FAILED:.0%} more of all cases" if failing else ""
+    over = sum(change.regression for change in (*timed, *comparison.memory))
+    lines = [f"{said}, {over or 'none'} by more than {comparison.fail_over:.0%} (--fail-over)."]
+    if unjudged := comparison.compared - comparison.judged:
+        lines.append(f"Not judged: {unjudged} with fewer than {FEWEST} runs on each side, or too few spans in them.")
+    left = comparison.functions_left
+    return lines + ([f"Not compared: {text.counted(left, 'function')} with less time of their own."] if left else [])
 
 
 def _compared(comparison: Comparison) -> str:
-    """``7 operations, 2 functions and the memory of 1 service``."""
-    functions = sum(change.verdict not in {"new", "gone"} for change in comparison.functions)
-    parts = [text.counted(comparison.compared, "operation")] if comparison.compared else []
+    """``7 operations, 2 functions and the memory of 1 service``, as far as they could be judged."""
+    operations, functions, memory = (
+        sum(change.judged for change in changes)
+        for changes in (comparison.changes, comparison.functions, comparison.memory)
+    )
+    parts = [text.counted(operations, "operation")] if operations else []
     parts += [text.counted(functions, "function")] if functions else []
-    parts += [f"the memory of {text.counted(len(comparison.memory), 'service')}"] if comparison.memory else []
-    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]])) or "Nothing"
+    parts += [f"the memory of {text.counted(memory, 'service')}"] if memory else []
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]])) or "Failures alone"

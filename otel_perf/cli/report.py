@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from otel_perf.analysis.changes import FAIL_OVER
 from otel_perf.analysis.summary import summarize
 from otel_perf.cli import BAD, GOOD, USAGE, comparison, options, terminal, text
 
@@ -26,8 +27,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what changed since BASE: a home folder, what otel-perf export wrote, or version=1.2.3 in the store",
     )  # fmt: skip
     parser.add_argument(
-        "--fail-over", type=comparison.share, metavar="SHARE", default=comparison.FAIL_OVER,
-        help="with --compare: exit with 1 if something got surely slower by more than this (default 10%%)",
+        "--fail-over", type=comparison.share, metavar="SHARE", default=FAIL_OVER,
+        help="with --compare: exit with 1 if something is surely slower, or surely takes more memory, by more than this"
+        " (default 10%%, at least 5%%), or surely fails in 1%% more of all cases; with 2 if nothing could be judged, as"
+        " with fewer than 3 runs on each side",
     )  # fmt: skip
     options.add_json(parser)
 

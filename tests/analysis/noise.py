@@ -110,3 +110,21 @@ def said(totals, time, resource, rss, *, delta=False):
     if delta:
         totals.clear()
     return found
+
+
+def steady(steps, *, runs=5, spans=40, failing=0, service="orders", since=0, **resource):
+    """Spans of runs that are all alike: seconds by step. So many of each step fail, in a tenth of the time."""
+    now, found = (1_700_000_000 + since) * 10**9, []
+    for run in range(runs):
+        owner = {"service.name": service, "service.instance.id": f"{service}-{since}-{run}", **resource}
+        for number in range(spans):
+            for name, took in steps.items():
+                fails = number < failing
+                end = now + round(took * (0.1 if fails else 1.0) * 1e9)
+                span_id = f"{len(found) + since * 10**6 + 1:016x}"
+                found.append(
+                    SpanRecord(span_id, span_id, "", name, "INTERNAL", now, end, fails, "", {}, (), "test", owner)
+                )
+                now = end
+        now += 10**9
+    return found

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from otel_perf.analysis.significance import LAYOUT, Unit, differences, holm, quantile_of_t, upper_tail
+from otel_perf.analysis.significance import LAYOUT, Unit, differences, quantile_of_t, upper_tail
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,8 @@ def test_students_distribution_is_that_of_the_tables(alpha, freedom, t):
     assert upper_tail(-t, freedom) == pytest.approx(1 - alpha, rel=0.001)
 
 
-def test_holm_by_hand():
-    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
-    assert holm({"a": 0.6, "b": 0.9}) == {"a": 1.0, "b": 1.0}
-
-
 def units(values, own=None):
-    return [Unit((run, 0), value, value if own is None else own[run]) for run, value in enumerate(values)]
+    return [Unit(run, value, value if own is None else own[run]) for run, value in enumerate(values)]
 
 
 def test_runs_that_agree_by_chance_are_not_believed_to_agree_so_well():

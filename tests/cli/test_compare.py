@@ -11,11 +11,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otel_perf import cli
 from otel_perf.core.home import STORE_FILE
 from otel_perf.store.database import Database, NewBatch
-from tests.analysis.noise import ROOT, Machine, points, sides
+from tests.analysis.noise import ROOT, Machine, points, sides, steady
 from tests.e2e import programs
 
 
-def fill(home, spans, version=""):
+def fill(home, spans=(), version=""):
     home.mkdir(exist_ok=True)
     database = Database(home / STORE_FILE, limit=10**9)
     by_run = {}
@@ -24,16 +24,18 @@ def fill(home, spans, version=""):
     for instance, of_run in by_run.items():
         request = ExportTraceServiceRequest()
         of_resource = request.resource_spans.add()
-        resource = {"service.name": "orders", "service.instance.id": instance, "service.version": version}
+        service = of_run[0].resource["service.name"]
+        resource = {"service.name": service, "service.instance.id": instance, "service.version": version}
         for name, value in resource.items():
             of_resource.resource.attributes.add(key=name).value.string_value = value
         scope = of_resource.scope_spans.add()
         for span in of_run:
-            scope.spans.add(
+            made = scope.spans.add(
                 name=span.name, kind=1, trace_id=bytes.fromhex(span.trace_id.zfill(32)),
                 span_id=bytes.fromhex(span.span_id), parent_span_id=bytes.fromhex(span.parent_id),
                 start_time_unix_nano=span.start, end_time_unix_nano=span.end,
             )  # fmt: skip
+            made.status.code = 2 if span.error else 0
         database.append([NewBatch("traces", len(of_run), request.SerializeToString())], 1)
     database.close()
     return home
@@ -134,13 +136,93 @@ def test_releases_in_one_store(tmp_path, capsys):
     assert "against version=1.0: 5 runs" in out
 
 
+def test_of_several_services_each_has_its_own_releases(tmp_path, capsys):
+    """GIVEN a service that has no release 1.0 was seen last WHEN compared with it THEN it is none of the sides."""
+    home = tmp_path / "home"
+    fill(home, steady({"pay": 0.1}), "1.0")
+    fill(home, steady({"pay": 0.15}, since=1000), "1.1")
+    fill(home, steady({"pay": 0.1}, service="stock", since=2000), "3.0")
+    for more in ((), ("--service", "orders")):
+        assert cli.main(["report", "--home", str(home), "--compare", "version=1.0", *more]) == 1
+        out = capsys.readouterr().out
+        assert out.startswith("version=1.1: 5 runs, 200 spans")
+        assert "stock" not in out
+    assert cli.main(["report", "--home", str(home), "--compare", "version=1.0", "--service", "stock"]) == 2
+    assert "no service stock with version=1.0; it has version=3.0" in capsys.readouterr().err
+
+
+def test_services_that_share_the_base_are_compared_with_the_next_of_each(tmp_path, capsys):
+    home = tmp_path / "home"
+    for number, (service, version, took) in enumerate(
+        [("orders", "1", 0.1), ("stock", "1", 0.1), ("orders", "2", 0.1), ("stock", "5", 0.15), ("mail", "1", 0.1)]
+    ):
+        fill(home, steady({"step": took}, service=service, since=1000 * number), version)
+    assert cli.main(["report", "--home", str(home), "--compare", "version=1"]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("version=2 of orders, 5 of stock: 10 runs of 2 services, 400 spans")
+    assert "against version=1: 10 runs of 2 services" in out
+    assert "stock: step" in out
+    assert "mail" not in out  # it has no other
+    assert cli.main(["report", "--home", str(home), "--compare", "version=1", "--service", "orders"]) == 0
+    assert capsys.readouterr().out.startswith("version=2: 5 runs, 200 spans")
+
+
 def test_two_runs_are_told_to_be_too_few(tmp_path, homes, capsys):
+    """What is not sure is no good end: a build that compares single runs would never fail."""
     machine = Machine(random.Random(1))
     few = fill(tmp_path / "few", [span for _ in range(2) for span in machine.run("price", 3.0)])
-    assert report({"few": few}, "few", homes["base"]) == 0
-    out = capsys.readouterr().out
+    assert report({"few": few}, "few", homes["base"]) == 2
+    out, err = capsys.readouterr()
     assert "Changed, but perhaps by chance" in out
-    assert "Nothing is sure with fewer than 3 runs on each side" in out
+    assert "compared" not in out
+    assert "not sure of anything: that takes 3 runs on each side (here 2 against 5)" in err
+    assert report({"few": few}, "few", homes["base"], "--json") == 2
+    assert json.loads(capsys.readouterr().out)["judged"] == 0
+
+
+def test_nothing_on_both_sides_is_an_error_and_not_good(homes, tmp_path, capsys):
+    renamed = fill(tmp_path / "renamed", steady({"charge": 0.1}))
+    assert report({"renamed": renamed}, "renamed", homes["base"]) == 2
+    out, err = capsys.readouterr()
+    assert "Operations that are gone" in out
+    assert "nothing could be compared: no operation or function of orders is on both sides" in err
+    assert report({"renamed": renamed}, "renamed", homes["base"], "--json") == 2
+    found = json.loads(capsys.readouterr().out)
+    assert (found["compared"], found["judged"], found["regressions"]) == (0, 0, 0)
+
+
+def test_memory_alone_does_not_stand_for_what_is_slow(tmp_path, capsys):
+    """GIVEN the operations have other names now WHEN only the memory can be compared THEN that is not good."""
+    chance = random.Random(16)
+    for name, step in (("base", "pay"), ("seen", "charge")):
+        spans = steady({step: 0.1})
+        fill_metrics(fill(tmp_path / name, spans), [point for point in points(spans, chance) if "memory" in point.name])
+    assert cli.main(["report", "--home", str(tmp_path / "seen"), "--compare", str(tmp_path / "base")]) == 2
+    assert "nothing could be compared" in capsys.readouterr().err
+
+
+def test_failures_are_named_and_bad(tmp_path, capsys):
+    base, seen = (
+        fill(tmp_path / "base", steady({"pay": 0.1})),
+        fill(tmp_path / "seen", steady({"pay": 0.1}, failing=20)),
+    )
+    assert report({"seen": seen}, "seen", base, "--fail-over", "90%") == 1
+    lines = capsys.readouterr().out.splitlines()
+    title = lines.index("Fail more often")
+    assert lines[title + 2].split()[:4] == ["pay", "internal", "0.0%", "50.0%"]
+    assert lines[title + 2].endswith("0 of 200 → 100 of 200")
+    assert "1 that surely fail in 1% more of all cases" in lines[-1]
+    assert "Faster" not in lines
+
+
+def test_the_exit_code_follows_what_is_surely_over_the_threshold(tmp_path, capsys):
+    base, seen = fill(tmp_path / "base", steady({"pay": 0.1})), fill(tmp_path / "seen", steady({"pay": 0.115}))
+    assert report({"seen": seen}, "seen", base) == 0
+    out = capsys.readouterr().out
+    assert "+15%" in out
+    assert "1 operation compared: 1 surely slower by more than 5%, none by more than 10% (--fail-over)." in out
+    assert report({"seen": seen}, "seen", base, "--fail-over", "1%") == 1  # as 5 %, the least that is told
+    assert "1 by more than 5% (--fail-over)." in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +331,21 @@ def test_real_runs_with_a_slower_function_and_more_memory(tmp_path, capsys):
     ("base", "more", "complaint"),
     [
         ("nowhere", [], "no such folder or file"),
-        ("version=9", [], "no other release than version=9"),
+        ("{base}/nowhere", [], "no such folder or file"),
+        ("{folder}", [], "no store at"),
+        ("{empty}", [], "no span, function or memory in"),
+        ("{same}", [], "is what is judged itself"),
+        ("{same}/telemetry.db", [], "is what is judged itself"),
+        ("{base}", ["--home", "nowhere"], "no store at"),
+        (
+            "{base}",
+            ["--service", "order"],
+            "nothing can be compared: no span, function or memory of the service order in",
+        ),
+        ("{base}", ["--service", "order"], "which has orders"),
+        ("{base}", ["--since", "1ms"], "no span, function or memory within --since in"),
+        ("version=9", [], "no service with version=9; set service.version in OTEL_RESOURCE_ATTRIBUTES"),
+        ("version=", [], "version= names no release"),
         ("{base}", ["--fail-over", "much"], "is not a share"),
         ("{base}", ["--html", "x.html"], "goes with neither"),
         ("{text}", [], "line 1 is no OTLP JSON"),
@@ -257,12 +353,19 @@ def test_real_runs_with_a_slower_function_and_more_memory(tmp_path, capsys):
 )
 def test_wrong_usage(base, more, complaint, homes, tmp_path, capsys):
     (tmp_path / "text").write_text("hello\n")
+    places = {
+        "base": homes["base"],
+        "same": homes["same"],
+        "text": tmp_path / "text",
+        "folder": tmp_path,
+        "empty": fill(tmp_path / "empty"),
+    }
     words = [
         "report",
         "--home",
         str(homes["same"]),
         "--compare",
-        base.format(base=homes["base"], text=tmp_path / "text"),
+        base.format(**places),
     ]
     try:
         status = cli.main([*words, *more])
