@@ -26,7 +26,7 @@ export async function traces(page) {
       { head: "Spans", class: "number", cell: (row) => count(row.spans) },
       { head: "Lines", class: "number", cell: (row) => count(row.logs) },
       { head: "Findings", class: "number", cell: (row) => (row.findings ? h("span", { class: "tag bad" }, `${row.findings} · ${seconds(row.cost)}`) : "") },
-    ], answer.traces, { empty: "No trace is like that." }),
+    ], answer.traces, { empty: query.service ? `No trace that begins in ${query.service} is like that.` : "No trace is like that." }),
     h("nav", { class: "pager", "aria-label": "Pages of traces" },
       skip ? h("button", { type: "button", onclick: () => change({ skip: Math.max(0, skip - 50) || "" }) }, "← Before") : null,
       answer.more ? h("button", { type: "button", onclick: () => change({ skip: skip + 50 }) }, "More →") : null),
