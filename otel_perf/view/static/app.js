@@ -125,7 +125,7 @@ function listen() {
   const source = new EventSource("/api/live");
   source.addEventListener("message", (event) => {
     const before = state;
-    state = { services: [], ...JSON.parse(event.data) };
+    state = { services: before.services, last: before.last, ...JSON.parse(event.data) }; // there may be no index for a moment
     setServices(state.services);
     progress();
     $("live").dataset.state = "on";

@@ -98,7 +98,8 @@ export async function logs(page) {
       choice("At least", "severity", query.severity || "", [["", "any level"], ["5", "DEBUG"], ["9", "INFO"], ["13", "WARN"], ["17", "ERROR"]]),
       choice("Logger", "logger", query.logger || "", [["", "any"], ...known.loggers.map((name) => [name, name || "(none)"])]),
       h("label", {}, h("input", { type: "checkbox", checked: Boolean(query.own), onchange: (event) => change({ own: event.target.checked ? 1 : "" }) }), " otel-perf's own events"),
-      chosen ? h("button", { type: "button", class: "quiet-button", onclick: () => change({ template: "" }) }, `like “${chosen.words.slice(0, 60)}” ✕`) : null),
+      query.template ? h("button", { type: "button", class: "quiet-button", onclick: () => change({ template: "" }) }, chosen ? `like “${chosen.words.slice(0, 60)}” ✕` : "of one template ✕") : null,
+      query.event ? h("button", { type: "button", class: "quiet-button", onclick: () => change({ event: "" }) }, `event ${query.event} ✕`) : null),
     h("div", { class: "logs" }, list, empty, cut, more),
     h("section", {}, h("h2", {}, "Templates"), h("p", { class: "quiet" }, "Lines that differ only in numbers, ids and names, since the store began."), table("Templates of lines", [
       { head: "Template", cell: (one) => h("a", { href: link("logs", "", { template: one.id }), "data-row": true }, one.words) },

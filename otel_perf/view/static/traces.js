@@ -35,4 +35,5 @@ export async function traces(page) {
 
 export const choice = (label, name, value, options, also = { skip: "" }) =>
   h("label", {}, `${label} `, h("select", { onchange: (event) => change({ ...also, [name]: event.target.value }) },
-    options.map(([key, text]) => h("option", { value: key, selected: key === value }, text))));
+    // Of an address that was kept: what is filtered by has to be seen.
+    (options.some(([key]) => key === value) ? options : [...options, [value, value]]).map(([key, text]) => h("option", { value: key, selected: key === value }, text))));

@@ -49,7 +49,7 @@ export async function trace(page) {
     h("p", { class: "legend" }, h("i", { class: "swatch path" }), `critical path: what the end waited for (${Math.round(Math.min(1, onPath / total) * 100)} %) `,
       h("i", { class: "swatch line" }), "log line ", found.list.some((span) => span.signal) ? [h("i", { class: "swatch wait" }), "waits for a signal ", h("i", { class: "swatch emit" }), "emits one "] : null, found.cut ? h("span", { class: "tag" }, `${count(found.cut)} more spans are not shown`) : null),
     h("div", { class: "split" }, rows, panel),
-    lines(found.lines, (line) => {
+    lines(found.lines, found.logs, (line) => {
       const span = found.list.find((one) => one.span === line.span);
       if (span) { rows.reveal(found.list.indexOf(span)); show(span); }
     }),
@@ -151,9 +151,9 @@ async function inFull(page, put, span, faults, lines) {
         h("details", {}, h("summary", {}, "Resource and scope"), details({ scope: full.scope, ...full.resource }))]);
 }
 
-function lines(all, open) {
+function lines(all, number, open) {
   if (!all.length) return h("p", { class: "empty" }, "No log line has the id of this trace.");
-  return h("section", {}, h("h2", {}, `Lines of this trace (${count(all.length)})`),
+  return h("section", {}, h("h2", {}, `Lines of this trace (${number > all.length ? `the first ${count(all.length)} of ${count(number)}` : count(all.length)})`),
     h("ol", { class: "log-lines" }, all.map((line) => h("li", { class: `log ${severity(line.severity)}` },
       h("button", { type: "button", "data-row": true, onclick: () => open(line) },
         h("span", { class: "at" }, `+${duration(Math.max(0, line.at))}`), h("span", { class: "severity" }, severity(line.severity)),
