@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel
+
+from otel_perf.analysis.exponential import FINEST, Counts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,14 +37,13 @@ class _Series:
     def __init__(self) -> None:
         self.values: dict[str, float] = {}
         self.calls = 0
-        self.buckets: Counter[int] = Counter()
-        self.scale = 0
+        self.counts = Counts()
 
     def add(self, point: Point) -> None:
         if not point.delta:  # it counts from the start: the last one says it all
             self.values[point.name] = 0.0
-            if point.buckets is not None:
-                self.buckets.clear()
+            if point.name == DURATION:
+                self.counts = Counts()
                 self.calls = 0
         self.values[point.name] = self.values.get(point.name, 0.0) + point.value
         if point.name == DURATION:
@@ -51,9 +52,8 @@ class _Series:
                 self._add_buckets(point.buckets)
 
     def _add_buckets(self, buckets: Buckets) -> None:
-        self.scale = buckets.scale
-        for index, count in enumerate(buckets.counts, buckets.first):
-            self.buckets[index] += count
+        if -FINEST <= buckets.scale <= FINEST:
+            self.counts = self.counts.plus(Counts(buckets.scale, dict(enumerate(buckets.counts, buckets.first))))
 
 
 class Functions:
@@ -79,10 +79,9 @@ class Functions:
 
 
 def _row(service: str, name: str, series: list[_Series]) -> FunctionRow:
-    buckets: Counter[int] = Counter()
+    counts = Counts()
     for one in series:
-        buckets.update(one.buckets)
-    scale = max(one.scale for one in series)
+        counts = counts.plus(one.counts)
 
     def total(metric: str) -> float:
         return sum(one.values.get(metric, 0.0) for one in series)
@@ -93,15 +92,5 @@ def _row(service: str, name: str, series: list[_Series]) -> FunctionRow:
         calls=sum(one.calls for one in series) + int(total("perf.call.untimed")),
         errors=int(total("perf.call.errors")),
         total=took, self_time=total("perf.call.self_time"),
-        p50=min(took, bucket_quantile(buckets, scale, 0.50)), p99=min(took, bucket_quantile(buckets, scale, 0.99)),
+        p50=min(took, counts.quantile(0.50)), p99=min(took, counts.quantile(0.99)),
     )  # fmt: skip
-
-
-def bucket_quantile(buckets: Counter[int], scale: int, share: float) -> float:
-    """The upper bound of the bucket that ``share`` of the values reach; 0 without any."""
-    wanted, seen = share * sum(buckets.values()), 0
-    for index in sorted(buckets):
-        seen += buckets[index]
-        if buckets[index] and seen >= wanted:
-            return float(2.0 ** ((index + 1) / 2**scale))
-    return 0.0

@@ -40,6 +40,7 @@ def clean(mine: Path) -> None:
             if is_alone and _is_of_a_gone_store(path):
                 remove(path)
                 _lock_of(path).unlink()
+                path.with_name(".gitignore").unlink(missing_ok=True)  # as each private folder has one
                 path.parent.rmdir()
 
 

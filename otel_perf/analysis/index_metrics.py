@@ -1,8 +1,9 @@
 """Puts data points into the index: a row for each, and the newest totals of each series.
 
-Of functions only the totals are kept: two thousand of them each minute would be most of the file. A sum is kept as the
-total since the start, whatever it came as; of a histogram, how many there were since the point before, their mean, and
-the upper bound of the highest bucket that got any.
+Of functions only the totals are kept: two thousand of them each minute would be most of the file. Of the others also
+the highest of each slot, for charts of many hours. A sum is kept as the total since the start, whatever it came as; of
+a histogram, how many there were since the point before, their mean, and the upper bound of the highest bucket that got
+any.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from otel_perf.analysis.exponential import FINEST, Counts, bound_of
 from otel_perf.analysis.functions import NAMES as FUNCTIONS
 from otel_perf.analysis.index_names import MOST, as_json
+from otel_perf.analysis.index_tables import POINT_WIDTHS
 from otel_perf.analysis.otlp import DELTA, attributes_of
 
 if TYPE_CHECKING:
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
 
 LONGEST: Final = 2_000  # characters of a series' attributes
 ROWS: Final = 16_000  # that are in memory, also of one batch
-FINEST: Final = 40  # of the scales of exponential histograms; OpenTelemetry's SDKs use -10 to 20
 KNOWN: Final = 50_000  # series that are remembered
 _MS: Final = 1_000_000
 
@@ -32,20 +34,24 @@ _MS: Final = 1_000_000
 class Series:
     """One series, as far as it has come."""
 
-    __slots__ = ("buckets", "count", "kind", "number", "scale", "total")
+    __slots__ = ("buckets", "count", "kind", "number", "total")
 
     def __init__(self, number: int, kind: str, total: float, count: int, buckets: str | None) -> None:
         self.number, self.kind, self.total, self.count = number, kind, total, count
-        self.scale, self.buckets = 0, {}
-        if buckets:
-            found = json.loads(buckets)
-            self.scale = found["scale"]
-            self.buckets = {int(index): number for index, number in found["counts"].items()}
+        self.buckets = counts_of(buckets)
 
     def text(self) -> str | None:
         """The buckets as they are stored."""
-        counts = {index: count for index, count in self.buckets.items() if count}
-        return json.dumps({"scale": self.scale, "counts": counts}) if counts else None
+        counts = {index: count for index, count in self.buckets.of.items() if count}
+        return json.dumps({"scale": self.buckets.scale, "counts": counts}) if counts else None
+
+
+def counts_of(text: str | None) -> Counts:
+    """Buckets as they are stored."""
+    if not text:
+        return Counts()
+    found = json.loads(text)
+    return Counts(found["scale"], {int(index): number for index, number in found["counts"].items()})
 
 
 class Points:
@@ -57,6 +63,7 @@ class Points:
         self._series: dict[tuple[Any, ...], Series] = {}
         self._changed: dict[int, Series] = {}
         self._rows: list[tuple[Any, ...]] = []
+        self._slots: dict[tuple[int, int, int], list[Any]] = {}
 
     def add(self, place: int, body: bytes) -> int:
         """Take a batch; how many points it has. About 8 µs a point."""
@@ -119,8 +126,22 @@ class Points:
             row = series.number, time, *_interval(kind, point, series, delta=delta)
         if name not in FUNCTIONS and row[4]:
             self._rows.append(row)
+            self._sum_up(*row[:4])
             if len(self._rows) >= ROWS:
                 self.flush()
+
+    def _sum_up(self, series: int, time: int, value: float, high: float | None) -> None:
+        """What charts of many hours draw: the highest of each slot, and when that was."""
+        for width in POINT_WIDTHS:
+            key = width, series, time // (width * 1000)
+            slot = self._slots.get(key)
+            if slot is None:
+                self._slots[key] = [value, time, high]
+                continue
+            if value > slot[0]:
+                slot[0], slot[1] = value, time
+            if high is not None and (slot[2] is None or high > slot[2]):
+                slot[2] = high
 
     def flush_series(self) -> None:
         """Write the totals."""
@@ -133,54 +154,53 @@ class Points:
     def flush(self) -> None:
         """Write the rows."""
         self.flush_series()
-        self._connection.executemany("INSERT OR REPLACE INTO point VALUES (?, ?, ?, ?, ?)", self._rows)
-        self._rows = []
+        many = self._connection.executemany
+        many("INSERT OR REPLACE INTO point VALUES (?, ?, ?, ?, ?)", self._rows)
+        many(
+            "INSERT INTO point_slot VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " time = iif(excluded.value > value, excluded.time, time), value = max(value, excluded.value),"
+            " high = max(coalesce(high, excluded.high), coalesce(excluded.high, high))",
+            [(*key, *slot) for key, slot in self._slots.items()],
+        )
+        self._rows, self._slots = [], {}
 
 
 def _interval(kind: str, point: Any, series: Series, *, delta: bool) -> tuple[float, float, int]:
     """Mean, highest and number of what came since the point before; the series goes on to this one."""
     bounds = list(point.explicit_bounds) if kind == "histogram" else None
-    scale, counts = _buckets(kind, point)
+    said, before = _buckets(kind, point), series.buckets
     count, total = min(point.count, MOST >> 1), point.sum if isfinite(point.sum) else 0.0
-    # An SDK makes buckets wider when they become too many: those of before and of now are compared at the wider scale.
-    common = min(scale, series.scale) if series.buckets and counts else series.scale if series.buckets else scale
-    before, now = _at_scale(series.buckets, series.scale, common), _at_scale(counts, scale, common)
     if not delta and count >= series.count:
-        new = {index: number - before.get(index, 0) for index, number in now.items()}
-        came, took, finest = count - series.count, total - series.total, common
+        # An SDK makes buckets wider when they become too many: those of before and of now are compared at the wider.
+        common = min(said.scale, before.scale) if before.of and said.of else said.scale
+        then, now = before.at(common).of if before.of else {}, said.at(common).of
+        new = Counts(common, {index: number - then.get(index, 0) for index, number in now.items()})
+        came, took = count - series.count, total - series.total
     else:  # a delta, or a process that began anew
-        new, came, took, finest = counts, count, total, scale
-    top = max((index for index, number in new.items() if number > 0), default=None)
+        new, came, took = said, count, total
+    top = max((index for index, number in new.of.items() if number > 0), default=None)
     high = 0.0
     if top is not None and bounds is not None:
         high = bounds[top] if top < len(bounds) else float(point.max or (bounds[-1] if bounds else 0.0))
     elif top is not None:
-        high = 2.0 ** max(-1000.0, min(1000.0, (top + 1) / 2.0**finest))
+        high = bound_of(top, new.scale)
     if delta:
-        for index, number in now.items():
-            before[index] = before.get(index, 0) + number
-        series.buckets, series.scale = before, common
+        series.buckets = before.plus(said)
         series.count, series.total = min(MOST, series.count + count), series.total + total
     else:
-        series.buckets, series.scale, series.count, series.total = counts, scale, count, total
-    return (took / came if came else 0.0), high, came
+        series.buckets, series.count, series.total = said, count, total
+    return _finite(took / came if came else 0.0), _finite(high), came
 
 
-def _buckets(kind: str, point: Any) -> tuple[int, dict[int, int]]:
-    """Scale, and numbers by index; explicit buckets have the scale 0, and a summary has none."""
+def _finite(value: float) -> float:
+    """No chart has a place for another one, and the highest of a slot would stay it."""
+    return value if isfinite(value) else 0.0
+
+
+def _buckets(kind: str, point: Any) -> Counts:
+    """Numbers by index; explicit buckets have the scale 0, and a summary has none."""
     if kind == "histogram":
-        return 0, dict(enumerate(point.bucket_counts))
+        return Counts(0, dict(enumerate(point.bucket_counts)))
     if kind != "exponential_histogram" or not -FINEST <= point.scale <= FINEST:
-        return 0, {}
-    counts = enumerate(point.positive.bucket_counts, point.positive.offset)
-    return point.scale, dict(counts)
-
-
-def _at_scale(counts: dict[int, int], scale: int, wider: int) -> dict[int, int]:
-    """The same in buckets that are twice as wide for each step down; ``counts`` itself where that is none."""
-    if scale == wider:
-        return counts
-    found: dict[int, int] = {}
-    for index, number in counts.items():
-        found[index >> scale - wider] = found.get(index >> scale - wider, 0) + number
-    return found
+        return Counts()
+    return Counts(point.scale, dict(enumerate(point.positive.bucket_counts, point.positive.offset)))

@@ -1,4 +1,4 @@
-"""Puts spans into the index: a row each, their traces, and counts of each operation by the minute and the hour."""
+"""Puts spans into the index: a row each, their traces, and counts of each operation by the minute, hour and in all."""
 
 from __future__ import annotations
 

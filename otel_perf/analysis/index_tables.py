@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INDEX_FILE: Final = "index.db"
-VERSION: Final = 2
-WIDTHS: Final = (60, 3600)  # seconds of the slots in which operations are counted
+VERSION: Final = 3
+ALL: Final = 10**10  # seconds, 317 years: one slot of all time
+WIDTHS: Final = (60, 3600, ALL)  # seconds of the slots in which operations are counted
+POINT_WIDTHS: Final = (300, 3600)  # and of those of which charts of many hours draw the highest point
 PER_DOUBLING: Final = 4  # buckets of durations between 1 s and 2 s, 2 s and 4 s, …: each is 19 % wide
 _STORE_SHIFT: Final = 40
 ERROR, SIGNAL, WAIT = 1, 2, 8  # flags of a span; WAIT: for a signal, and no work encloses it, so it is nobody's time
@@ -81,6 +83,8 @@ CREATE TABLE series (id INTEGER PRIMARY KEY, name INTEGER, service INTEGER, inst
     UNIQUE (name, service, instance, attributes));
 CREATE TABLE point (series INTEGER, time INTEGER, value REAL, high REAL, count INTEGER, PRIMARY KEY (series, time))
     WITHOUT ROWID;
+CREATE TABLE point_slot (width INTEGER, series INTEGER, slot INTEGER, value REAL, time INTEGER, high REAL,
+    PRIMARY KEY (width, series, slot)) WITHOUT ROWID;
 """
 _SEARCH: Final = "CREATE VIRTUAL TABLE log_words USING fts5 (body, content='log', content_rowid='id')"
 

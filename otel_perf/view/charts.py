@@ -8,14 +8,19 @@ from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from otel_perf.analysis.index_tables import POINT_WIDTHS
+from otel_perf.view.reading import MS
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from otel_perf.view.reading import Question, Reading
 
-STEPS: Final = 240  # points of a line
+STEPS: Final = 240  # points of a line, at most; half of them at least where steps are slots of the index
 SERIES: Final = 12  # lines of a chart
+MOST: Final = 1_000  # series that are looked at for a chart
 MARKS: Final = 300
+PROCESSES: Final = 5_000  # whose starts are looked at
 BEFORE: Final = 150_000  # ms before a range, from which a value may still hold in it; most say theirs once a minute
 HOLD: Final = 2  # usual intervals, after which a value that was not said again holds no more
 
@@ -77,10 +82,14 @@ class Asked:
     def __init__(self, reading: Reading, question: Question) -> None:
         self.reading = reading
         begin, end = question.times
-        first, last = reading.row("SELECT min(first), max(last) FROM process WHERE first > 0") or (0, 0)
-        self.begin = max(begin, first or 0) // 1_000_000
-        self.end = min(end, last or 0) // 1_000_000
+        first, last = reading.extent()
+        self.begin, self.end = max(begin, first) // MS, min(end, last) // MS
         self.step = max(1000, (self.end - self.begin) // STEPS)
+        # A day is a quarter of a million points: of long steps the index has what is drawn, if they are whole slots.
+        self._slot = max((width * 1000 for width in POINT_WIDTHS if width * 1000 <= 2 * self.step), default=0)
+        if self._slot:
+            self.step = -(-self.step // self._slot) * self._slot
+            self.begin -= self.begin % self._slot
         self.service = reading.number(question.text("service")) if question.text("service") else None
 
     def series(self, names: tuple[str, ...]) -> list[Series]:
@@ -89,7 +98,8 @@ class Asked:
         where = "" if self.service is None else f" AND service = {self.service}"
         rows = self.reading.rows(
             f"SELECT id, name, service, instance, attributes, unit, kind, monotonic FROM series"
-            f" WHERE name IN ({','.join(map(str, numbers))}){where} LIMIT 500"
+            f" WHERE name IN ({','.join(map(str, numbers))}){where}"
+            f" ORDER BY service, instance, attributes LIMIT {MOST}"  # the hits of a cache and its misses
         )
         return [Series(row[0], self.reading.text(row[1]), self.reading.text(row[2]), *row[3:]) for row in rows]
 
@@ -98,11 +108,16 @@ class Asked:
         found: dict[int, list[Step]] = {}
         # SQLite's division goes to zero: the steps before the first are counted from the earliest.
         ahead = -(-BEFORE // self.step)
+        begin, end, table = self.begin - ahead * self.step, self.end, "point WHERE time"
+        if self._slot:
+            begin, end = begin // self._slot, end // self._slot
+            table = f"point_slot WHERE width = {self._slot // 1000} AND slot"
+        at = table.rpartition(" ")[2]
         for one in series:
             rows = self.reading.rows(
-                f"SELECT (time - ?1) / ?2 - ?5, max({column}), time FROM point WHERE series = ?3"
-                " AND time BETWEEN ?1 AND ?4 GROUP BY 1 ORDER BY 1",  # the time is that of the highest value
-                (self.begin - ahead * self.step, self.step, one.number, self.end, ahead),
+                f"SELECT ({at} - ?1) / ?2 - ?5, max({column}), time FROM {table} BETWEEN ?1 AND ?4 AND series = ?3"
+                " GROUP BY 1 ORDER BY 1",  # the time is that of the highest value
+                (begin, self.step // (self._slot or 1), one.number, end, ahead),
             )
             found[one.number] = [row for row in rows if row[1] is not None]
         return found
@@ -128,8 +143,9 @@ def _panel(asked: Asked, panel: Panel) -> dict[str, Any]:
     series = asked.series(panel.metrics)
     values = asked.steps(series, "high" if panel.draw == "high" else "value")
     drawn: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    labels = _labels(series)
     for one in series:
-        label = _label(one, series)
+        label = labels[one.service, one.instance]
         if panel.by:
             label = f"{one.said.get(panel.by, '?')} · {one.service}"
         if one.metric.endswith(".limit"):
@@ -153,10 +169,19 @@ def _made(key: str, title: str, unit: str, drawn: dict[str, dict[int, float]]) -
     return {"key": key, "title": title, "unit": unit, "lines": lines, "more": max(0, len(drawn) - SERIES)}
 
 
-def _label(one: Series, series: list[Series]) -> str:
-    """The service; with the process where there are several of it."""
-    several = len({other.instance for other in series if other.service == one.service}) > 1
-    return f"{one.service} {one.instance[:8]}" if several else one.service
+def _labels(series: list[Series]) -> dict[tuple[str, str], str]:
+    """By service and process: the service; where there are several of it with what tells the processes apart."""
+    instances: dict[str, set[str]] = defaultdict(set)
+    for one in series:
+        instances[one.service].add(one.instance)
+    labels = {}
+    for service, found in instances.items():
+        # Random ids differ at their beginning, those of pods and of workers at their end.
+        ways: tuple[Callable[[str], str], ...] = (lambda text: text[:8], lambda text: text[-8:], str)
+        short = next(way for way in ways if len(set(map(way, found))) == len(found))
+        for instance in found:
+            labels[service, instance] = f"{service} {short(instance)}" if len(found) > 1 else service
+    return labels
 
 
 def _usual(points: list[Step]) -> int:
@@ -184,7 +209,7 @@ def _rates(points: list[Step], asked: Asked) -> dict[int, float]:
         for at in range(before + 1 if before >= 0 else 0, last + 1):
             found[at] = rate
     last = points[-1][0] if points else -1
-    if last in found:  # others have said theirs since
+    if last in found and last < asked.last:  # others have said theirs since
         for at in range(last + 1, min(asked.last + 1, last + HOLD * _usual(points))):
             found[at] = found[last]
     return found
@@ -202,15 +227,17 @@ def _growth(points: list[Step]) -> list[tuple[int, int, float]]:
 def _hit_ratios(asked: Asked) -> dict[str, Any]:
     series = asked.series(_HIT)
     values = asked.steps(series)
-    grown: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
+    grown: dict[str, tuple[dict[int, float], dict[int, float]]] = defaultdict(lambda: ({}, {}))
     for one in series:
-        label = f"{one.said.get('perf.cache.name', '?')} · {one.service}"
+        line = grown[f"{one.said.get('perf.cache.name', '?')} · {one.service}"][_HIT.index(one.metric)]
         for step, value in _rates(values[one.number], asked).items():
-            grown[label][step][_HIT.index(one.metric)] += value
-    drawn = {
-        label: {step: hits / (hits + misses) for step, (hits, misses) in steps.items() if hits + misses > 0}
-        for label, steps in grown.items()
-    }
+            line[step] = line.get(step, 0.0) + value
+    drawn: dict[str, dict[int, float]] = {label: {} for label in grown}
+    for label, (hits, misses) in grown.items():
+        for step in hits.keys() | misses.keys():
+            hit = hits.get(step, 0.0)
+            if asked_for := hit + misses.get(step, 0.0):
+                drawn[label][step] = hit / asked_for
     return _made("hits", "Cache hit ratio", "1", drawn)
 
 
@@ -220,18 +247,22 @@ def _marks(asked: Asked) -> list[dict[str, Any]]:
     rows = asked.reading.rows(
         f"SELECT time, kind, service, text FROM mark WHERE time BETWEEN ? AND ?{where}"
         f" ORDER BY time DESC LIMIT {MARKS}",
-        (asked.begin * 1_000_000, (asked.end + 1) * 1_000_000),
+        (asked.begin * MS, (asked.end + 1) * MS),
     )
     found = [
         {"time": time, "kind": kind, "service": asked.reading.text(service), "text": text}
         for time, kind, service, text in rows
     ]  # fmt: skip
     versions: dict[int, str] = {}
-    for service, instance, version, first in asked.reading.rows(
-        f"SELECT service, instance, version, first FROM process WHERE first > 0{where} ORDER BY first LIMIT 500"
-    ):
+    processes = asked.reading.rows(
+        "SELECT service, instance, version, first FROM process"
+        f" WHERE first > 0{where} ORDER BY first DESC LIMIT {PROCESSES}"
+    )
+    for service, instance, version, first in reversed(processes):
         is_new = service in versions and versions[service] != version and version
         versions[service] = version
+        if not asked.begin <= first // MS <= asked.end:
+            continue
         kind = "deploy" if is_new else "start"
         what = (
             f"version {version} deployed" if is_new else f"process {instance[:8]} started {version and f'({version})'}"
@@ -253,17 +284,23 @@ def metrics(reading: Reading, _: Question) -> dict[str, Any]:
 def metric(reading: Reading, question: Question) -> dict[str, Any]:
     """One metric, a line for each series: the rate of a total, the highest of a histogram, else the value."""
     asked, name = Asked(reading, question), question.text("name")
-    series = asked.series((name,))[:60]
+    every = asked.series((name,))
+    series = every[:60]
     kind = series[0].kind if series else "gauge"
     is_total = bool(series) and all(one.is_total for one in series)
     values = asked.steps(series, "high" if kind.endswith("histogram") else "value")
     drawn: dict[str, dict[int, float]] = {}
+    labels = _labels(series)
     for one in series:
+        label = labels[one.service, one.instance]
         said = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in one.said.items())
+        if f"{label} {said}".strip() in drawn:  # names that end alike
+            said = ", ".join(f"{key}={value}" for key, value in one.said.items())
         points = [(at, value) for at, value, _ in values[one.number]]
         if is_total:
             points = [(at, rate) for _, at, rate in _growth(values[one.number])]
-        drawn[f"{_label(one, series)} {said}".strip()] = {at: value for at, value in points if at >= 0}
+        drawn[f"{label} {said}".strip()] = {at: value for at, value in points if at >= 0}
     unit = series[0].unit if series else ""
     panel = _made(name, name, f"{unit}/s" if is_total else unit, drawn)
+    panel["more"] += len(every) - len(series)
     return {"begin": asked.begin, "step": asked.step, "panels": [panel], "marks": []}

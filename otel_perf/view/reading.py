@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -121,6 +122,18 @@ class Reading:
         self._ends = time.monotonic() + PATIENCE
         return True
 
+    @contextlib.contextmanager
+    def as_it_is(self) -> Iterator[None]:
+        """Everything that is read in here is of one moment, whatever is written meanwhile."""
+        connection = self._connection
+        assert connection is not None
+        connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(sqlite3.Error):  # nothing was written, and what went wrong is said by the query
+                connection.execute("ROLLBACK")
+
     def _is_late(self) -> bool:
         return time.monotonic() > self._ends
 
@@ -180,6 +193,26 @@ class Reading:
         except sqlite3.Error:
             return None
 
+    def extent(self) -> tuple[int, int]:
+        """When what is here begins and ends (ns).
+
+        What processes said near the time at which it was stored: one clock that was never set would stretch it to 1970.
+        If nothing is, as of telemetry that was kept elsewhere for long, all of it counts.
+        """
+        first, last = self.row("SELECT min(first), max(last) FROM process WHERE first > 0")
+        if first:
+            return int(first), int(last)
+        found = [
+            *self.row("SELECT min(start), max(finish) FROM trace WHERE start > 0"),
+            *self.row("SELECT min(time), max(time) FROM log WHERE own = 0 AND time > 0"),
+        ]
+        for end in ("min", "max"):
+            of_points = f"SELECT {end}(time) FROM point WHERE series = series.id AND time > 0"
+            row = self.row(f"SELECT {end}(time) * {MS} FROM (SELECT ({of_points}) AS time FROM series)")
+            found.append(row[0])
+        times = [time for time in found if time]
+        return min(times, default=0), max(times, default=0)
+
     def close(self) -> None:
         """Close everything."""
         if self._connection is not None:
@@ -215,6 +248,7 @@ class Readings:
 
 def index_path(homes: Sequence[Path]) -> Path:
     """Where their index is: in the home itself; of several, or of one that cannot be written, in a cache."""
+    from otel_perf.analysis import index_cache
     from otel_perf.analysis.index_tables import INDEX_FILE
     from otel_perf.core.home import make_private
 
@@ -223,6 +257,6 @@ def index_path(homes: Sequence[Path]) -> Path:
     import hashlib
 
     mark = hashlib.sha256("\0".join(sorted(map(str, homes))).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "otel-perf" / "view" / mark
+    folder = index_cache.folder() / mark
     make_private(folder)
     return folder / INDEX_FILE

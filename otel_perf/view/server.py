@@ -116,7 +116,8 @@ def _question(readings: Readings, threads: ThreadPoolExecutor, function: Answer)
         try:
             if not reading.begin():
                 return 503, msgspec.json.encode({"problem": "the index is being made", "indexing": True})
-            return 200, msgspec.json.encode(function(reading, Question(given)))
+            with reading.as_it_is():
+                return 200, msgspec.json.encode(function(reading, Question(given)))
         except BadQuestionError as error:
             return 400, msgspec.json.encode({"problem": str(error)})
         except sqlite3.Error as error:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_perf.analysis.functions import DURATION, NAMES, bucket_quantile
-from otel_perf.analysis.index_tables import PER_DOUBLING, WIDTHS
+from otel_perf.analysis.exponential import Counts
+from otel_perf.analysis.functions import DURATION, NAMES
+from otel_perf.analysis.index_metrics import counts_of
+from otel_perf.analysis.index_tables import ALL, PER_DOUBLING
 from otel_perf.store.database import SIGNALS
 from otel_perf.view.reading import attributes_of
-from otel_perf.view.traces import listed, matching_operations, operation_name
+from otel_perf.view.traces import matching_operations, operation_name, selected
 
 if TYPE_CHECKING:
     from otel_perf.view.reading import Question, Reading
@@ -21,7 +22,8 @@ GROUPS: Final = 200  # of errors alike
 FLAME_TRACES: Final = 200
 FLAME_SPANS: Final = 20_000
 DEEP: Final = 60  # frames
-_LONG: Final = 6 * 3600 * 1_000_000_000  # ranges from here on are counted by the hour
+LONG: Final = 4  # whole hours, from which on a range is counted by the hour, and at its ends by the minute
+_MINUTE: Final = 60 * 1_000_000_000
 _SORTS: Final = {
     "self": "sum(self) DESC", "total": "sum(total) DESC", "count": "sum(count) DESC", "errors": "sum(errors) DESC",
     "longest": "max(longest) DESC",
@@ -30,18 +32,13 @@ _SORTS: Final = {
 
 def state(reading: Reading, _: Question) -> dict[str, Any]:
     """How much is here, of which services and time."""
-    spans = reading.row("SELECT (SELECT min(start) FROM trace WHERE start > 0), (SELECT max(start) FROM trace)")
-    logs = reading.row(
-        "SELECT (SELECT min(time) FROM log WHERE own = 0 AND time > 0), (SELECT max(time) FROM log WHERE own = 0)"
-    )
-    points = reading.row("SELECT min(first), max(last) FROM process WHERE first > 0")
-    times = [time for time in (*spans, *logs, *points) if time]
+    first, last = reading.extent()
     services = reading.rows("SELECT DISTINCT service FROM process")
     progress = reading.rows("SELECT signal, sum(last), sum(items) FROM progress GROUP BY signal")
     counts = {SIGNALS[signal]: items for signal, _, items in progress}
     return {
         "services": sorted(reading.text(row[0]) for row in services),
-        "first": min(times, default=0), "last": max(times, default=0), "items": counts,
+        "first": first, "last": last, "items": counts,
         "findings": reading.row("SELECT count(*) FROM finding")[0],
         "traces": reading.row("SELECT max(id) FROM trace")[0] or 0,
     }  # fmt: skip
@@ -55,7 +52,7 @@ def findings(reading: Reading, question: Question) -> dict[str, Any]:
         where.append("service = ?")
         values.append(reading.number(service))
     rows = reading.rows(
-        "SELECT service, kind, spot, count(*), count(DISTINCT trace), sum(cost), min(time), max(time)"
+        "SELECT service, kind, spot, count(*), count(DISTINCT nullif(trace, 0)), sum(cost), min(time), max(time)"
         f" FROM finding WHERE {' AND '.join(where)} GROUP BY service, kind, spot ORDER BY sum(cost) DESC LIMIT 200",
         values,
     )
@@ -105,17 +102,38 @@ def finding(reading: Reading, question: Question) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _slots(question: Question) -> tuple[int, int, int]:
-    """The width of slots for a range, and the first and last of them."""
-    begin, end = question.times
-    width = WIDTHS[1] if end - begin >= _LONG else WIDTHS[0]
-    return width, begin // (width * 1_000_000_000), end // (width * 1_000_000_000)
+class _Slots:
+    """Slots of the index that make up a range of time; what is only partly in it counts if its minute is."""
+
+    def __init__(self, begin: int, end: int) -> None:
+        first, last = begin // _MINUTE, end // _MINUTE
+        hour, after = -(-first // 60), (last + 1) // 60
+        self.width = 60
+        self.parts = [(60, first, last)]
+        if after - hour >= LONG:
+            self.width = 3600
+            self.parts = [(60, first, hour * 60 - 1), (3600, hour, after - 1), (60, after * 60, last)]
+
+    @classmethod
+    def of(cls, question: Question) -> _Slots:
+        """As it is asked for; all time is one slot."""
+        slots = cls(*question.times)
+        if not question.is_bounded:
+            slots.parts = [(ALL, 0, 0)]
+        return slots
+
+    def rows(self, table: str) -> str:
+        """The table's rows that are in the range, as SQL."""
+        return " UNION ALL ".join(
+            f"SELECT * FROM {table} WHERE width = {width} AND slot BETWEEN {first} AND {last}"
+            for width, first, last in self.parts
+        )
 
 
 def operations(reading: Reading, question: Question) -> dict[str, Any]:
     """Operations by their own time, total time, number, errors, or longest span."""
     sort = question.one_of("sort", _SORTS)
-    slots = _slots(question)
+    slots = _Slots.of(question)
     chosen = ""
     if service := question.text("service"):
         chosen = f" AND op IN (SELECT id FROM operation WHERE service = {reading.number(service)})"
@@ -124,9 +142,9 @@ def operations(reading: Reading, question: Question) -> dict[str, Any]:
         chosen += f" AND op IN ({','.join(map(str, found)) or '-1'})"
     size = question.number("limit", OPERATIONS, most=OPERATIONS)
     rows = reading.rows(
-        "SELECT op, sum(count), sum(errors), sum(total), sum(self), max(longest), longest_trace FROM op_slot"
-        f" WHERE width = ? AND slot BETWEEN ? AND ?{chosen} GROUP BY op ORDER BY {_SORTS[sort]} LIMIT ?",
-        (*slots, size + 1),
+        "SELECT op, sum(count), sum(errors), sum(total), sum(self), max(longest), longest_trace"
+        f" FROM ({slots.rows('op_slot')}) WHERE 1{chosen} GROUP BY op ORDER BY {_SORTS[sort]} LIMIT ?",
+        (size + 1,),
     )
     is_more, rows = len(rows) > size, rows[:size]
     quantiles = _quantiles(reading, slots, [row[0] for row in rows])
@@ -143,12 +161,12 @@ def operations(reading: Reading, question: Question) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _quantiles(reading: Reading, slots: tuple[int, int, int], operations: list[int]) -> dict[int, tuple[int, int]]:
+def _quantiles(reading: Reading, slots: _Slots, operations: list[int]) -> dict[int, tuple[int, int]]:
     buckets: dict[int, dict[int, int]] = defaultdict(dict)
     for op, bucket, count in reading.rows(
-        "SELECT op, bucket, sum(count) FROM op_hist WHERE width = ? AND slot BETWEEN ? AND ?"
-        f" AND op IN ({','.join(map(str, operations))}) GROUP BY op, bucket", slots,
-    ):  # fmt: skip
+        f"SELECT op, bucket, sum(count) FROM ({slots.rows('op_hist')})"
+        f" WHERE op IN ({','.join(map(str, operations))}) GROUP BY op, bucket"
+    ):
         buckets[op][bucket] = count
     return {op: (_bound(buckets[op], 0.5), _bound(buckets[op], 0.99)) for op in operations}
 
@@ -164,17 +182,26 @@ def _bound(buckets: dict[int, int], share: float) -> int:
 
 
 def timeline(reading: Reading, question: Question) -> dict[str, Any]:
-    """Requests and errors over time: of spans that serve."""
-    width, first, last = _slots(question)
-    chosen = " AND kind IN (2, 5)"
+    """Requests and errors over time, and in all: of spans that serve."""
+    chosen = "kind IN (2, 5)"
     if service := question.text("service"):
         chosen += f" AND service = {reading.number(service)}"
+    serving = f"op IN (SELECT id FROM operation WHERE {chosen})"
+    begin, end = question.times
+    first, last = reading.extent()
+    slots = _Slots(max(begin, first), min(end, last))
     rows = reading.rows(
-        "SELECT slot, sum(count), sum(errors) FROM op_slot WHERE width = ? AND slot BETWEEN ? AND ?"
-        f" AND op IN (SELECT id FROM operation WHERE 1{chosen}) GROUP BY slot ORDER BY slot LIMIT 5000",
-        (width, first, last),
+        f"SELECT slot * width / ?1, sum(count), sum(errors) FROM ({slots.rows('op_slot')}) WHERE {serving}"
+        " GROUP BY 1 ORDER BY 1 LIMIT 5000", (slots.width,),
+    )  # fmt: skip
+    count, failed = reading.row(
+        "SELECT coalesce(sum(count), 0), coalesce(sum(errors), 0)"
+        f" FROM ({_Slots.of(question).rows('op_slot')}) WHERE {serving}"
     )
-    return {"width": width, "slots": [[slot * width, count, errors] for slot, count, errors in rows]}
+    return {
+        "width": slots.width, "slots": [[slot * slots.width, *numbers] for slot, *numbers in rows],
+        "count": count, "errors": failed,
+    }  # fmt: skip
 
 
 def errors(reading: Reading, question: Question) -> dict[str, Any]:
@@ -212,29 +239,26 @@ def functions(reading: Reading, question: Question) -> dict[str, Any]:
     if service := question.text("service"):
         where, values = " AND series.service = ?", [reading.number(service)]
     rows = reading.rows(
-        "SELECT text.value, series.service, attributes, total, count, buckets FROM series"
+        "SELECT text.value, series.service, kind, attributes, total, count, buckets FROM series"
         f" JOIN text ON text.id = series.name WHERE text.value IN ({marks}){where}",
         (*NAMES, *values),
     )
     found: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    buckets: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
-    scale = 3
-    for metric, service_number, attributes, total, count, text in rows:
+    counts: dict[tuple[str, str], Counts] = defaultdict(Counts)
+    for metric, service_number, kind, attributes, total, count, text in rows:
         name = str(attributes_of(attributes).get("code.function.name", "(all others)")) if attributes else "?"
         key = reading.text(service_number), name
         found[key][metric] += total
         if metric == DURATION:
             found[key]["calls"] += count
-            if text:
-                parsed = json.loads(text)
-                scale = parsed["scale"]
-                buckets[key].update({int(index): number for index, number in parsed["counts"].items()})
+            if kind == "exponential_histogram":
+                counts[key] = counts[key].plus(counts_of(text))
     shown: list[dict[str, Any]] = [
         {
             "service": key[0], "name": key[1], "calls": int(said["calls"] + said["perf.call.untimed"]),
             "errors": int(said["perf.call.errors"]), "total": said[DURATION], "self": said["perf.call.self_time"],
-            "p50": min(said[DURATION], bucket_quantile(buckets[key], scale, 0.5)),
-            "p99": min(said[DURATION], bucket_quantile(buckets[key], scale, 0.99)),
+            "p50": min(said[DURATION], counts[key].quantile(0.5)),
+            "p99": min(said[DURATION], counts[key].quantile(0.99)),
         }
         for key, said in found.items()
     ]  # fmt: skip
@@ -246,16 +270,23 @@ def functions(reading: Reading, question: Question) -> dict[str, Any]:
 
 def flame(reading: Reading, question: Question) -> dict[str, Any]:
     """Where the time of the slowest traces went, as a tree of operations: [op, number, total, own, children]."""
-    tids = [row["trace"] for row in listed(reading, question.with_(sort="slowest", limit=str(FLAME_TRACES)))["traces"]]
     tree: dict[int, Any] = {}
-    spans = 0
-    for tid in tids:
-        number = reading.row("SELECT id FROM trace WHERE tid = ?", (bytes.fromhex(tid),))[0]
+    traces = spans = 0
+    for (number,) in selected(reading, question.with_(sort="slowest", skip=""), "id", FLAME_TRACES):
+        # Most spans are leaves, and of many siblings: only what has children is read one by one.
         rows = reading.rows(
-            "SELECT sid, parent, op, took FROM span WHERE trace = ? ORDER BY start LIMIT 5000", (number,)
+            "SELECT parent, op, count(*), sum(took) FROM"
+            " (SELECT parent, op, took FROM span INDEXED BY span_trace WHERE trace = ? LIMIT ?) GROUP BY parent, op",
+            (number, FLAME_SPANS),
         )
-        spans += len(rows)
-        _grow(tree, rows)
+        inner = reading.rows(
+            "SELECT sid, parent, op FROM span INDEXED BY span_trace WHERE trace = ?1 AND sid IN"
+            " (SELECT parent FROM span INDEXED BY span_child WHERE trace = ?1 AND parent <> 0) LIMIT ?2",
+            (number, FLAME_SPANS),
+        )
+        spans += sum(row[2] for row in rows)
+        traces += 1
+        _grow(tree, {sid: (parent, op) for sid, parent, op in inner}, rows)
         if spans > FLAME_SPANS:
             break
     names: dict[int, dict[str, Any]] = {}
@@ -265,26 +296,35 @@ def flame(reading: Reading, question: Question) -> dict[str, Any]:
         for op, (count, total, below) in sorted(node.items(), key=lambda item: -item[1][1])[:100]:
             if op not in names:
                 names[op] = operation_name(reading, op)
-            children = packed(below)
-            own = max(0, total - sum(child[2] for child in children))
-            found.append([op, count, total, own, children])
+            own = max(0, total - sum(child[1] for child in below.values()))
+            found.append([op, count, total, own, packed(below)])
         return found
 
-    return {"tree": packed(tree), "names": {str(op): name for op, name in names.items()}, "traces": len(tids)}
+    return {"tree": packed(tree), "names": {str(op): name for op, name in names.items()}, "traces": traces}
 
 
-def _grow(tree: dict[int, Any], rows: list[tuple[int, ...]]) -> None:
-    """Add the spans of one trace."""
-    parents = {sid: (parent, op) for sid, parent, op, _ in rows}
-    for sid, parent, op, took in rows:
-        path, seen, at = [op], {sid}, parent
-        while at in parents and at not in seen and len(path) < DEEP:
-            seen.add(at)
-            at, above = parents[at]
-            path.append(above)
-        node = tree
-        for step in reversed(path[1:]):
-            node = node.setdefault(step, [0, 0, {}])[2]
-        entry = node.setdefault(op, [0, 0, {}])
-        entry[0] += 1
-        entry[1] += took
+def _grow(tree: dict[int, Any], inner: dict[int, tuple[int, int]], rows: list[tuple[int, ...]]) -> None:
+    """Add one trace: of spans with children their parent and operation, and all spans by these two.
+
+    What is deeper than ``DEEP`` stays a part of what is above it.
+    """
+    places: dict[int, tuple[dict[int, Any], int]] = {}  # where the children of a span go, and how deep that is
+
+    def below(sid: int) -> tuple[dict[int, Any], int]:
+        way: dict[int, int] = {}  # up to a span whose place is known, or that has no parent here
+        while sid in inner and sid not in places and sid not in way:
+            way[sid], sid = inner[sid][1], inner[sid][0]
+        node, depth = places.get(sid, (tree, 0))
+        for one, op in reversed(way.items()):
+            if depth < DEEP:
+                node = node.setdefault(op, [0, 0, {}])[2]
+            depth += 1
+            places[one] = node, depth
+        return node, depth
+
+    for parent, op, count, took in rows:
+        node, depth = below(parent)
+        if depth < DEEP:
+            entry = node.setdefault(op, [0, 0, {}])
+            entry[0] += count
+            entry[1] += took

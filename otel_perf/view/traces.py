@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_perf.analysis.index_tables import ERROR, SIGNAL, hexadecimal
+from otel_perf.analysis.index_tables import ALL, ERROR, SIGNAL, hexadecimal
 from otel_perf.analysis.otlp import KINDS, log_at, spans_at
 from otel_perf.analysis.readiness import Signals
 from otel_perf.core.critical_path import critical_path
@@ -18,6 +18,7 @@ LINES: Final = 500  # of one trace
 SIGNALS: Final = 200  # of one trace whose names are read from the store
 BATCHES: Final = 20  # of the store that are read for them
 FEW: Final = 20_000  # rows that are sorted rather than walked by an index
+SLOWEST: Final = 1_000  # spans of an operation whose traces are listed where a range has many
 _COLUMNS: Final = "id, tid, start, finish, root, spans, errors, logs, findings, cost"
 _FINDING: Final = ("kind", "spot", "culprit", "function", "path", "line", "cost", "count", "evidence")
 _SORTS: Final = {"slowest": "finish - start DESC", "newest": "start DESC", "costliest": "cost DESC"}
@@ -36,12 +37,21 @@ class Node:
 
 
 def listed(reading: Reading, question: Question) -> dict[str, Any]:
-    """Traces in a range of time, the slowest, newest or costliest first; of one root operation, service, or failed."""
+    """Traces in a range of time, the slowest, newest or costliest first; with an operation, or of a root's service."""
+    size = question.number("limit", 50, most=200)
+    rows = selected(reading, question, _COLUMNS, size + 1)
+    return {"traces": [_row(reading, row) for row in rows[:size]], "more": len(rows) > size}
+
+
+def selected(reading: Reading, question: Question, columns: str, size: int) -> list[tuple[Any, ...]]:
+    """These columns of the traces that are asked for, in order."""
     sort = question.one_of("sort", _SORTS)
     begin, end = question.times
-    size, skip = question.number("limit", 50, most=200), question.number("skip", 0, most=10_000)
     where, values = ["start BETWEEN ? AND ?", "spans > 0"], [begin, end]
-    roots = _roots(reading, question)
+    numbers, roots = None, _roots(reading, question)
+    operation = question.number("operation", 0)
+    if operation and not _is_root(reading, operation):
+        numbers, roots = _having(reading, question, [operation]), None
     if roots is not None:
         where.append(f"root IN ({','.join(map(str, roots))})")
     if question.text("failed"):
@@ -50,29 +60,32 @@ def listed(reading: Reading, question: Question) -> dict[str, Any]:
         where.append("finish - start >= ?")
         values.append(least)
     if words := question.text("q").strip():
-        found = _by_words(reading, words)
-        where.append(f"id IN ({','.join(map(str, found))})")
-    plan = _plan(reading, sort, begin, end, is_bounded=question.is_bounded, roots=roots, words=bool(words))
-    rows = reading.rows(
-        f"SELECT {_COLUMNS} FROM trace {plan} WHERE {' AND '.join(where)} ORDER BY {_SORTS[sort]} LIMIT ? OFFSET ?",
-        (*values, size + 1, skip),
+        by_words = _by_words(reading, question, words)
+        numbers = by_words if numbers is None else numbers & by_words
+    if numbers is not None:
+        where.append(f"id IN ({','.join(map(str, sorted(numbers)))})")
+    plan = "" if numbers is not None else _plan(reading, question, sort, roots)
+    return reading.rows(
+        f"SELECT {columns} FROM trace {plan} WHERE {' AND '.join(where)} ORDER BY {_SORTS[sort]} LIMIT ? OFFSET ?",
+        (*values, size, question.number("skip", 0, most=10_000)),
     )
-    return {"traces": [_row(reading, row) for row in rows[:size]], "more": len(rows) > size}
 
 
-def _plan(
-    reading: Reading, sort: str, begin: int, end: int, *, is_bounded: bool, roots: list[int] | None, words: bool
-) -> str:
+def _plan(reading: Reading, question: Question, sort: str, roots: list[int] | None) -> str:
     """Which index SQLite takes: it cannot know how many traces a range of time or an operation has."""
-    if words:
-        return ""
-    if is_bounded:
-        query = f"SELECT count(*) FROM (SELECT 1 FROM trace WHERE start BETWEEN ? AND ? LIMIT {FEW})"
-        if reading.row(query, (begin, end))[0] < FEW:
-            return "INDEXED BY trace_start"
+    if _are_few(reading, question):
+        return "INDEXED BY trace_start"
     if sort == "slowest":
         return "INDEXED BY trace_root" if roots is not None and len(roots) == 1 else "INDEXED BY trace_took"
     return "INDEXED BY trace_start" if sort == "newest" else ""
+
+
+def _are_few(reading: Reading, question: Question) -> bool:
+    """Whether a range of time is asked for that has few traces."""
+    if not question.is_bounded:
+        return False
+    query = f"SELECT count(*) FROM (SELECT 1 FROM trace WHERE start BETWEEN ? AND ? LIMIT {FEW})"
+    return bool(reading.row(query, question.times)[0] < FEW)
 
 
 def _roots(reading: Reading, question: Question) -> list[int] | None:
@@ -86,15 +99,34 @@ def _roots(reading: Reading, question: Question) -> list[int] | None:
     return [row[0] for row in rows] or [-1]
 
 
-def _by_words(reading: Reading, words: str) -> list[int]:
-    """Traces that have a trace id, or a slow span of a name, that is like ``words``."""
-    if len(words) == 32 and set(words.lower()) <= set("0123456789abcdef"):
-        return [row[0] for row in reading.rows("SELECT id FROM trace WHERE tid = ?", (bytes.fromhex(words),))] or [-1]
+def _is_root(reading: Reading, operation: int) -> bool:
+    """Whether all spans of an operation are the roots of their traces, so that those are all that there are."""
+    spans = reading.row("SELECT count FROM op_slot WHERE width = ? AND slot = 0 AND op = ?", (ALL, operation))
+    roots = reading.row("SELECT count(*) FROM trace INDEXED BY trace_root WHERE root = ?", (operation,))
+    return bool(spans and spans[0] <= roots[0])
+
+
+def _having(reading: Reading, question: Question, operations: list[int]) -> set[int]:
+    """Traces with a span of one of the operations: all of a range that has few, else those with the slowest spans."""
+    if _are_few(reading, question):
+        rows = reading.rows(
+            "SELECT DISTINCT trace.id FROM trace INDEXED BY trace_start CROSS JOIN span INDEXED BY span_trace"
+            " ON span.trace = trace.id WHERE trace.start BETWEEN ? AND ?"
+            f" AND span.op IN ({','.join(map(str, operations))})", question.times,
+        )  # fmt: skip
+        return {row[0] for row in rows}
     found: set[int] = set()
-    for operation in matching_operations(reading, words, 20):
-        rows = reading.rows("SELECT trace FROM span WHERE op = ? ORDER BY took DESC LIMIT 1000", (operation,))
+    for operation in operations:
+        rows = reading.rows(f"SELECT trace FROM span WHERE op = ? ORDER BY took DESC LIMIT {SLOWEST}", (operation,))
         found.update(row[0] for row in rows)
-    return sorted(found) or [-1]
+    return found
+
+
+def _by_words(reading: Reading, question: Question, words: str) -> set[int]:
+    """Traces that have a trace id, or a span of a name, that is like ``words``."""
+    if len(words) == 32 and set(words.lower()) <= set("0123456789abcdef"):
+        return {row[0] for row in reading.rows("SELECT id FROM trace WHERE tid = ?", (bytes.fromhex(words),))}
+    return _having(reading, question, matching_operations(reading, words, 20))
 
 
 def matching_operations(reading: Reading, words: str, most: int) -> list[int]:

@@ -275,7 +275,50 @@ def test_a_tail_has_every_line_once_however_many_come(chromium, tmp_path):
         page.tab.wait_for_timeout(1500)
         texts = page.tab.evaluate(TEXTS)
         assert sorted(texts) == sorted(f"line {number} end" for number in range(1501))
+        # Of more than the page holds the oldest make room: they come again when they are asked for.
+        put_lines(700)
+        page.until(f"{TEXTS}.includes('line 2200 end') && {COUNT} <= 2000")
+        older = page.tab.get_by_role("button", name="Older lines")
+        while older.is_visible():
+            before = page.tab.evaluate(COUNT)
+            older.click()
+            page.until(f"{COUNT} > {before}")
+        assert page.tab.evaluate(TEXTS) == [f"line {number} end" for number in reversed(range(2201))]
         assert page.errors == []
+
+
+def test_what_is_shown_is_what_was_clicked_on_last_and_what_fails_is_said(chromium, tmp_path):
+    """GIVEN a span whose answer comes late, then no server WHEN another span is opened THEN the late answer is not shown."""
+    with empty_store(tmp_path) as (url, put_lines), browser.page(chromium, url) as page:
+        for number, name in enumerate(("root", "slow", "fast")):
+            parent = b"s" * 8 if number else b""
+            put(
+                tmp_path / "home",
+                "traces",
+                one_span(sid=name.encode().ljust(8) if number else b"s" * 8, parent=parent, name=name),
+            )
+        put_lines(1)
+        wait_for(lambda: ask_state(url)["items"].get("traces") == 3, 60, "the index")
+        page.open(f"trace/{(b't' * 16).hex()}?service=nobody")
+        assert page.tab.locator("#service").input_value() == "nobody"  # what an address filters by is seen
+        page.tab.wait_for_selector(".panel h3")
+        late = []
+        page.tab.route(re.compile("api/span"), lambda route: route.continue_() if late else late.append(route))
+        page.tab.locator(".waterfall .row", has_text="slow").click()
+        page.until("document.querySelector('.panel h2').textContent === 'slow'")
+        wait_for(lambda: page.tab.wait_for_timeout(20) or late, 20, "the question")
+        page.tab.locator(".waterfall .row", has_text="fast").click()
+        page.tab.wait_for_selector(".panel h3")
+        with page.tab.expect_response(re.compile("api/span")):
+            late[0].continue_()
+        page.tab.wait_for_timeout(300)
+        assert page.tab.inner_text(".panel h2") == "fast"
+        assert page.errors == []
+        page.tab.route(re.compile("api/(span|lines)"), lambda route: route.abort())
+        page.tab.locator(".waterfall .row", has_text="slow").click()
+        page.tab.wait_for_selector(".panel [role=alert]:has-text('does otel-perf view still run?')")
+        page.tab.evaluate("location.hash = '#/logs'")
+        page.tab.wait_for_selector("main [role=alert]:has-text('does otel-perf view still run?')")
 
 
 def test_news_do_not_keep_a_slow_screen_from_being_shown(chromium, tmp_path):

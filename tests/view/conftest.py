@@ -42,6 +42,27 @@ def ask(filled):
     reading.close()
 
 
+@pytest.fixture
+def ask_of(tmp_path):
+    """Index these homes, and ask of them."""
+    readings = []
+
+    def index(*homes):
+        builder = Builder(tmp_path / "index.db", homes)
+        for _ in builder.update():
+            pass
+        builder.close()
+        reading = Reading(tmp_path / "index.db")
+        assert reading.begin()
+        readings.append(reading)
+        of = server.questions(beside.Beside(homes, []))
+        return lambda name, /, **said: of[name](reading, Question({key: str(value) for key, value in said.items()}))
+
+    yield index
+    for reading in readings:
+        reading.close()
+
+
 class Answered:
     """What an application answered."""
 

@@ -1,11 +1,14 @@
 """Charts say what the processes said."""
 
 import contextlib
+import random
 
 import msgspec
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from otel_perf.analysis.summary import summarize
+from otel_perf.store.database import StoreReader
 from otel_perf.view import charts, summaries
 from otel_perf.view.reading import Question, Reading
 from tests.view.test_index import build, one_span, put, rows
@@ -183,6 +186,53 @@ def pauses(metrics):
     return rows(metrics.path, "SELECT high, count FROM point ORDER BY time")
 
 
+def test_functions_of_processes_with_other_buckets_add_up(metrics):
+    """GIVEN calls of about 1 s, and of about 16 s at another scale WHEN they are added THEN each stays how long it was."""
+    for instance, scale, bucket, calls in (("a", 3, -1, 90), ("b", 0, 3, 9), ("c", 5, -1, 1)):
+        metrics.put(
+            "perf.call.duration", "exponential_histogram", 0, instance, [("code.function.name", "shop.pay")], scale=scale,
+            positive={"offset": bucket, "counts": [calls]}, count=calls, sum=1000.0, aggregation_temporality=CUMULATIVE,
+        )  # fmt: skip
+    with metrics.reading() as reading:
+        (row,) = summaries.functions(reading, Question({}))["functions"]
+    assert (row["calls"], row["p50"], row["p99"]) == (100, 1.0, 16.0)
+    reader = StoreReader(metrics.home)
+    report = summarize(reader).functions
+    reader.close()
+    assert [(row.calls, row.p50, row.p99) for row in report] == [(100, 1.0, 16.0)]
+
+
+@pytest.mark.parametrize("scale", [-(2**31), -10, 2**31 - 1])
+def test_buckets_that_no_number_is_in_keep_no_function_from_being_shown(metrics, scale):
+    for name, at_scale in (("shop.pay", scale), ("shop.pack", 0)):
+        metrics.put(
+            "perf.call.duration", "exponential_histogram", 0, said=[("code.function.name", name)], scale=at_scale,
+            positive={"offset": 3, "counts": [1]}, count=1, sum=16.0, aggregation_temporality=CUMULATIVE,
+        )  # fmt: skip
+    with metrics.reading() as reading:
+        found = summaries.functions(reading, Question({}))["functions"]
+    reader = StoreReader(metrics.home)
+    report = summarize(reader).functions
+    reader.close()
+    assert {row["name"]: row["p50"] for row in found}["shop.pack"] == 16.0
+    assert {row.name: row.p50 for row in report} == {row["name"]: row["p50"] for row in found}
+
+
+def test_explicit_buckets_are_no_quantiles(metrics):
+    """Their bounds say no more than a power of ten; what counts calls since the start counts each once."""
+    for seconds in (0, 60):
+        metrics.put(
+            "perf.call.duration", "histogram", seconds, said=[("code.function.name", "shop.pay")], count=5, sum=4.0,
+            explicit_bounds=[0.5, 1.0], bucket_counts=[0, 5, 0], aggregation_temporality=CUMULATIVE,
+        )  # fmt: skip
+    with metrics.reading() as reading:
+        (row,) = summaries.functions(reading, Question({}))["functions"]
+    reader = StoreReader(metrics.home)
+    (other,) = summarize(reader).functions
+    reader.close()
+    assert (row["calls"], row["total"], row["p50"]) == (other.calls, other.total, other.p50) == (5, 4.0, 0.0)
+
+
 def test_wider_buckets_are_not_new_pauses(metrics):
     """GIVEN an old long pause WHEN the SDK makes the buckets wider THEN the longest one is that of the interval."""
     # Scale 1: bucket 9 ends at 2**(10/2) = 32; bucket -1 ends at 1.
@@ -258,4 +308,76 @@ def test_one_wrong_clock_stretches_no_chart(metrics, wrong):
 def test_a_line_has_few_points_however_long_the_range(metrics):
     for hour in range(50):
         metrics.put("process.memory.usage", "gauge", 3600 * hour, as_double=1.0)
-    assert 200 < len(metrics.panel("memory")["shop"]) <= charts.STEPS + 1
+    assert charts.STEPS / 2 < len(metrics.panel("memory")["shop"]) <= charts.STEPS + 1
+
+
+def steps_by_hand(metrics, found, name, column):
+    """The highest value of each step, of the points themselves."""
+    return dict(
+        rows(
+            metrics.path,
+            f"SELECT (time - {found['begin']}) / {found['step']}, max(point.{column}) FROM point JOIN series ON series.id = series"
+            f" JOIN text ON text.id = name WHERE text.value = '{name}' GROUP BY 1",
+        )
+    )
+
+
+@pytest.mark.parametrize("minutes", [3, 60], ids=["12 hours", "10 days"])
+def test_charts_of_many_hours_draw_the_highest_points_as_those_of_few_do(metrics, minutes):
+    """GIVEN a range whose steps are slots WHEN it is drawn THEN its values are those of the points in each step."""
+    chance = random.Random(3)
+    for number in range(240):
+        at = number * minutes * 60 + chance.randrange(60)
+        metrics.put("queue.length", "gauge", at, as_double=chance.uniform(-50, 50))
+        pause(metrics, at, 2, chance.randrange(-20, 20), [1], DELTA)
+        if number == 100:
+            build(metrics.path, metrics.home)  # what comes later is added to slots that are there
+    with metrics.reading() as reading:
+        for name, column in (("queue.length", "value"), ("perf.gc.pause", "high")):
+            found = charts.metric(reading, Question({"name": name}))
+            assert found["step"] % 300_000 == 0
+            (line,) = found["panels"][0]["lines"]
+            assert dict(line["points"]) == steps_by_hand(metrics, found, name, column)
+    assert len(line["points"]) > charts.STEPS / 3
+
+
+def test_a_range_of_many_hours_begins_and_ends_where_it_is_asked_for(metrics):
+    for number in range(24 * 12):
+        metrics.put("queue.length", "gauge", number * 300 + 7, as_double=float(number))
+    begin = BEGIN + 6 * 3_600_000
+    with metrics.reading() as reading:
+        times = {"from": str(begin + 60_000), "to": str(begin + 12 * 3_600_000)}
+        found = charts.metric(reading, Question({"name": "queue.length", **times}))
+    drawn = in_seconds(found, found["panels"][0]["lines"][0]["points"])
+    assert found["step"] == 300_000
+    assert begin / 1000 - 300 < drawn[0][0] + BEGIN / 1000 <= begin / 1000 + 60
+    assert drawn[-1][1] == 6 * 12 + 12 * 12  # of the slot that begins at the end
+
+
+def test_processes_whose_names_begin_alike_are_lines_of_their_own(metrics):
+    """GIVEN pods, and processes that are alike at both ends WHEN their memory is drawn THEN none is added to another."""
+    for service, instances in (
+        ("shop", ("shop-7d9f-abcdefgh", "shop-7d9f-ijklmnop")),
+        ("mail", ("pool-of-1-workers-a", "pool-of-2-workers-a")),
+    ):
+        for value, instance in enumerate(instances, 1):
+            metrics.put("process.memory.usage", "gauge", 0, instance, service=service, as_double=float(value))
+    drawn = {label: {value for _, value in line} for label, line in metrics.panel("memory").items()}
+    assert drawn == {
+        "shop abcdefgh": {1}, "shop ijklmnop": {2}, "mail pool-of-1-workers-a": {1}, "mail pool-of-2-workers-a": {2}
+    }  # fmt: skip
+
+
+def test_series_whose_attributes_end_alike_are_lines_of_their_own(metrics):
+    for value, name in enumerate(("client.state", "server.state"), 1):
+        metrics.put("connections", "gauge", 0, said=[(name, "open")], as_double=float(value))
+    assert sorted(metrics.metric("connections")[1].values()) == [[1], [2]]
+
+
+def test_starts_are_those_of_the_time_that_is_shown(metrics):
+    for hour in range(3):
+        metrics.put("process.memory.usage", "gauge", 3600 * hour, f"{hour}-process", as_double=1.0)
+    with metrics.reading() as reading:
+        times = {"from": str(BEGIN + 1_800_000), "to": str(BEGIN + 5_400_000)}
+        found = charts.charts(reading, Question(times))
+    assert [mark["text"] for mark in found["marks"]] == ["process 1-proces started "]

@@ -14,8 +14,9 @@ from otel_perf.analysis import index_cache
 from otel_perf.analysis.index import Builder
 from otel_perf.analysis.index_stores import KEPT, TRIES
 from otel_perf.analysis.index_tables import store_and_batch
-from otel_perf.core.home import STORE_FILE
+from otel_perf.core.home import STORE_FILE, make_private
 from otel_perf.store.database import StoreReader
+from otel_perf.view.reading import index_path
 from tests.e2e.support import wait_for
 from tests.view.test_index import build, one_span, put, rows
 
@@ -266,7 +267,7 @@ def test_a_cached_index_goes_with_its_stores(tmp_path, monkeypatch):
         ("mine", [gone]),
     ):
         path = cached[name] = index_cache.folder() / name / "index.db"
-        path.parent.mkdir(parents=True)
+        make_private(path.parent)
         build(path, *homes)
     shutil.rmtree(gone)
     with index_cache.lock(cached["in use"], waits=lambda: False) as mine:
@@ -274,6 +275,17 @@ def test_a_cached_index_goes_with_its_stores(tmp_path, monkeypatch):
         index_cache.clean(cached["mine"])
     assert [name for name, path in cached.items() if path.exists()] == ["of here", "in use", "mine"]
     assert not cached["of gone"].parent.exists()
+
+
+def test_an_index_that_no_home_has_is_where_it_is_cleaned_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    one, other = tmp_path / "one", tmp_path / "other"
+    for home in (one, other):
+        home.mkdir()
+    assert index_path([one]) == one / "index.db"
+    together = index_path([one, other])
+    assert together == index_path([other, one])
+    assert together.parent.parent == index_cache.folder()
 
 
 def test_the_process_cleans_up_and_leaves_no_deleted_store_in_its_own_index(tmp_path):

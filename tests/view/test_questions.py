@@ -1,20 +1,21 @@
 """What the page asks is answered from the index."""
 
 import asyncio
+import shutil
 import sqlite3
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import msgspec
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from starlette.requests import Request
 
-from otel_perf.analysis.index import Builder
 from otel_perf.core.events import WAITED_FOR
 from otel_perf.view import beside, server
 from otel_perf.view import lines as lines_module
 from otel_perf.view.lines import Words, words_of
-from otel_perf.view.reading import BadQuestionError, Question, Reading, Readings, attributes_of
+from otel_perf.view.reading import BadQuestionError, Question, Readings, attributes_of
 from tests.view.test_index import one_span, put
 
 HOSTILE = [
@@ -99,8 +100,6 @@ def test_signals_are_in_the_waterfall_of_their_trace(tmp_path, ask_of):
 
 
 def test_whatever_fails_is_a_named_answer_and_the_next_question_is_answered(filled, capfd):
-    from starlette.requests import Request
-
     def ask(function):
         handler = server._question(readings, threads, function)
         request = Request({"type": "http", "query_string": b"", "headers": []})
@@ -116,6 +115,34 @@ def test_whatever_fails_is_a_named_answer_and_the_next_question_is_answered(fill
         status, said = ask(lambda reading, _: {"spans": reading.row("SELECT count(*) FROM span")[0]})
         assert (status, said) == (200, {"spans": 10_240})
         threads.submit(lambda: readings.mine().close()).result()
+
+
+def test_an_answer_is_of_one_moment(filled, tmp_path):
+    """GIVEN an index that is written WHEN a question reads twice THEN it reads the same, and the next one what is new."""
+    path = tmp_path / "index.db"
+    shutil.copy(filled / "index.db", path)
+    query = "SELECT count(*) FROM log"
+    writer = sqlite3.connect(path)
+
+    def twice(reading, _):
+        before = reading.row(query)[0]
+        with writer:
+            writer.execute("DELETE FROM log WHERE id = (SELECT max(id) FROM log)")
+        return {"counts": [before, reading.row(query)[0]]}
+
+    def ask():
+        request = Request({"type": "http", "query_string": b"", "headers": []})
+        return msgspec.json.decode(asyncio.run(server._question(Readings(path), Here(), twice)(request)).body)["counts"]
+
+    class Here(Executor):
+        def submit(self, fn, /, *args, **kwargs):
+            future = Future()
+            future.set_result(fn(*args, **kwargs))
+            return future
+
+    assert ask() == [10_240, 10_240]
+    assert ask() == [10_239, 10_239]
+    writer.close()
 
 
 def test_a_span_and_a_line_are_shown_in_full_from_the_store(ask):
@@ -215,27 +242,6 @@ def test_charts_have_memory_rates_and_ratios(ask):
     assert any(mark["kind"] == "start" for mark in ask("charts")["marks"])
 
 
-@pytest.fixture
-def ask_of(tmp_path):
-    """Index these homes, and ask of them."""
-    readings = []
-
-    def index(*homes):
-        builder = Builder(tmp_path / "index.db", homes)
-        for _ in builder.update():
-            pass
-        builder.close()
-        reading = Reading(tmp_path / "index.db")
-        assert reading.begin()
-        readings.append(reading)
-        of = server.questions(beside.Beside(homes, []))
-        return lambda name, /, **said: of[name](reading, Question({key: str(value) for key, value in said.items()}))
-
-    yield index
-    for reading in readings:
-        reading.close()
-
-
 def log_lines(*records, service="shop"):
     """A request of (time, text, other fields, attributes)."""
     request = ExportLogsServiceRequest()
@@ -270,8 +276,10 @@ def test_a_finding_shows_the_costliest_of_its_group_and_leads_to_its_trace(tmp_p
         found_at(3000, 2.0, b"c", "last"),
     ]
     put(home, "logs", log_lines(*records), items=3)
+    records.append((1500, "of no trace", {"event_name": "perf.bottleneck"}, found_at(0, 0.0, b"", "")[3]))
+    put(home, "logs", log_lines(records[-1]), items=1)
     (group,) = ask_of(home)("findings")["findings"]
-    assert (group["count"], group["traces"], group["cost"], group["worst"]) == (3, 3, 8.0, 5.0)
+    assert (group["count"], group["traces"], group["cost"], group["worst"]) == (4, 3, 8.0, 5.0)
     assert (group["first"], group["last"]) == (1000, 3000)
     assert (group["evidence"], group["function"]) == ("worst", "function of worst")
     assert group["trace"] == (b"b" * 16).hex()

@@ -8,7 +8,13 @@ export async function ask(name, parameters = {}, signal = undefined) {
     if (value !== "" && value !== null && value !== undefined && value !== false) query.set(key, value === true ? "1" : value);
   }
   const text = query.toString();
-  const response = await fetch(`/api/${name}${text ? `?${text}` : ""}`, { signal, headers: { accept: "application/json" } });
+  let response;
+  try {
+    response = await fetch(`/api/${name}${text ? `?${text}` : ""}`, { signal, headers: { accept: "application/json" } });
+  } catch (problem) {
+    if (problem.name === "AbortError") throw problem;
+    throw new Problem("The server does not answer: does otel-perf view still run?");
+  }
   if (response.status === 401) throw new Problem("The token is no longer known: open the address that otel-perf view printed.");
   let answer;
   try {

@@ -1,6 +1,6 @@
 // The shell: which screen, of which service and time, live or not, and the keyboard.
 import { fill, h } from "./dom.js";
-import { ask, Problem } from "./api.js";
+import { ask, Problem, unlessLeft } from "./api.js";
 import { forget } from "./chart.js";
 import { count, moment, setServices } from "./format.js";
 import { findings } from "./findings.js";
@@ -101,7 +101,9 @@ function mark(route) {
   }, VIEWS[name][0])));
   const services = $("service");
   fill(services, h("option", { value: "" }, "All services"), state.services.map((name) =>
-    h("option", { value: name, selected: name === route.query.service }, name)));
+    h("option", { value: name, selected: name === route.query.service }, name)),
+    // Of an address that was kept: what is filtered by has to be seen.
+    route.query.service && !state.services.includes(route.query.service) ? h("option", { value: route.query.service, selected: true }, route.query.service) : null);
   const absolute = /^(\d+)-(\d+)$/.exec(route.query.range || "");
   fill($("range"), RANGES.map(([key, text]) => h("option", { value: key, selected: key === (route.query.range || "") }, text)),
     absolute ? h("option", { value: route.query.range, selected: true }, `${moment(absolute[1] * 1e6)} – ${moment(absolute[2] * 1e6)}`) : null);
@@ -123,7 +125,7 @@ function listen() {
   const source = new EventSource("/api/live");
   source.addEventListener("message", (event) => {
     const before = state;
-    state = { services: [], ...JSON.parse(event.data) };
+    state = { services: before.services, last: before.last, ...JSON.parse(event.data) }; // there may be no index for a moment
     setServices(state.services);
     progress();
     $("live").dataset.state = "on";
@@ -208,12 +210,9 @@ async function start() {
   window.addEventListener("hashchange", () => show());
   let resizing = 0;
   window.addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout(() => page?.shown?.(), 150); });
-  try {
-    [state, about] = await Promise.all([ask("state"), ask("about")]);
-    setServices(state.services);
-  } catch (problem) {
-    if (!(problem instanceof Problem)) throw problem;
-  }
+  // Of the two, "state" has no answer while the index is being made.
+  await Promise.all([unlessLeft(async () => { state = await ask("state"); }, () => {}), unlessLeft(async () => { about = await ask("about"); }, () => {})]);
+  setServices(state.services);
   progress();
   await show();
   listen();

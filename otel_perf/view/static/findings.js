@@ -1,6 +1,6 @@
 // The first screen: what costs the most, where it is, and the trace that shows it.
 import { bar, details, fill, h } from "./dom.js";
-import { ask } from "./api.js";
+import { ask, unlessLeft } from "./api.js";
 import { bars } from "./chart.js";
 import { count, duration, kindName, moment, seconds, serviceColor, shortPath } from "./format.js";
 import { change, link } from "./route.js";
@@ -11,8 +11,7 @@ export async function findings(page) {
   ]);
   const list = found.findings;
   const worst = list[0]?.cost || 0;
-  const requests = timeline.slots.reduce((sum, slot) => sum + slot[1], 0);
-  const failed = timeline.slots.reduce((sum, slot) => sum + slot[2], 0);
+  const { count: requests, errors: failed } = timeline;
   const open = page.query.open;
   return [
     h("section", { class: "strip", "aria-label": "In short" },
@@ -68,7 +67,9 @@ function card(page, one, worst, isOpen) {
     body);
 }
 
-async function inside(page, body, one) {
+const inside = (page, body, one) => unlessLeft(() => linesAndTraces(page, body, one), (text) => fill(body, h("p", { class: "problem", role: "alert" }, text)));
+
+async function linesAndTraces(page, body, one) {
   fill(body, h("p", { class: "quiet" }, "…"));
   const [group, lines] = await Promise.all([
     page.ask("finding", { service: one.service, kind: one.kind, spot: one.spot }), source(one.path, one.line),

@@ -17,13 +17,26 @@ export async function logs(page) {
   let newest = found.newest;
   let oldest = found.cursor;
   list.append(...found.lines.map((line) => row(page, line)));
+  let end = null; // the last line before those that were taken away to make room
   const more = h("button", { type: "button", hidden: !found.more, onclick: () => unlessLeft(async () => {
-    const older = await page.ask("lines", { ...filters, before: oldest });
+    let older;
+    more.disabled = true;
+    try {
+      do { // anew if room was made meanwhile
+        while (end && list.lastElementChild !== end) list.lastElementChild.remove(); // they come again, in their place
+        end = null;
+        older = await page.ask("lines", { ...filters, before: oldest });
+      } while (end);
+    } finally {
+      more.disabled = false;
+    }
     oldest = older.cursor;
     list.append(...older.lines.map((line) => row(page, line)));
     empty.hidden = list.childElementCount > 0;
     looked(older);
-    more.hidden = !older.more || list.childElementCount > 5 * MOST;
+    const isFull = older.more && list.childElementCount > 5 * MOST;
+    more.hidden = !older.more || isFull;
+    if (isFull) { fill(cut, `These are ${count(list.childElementCount)} lines; a shorter time or more words show older ones.`); cut.hidden = false; }
   }, (text) => { fill(cut, text); cut.hidden = false; }) }, "Older lines");
   // Few lines are like that: the server stops after some time, and says how far back it was.
   const cut = h("p", { class: "quiet cut", role: "status", hidden: true });
@@ -61,8 +74,16 @@ export async function logs(page) {
     if (scrolled > 4) list.scrollTop = scrolled + rows.reduce((sum, one) => sum + one.offsetHeight, 0);
     for (let last = list.lastElementChild; list.childElementCount > MOST && last;) {
       const before = last.previousElementSibling;
-      if (!last.querySelector("[aria-expanded=true]")) last.remove(); // what somebody reads stays
+      if (!last.querySelector("[aria-expanded=true]")) { // what somebody reads stays
+        last.remove();
+        end = before;
+      }
       last = before;
+    }
+    while (end && !end.dataset.cursor) end = end.previousElementSibling;
+    if (end) {
+      oldest = end.dataset.cursor;
+      more.hidden = false;
     }
     empty.hidden = true;
   };
@@ -77,7 +98,8 @@ export async function logs(page) {
       choice("At least", "severity", query.severity || "", [["", "any level"], ["5", "DEBUG"], ["9", "INFO"], ["13", "WARN"], ["17", "ERROR"]]),
       choice("Logger", "logger", query.logger || "", [["", "any"], ...known.loggers.map((name) => [name, name || "(none)"])]),
       h("label", {}, h("input", { type: "checkbox", checked: Boolean(query.own), onchange: (event) => change({ own: event.target.checked ? 1 : "" }) }), " otel-perf's own events"),
-      chosen ? h("button", { type: "button", class: "quiet-button", onclick: () => change({ template: "" }) }, `like “${chosen.words.slice(0, 60)}” ✕`) : null),
+      query.template ? h("button", { type: "button", class: "quiet-button", onclick: () => change({ template: "" }) }, chosen ? `like “${chosen.words.slice(0, 60)}” ✕` : "of one template ✕") : null,
+      query.event ? h("button", { type: "button", class: "quiet-button", onclick: () => change({ event: "" }) }, `event ${query.event} ✕`) : null),
     h("div", { class: "logs" }, list, empty, cut, more),
     h("section", {}, h("h2", {}, "Templates"), h("p", { class: "quiet" }, "Lines that differ only in numbers, ids and names, since the store began."), table("Templates of lines", [
       { head: "Template", cell: (one) => h("a", { href: link("logs", "", { template: one.id }), "data-row": true }, one.words) },
@@ -104,5 +126,5 @@ function row(page, line, fresh = false) {
   h("span", { class: "at", title: day(line.time) }, time(line.time)), h("span", { class: "severity" }, severity(line.severity)), dot(line.service),
   line.event ? h("span", { class: "tag" }, line.event) : null,
   h("span", { class: "text" }, line.text));
-  return h("li", { class: `log ${severity(line.severity)}${fresh ? " fresh" : ""}` }, button, inside);
+  return h("li", { class: `log ${severity(line.severity)}${fresh ? " fresh" : ""}`, "data-cursor": line.cursor }, button, inside);
 }

@@ -38,6 +38,7 @@ export function note(query) {
 // From and to in ms for the server. "1h" is the last hour of what there is; "A-B" are two moments in ms.
 export function times(range, lastNs) {
   const relative = /^(\d+)([mhd])$/.exec(range || "");
+  if (relative && !lastNs) return {}; // nothing is here yet
   if (relative) {
     const end = Math.ceil(Number(lastNs) / 1e6) + 1;
     return { from: end - Number(relative[1]) * UNITS[relative[2]], to: end };

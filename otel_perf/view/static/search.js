@@ -5,6 +5,8 @@ import { kindName, time } from "./format.js";
 import { dot } from "./findings.js";
 import { link } from "./route.js";
 
+const everywhere = { service: "", range: "" }; // as it was looked for
+
 export function search(input, box) {
   let asked = 0;
   let waiting = 0;
@@ -24,9 +26,9 @@ export function search(input, box) {
     if (mine !== asked) return;
     const groups = [
       ["Traces", found.traces.map((tid) => h("a", { href: link("trace", tid) }, h("code", {}, tid)))],
-      ["Findings", found.findings.map((one) => h("a", { href: link("findings", "", { open: one.kind + one.spot + one.service }) }, dot(one.service), `${kindName(one.kind)} · ${one.spot || one.culprit}`))],
-      ["Operations", found.operations.map((one) => h("a", { href: link("traces", "", { operation: one.op, service: "" }) }, dot(one.service), one.name))],
-      ["Lines", found.lines.map((line) => h("a", { href: link("logs", "", { q }) }, dot(line.service), `${time(line.time)} ${line.text}`))],
+      ["Findings", found.findings.map((one) => h("a", { href: link("findings", "", { open: one.kind + one.spot + one.service, ...everywhere }) }, dot(one.service), `${kindName(one.kind)} · ${one.spot || one.culprit}`))],
+      ["Operations", found.operations.map((one) => h("a", { href: link("traces", "", { operation: one.op, ...everywhere }) }, dot(one.service), one.name))],
+      ["Lines", found.lines.map((line) => h("a", { href: link("logs", "", { q, ...everywhere }) }, dot(line.service), `${time(line.time)} ${line.text}`))],
     ].filter(([, links]) => links.length);
     fill(box, groups.length ? groups.map(([name, links]) => [h("h2", {}, name), h("ul", { class: "plain" }, links.map((one) => h("li", {}, one)))]) : h("p", { class: "empty" }, "Nothing has these words."));
     open();

@@ -26,7 +26,7 @@ export async function traces(page) {
       { head: "Spans", class: "number", cell: (row) => count(row.spans) },
       { head: "Lines", class: "number", cell: (row) => count(row.logs) },
       { head: "Findings", class: "number", cell: (row) => (row.findings ? h("span", { class: "tag bad" }, `${row.findings} · ${seconds(row.cost)}`) : "") },
-    ], answer.traces, { empty: "No trace is like that." }),
+    ], answer.traces, { empty: query.service ? `No trace that begins in ${query.service} is like that.` : "No trace is like that." }),
     h("nav", { class: "pager", "aria-label": "Pages of traces" },
       skip ? h("button", { type: "button", onclick: () => change({ skip: Math.max(0, skip - 50) || "" }) }, "← Before") : null,
       answer.more ? h("button", { type: "button", onclick: () => change({ skip: skip + 50 }) }, "More →") : null),
@@ -35,4 +35,5 @@ export async function traces(page) {
 
 export const choice = (label, name, value, options, also = { skip: "" }) =>
   h("label", {}, `${label} `, h("select", { onchange: (event) => change({ ...also, [name]: event.target.value }) },
-    options.map(([key, text]) => h("option", { value: key, selected: key === value }, text))));
+    // Of an address that was kept: what is filtered by has to be seen.
+    (options.some(([key]) => key === value) ? options : [...options, [value, value]]).map(([key, text]) => h("option", { value: key, selected: key === value }, text))));

@@ -17,12 +17,16 @@ export async function trace(page) {
   const faults = group(found.faults);
   const onPath = found.list.reduce((sum, span) => sum + (span.path || []).reduce((all, [, length]) => all + length, 0), 0);
 
+  let latest = 0;
   const show = async (span, focus = true) => {
+    latest += 1;
+    const mine = latest;
+    const put = (...content) => { if (mine === latest) fill(panel, ...content); }; // answers may come in another order
     for (const row of rows.querySelectorAll("[aria-current]")) row.removeAttribute("aria-current");
     rows.querySelector(`[data-span="${span.span}"]`)?.setAttribute("aria-current", "true");
     if (focus) note({ span: span.span });
-    await unlessLeft(() => inFull(page, panel, span, faults.get(span.span) || [], bySpan.get(span.span) || []),
-      (text) => fill(panel, h("p", { class: "problem", role: "alert" }, text)));
+    await unlessLeft(() => inFull(page, put, span, faults.get(span.span) || [], bySpan.get(span.span) || []),
+      (text) => put(h("p", { class: "problem", role: "alert" }, text)));
   };
   const rows = waterfall(found, total, faults, bySpan, show);
   const chosen = found.list.find((span) => span.span === page.query.span)
@@ -45,7 +49,7 @@ export async function trace(page) {
     h("p", { class: "legend" }, h("i", { class: "swatch path" }), `critical path: what the end waited for (${Math.round(Math.min(1, onPath / total) * 100)} %) `,
       h("i", { class: "swatch line" }), "log line ", found.list.some((span) => span.signal) ? [h("i", { class: "swatch wait" }), "waits for a signal ", h("i", { class: "swatch emit" }), "emits one "] : null, found.cut ? h("span", { class: "tag" }, `${count(found.cut)} more spans are not shown`) : null),
     h("div", { class: "split" }, rows, panel),
-    lines(found.lines, (line) => {
+    lines(found.lines, found.logs, (line) => {
       const span = found.list.find((one) => one.span === line.span);
       if (span) { rows.reveal(found.list.indexOf(span)); show(span); }
     }),
@@ -123,19 +127,19 @@ function signalOf({ signal }) {
     h("a", { href: link("signals") }, "All signals"))];
 }
 
-async function inFull(page, panel, span, faults, lines) {
+async function inFull(page, put, span, faults, lines) {
   const head = [
     h("h2", {}, dot(span.service), span.name),
     h("p", { class: "meta" }, `${span.service} · ${span.kind.toLowerCase()} · `, h("b", {}, duration(span.took)), ` from ${duration(span.start)}`,
       span.path ? ` · ${duration(span.path.reduce((sum, [, length]) => sum + length, 0))} on the critical path` : " · not on the critical path"),
   ];
-  fill(panel, head, h("p", { class: "quiet" }, "…"));
+  put(head, h("p", { class: "quiet" }, "…"));
   const [full, sources] = await Promise.all([
     page.ask("span", { place: span.at[0], pos: span.at[1], from: "", to: "", service: "" }),
     Promise.all(faults.slice(0, 4).map((fault) => source(fault.path, fault.line))),
   ]);
   const attributes = { ...full.attributes };
-  fill(panel, head, signalOf(span),
+  put(head, signalOf(span),
     faults.slice(0, 4).map((fault, at) => h("div", { class: "fault" },
       h("p", {}, h("span", { class: `kind ${fault.kind}` }, kindName(fault.kind)), ` ${fault.evidence}`),
       fault.path ? h("p", { class: "meta" }, h("code", {}, `${shortPath(fault.path)}:${fault.line} in ${fault.function}`)) : null, sources[at])),
@@ -147,9 +151,9 @@ async function inFull(page, panel, span, faults, lines) {
         h("details", {}, h("summary", {}, "Resource and scope"), details({ scope: full.scope, ...full.resource }))]);
 }
 
-function lines(all, open) {
+function lines(all, number, open) {
   if (!all.length) return h("p", { class: "empty" }, "No log line has the id of this trace.");
-  return h("section", {}, h("h2", {}, `Lines of this trace (${count(all.length)})`),
+  return h("section", {}, h("h2", {}, `Lines of this trace (${number > all.length ? `the first ${count(all.length)} of ${count(number)}` : count(all.length)})`),
     h("ol", { class: "log-lines" }, all.map((line) => h("li", { class: `log ${severity(line.severity)}` },
       h("button", { type: "button", "data-row": true, onclick: () => open(line) },
         h("span", { class: "at" }, `+${duration(Math.max(0, line.at))}`), h("span", { class: "severity" }, severity(line.severity)),
