@@ -33,7 +33,7 @@ def make(target: Path, project: Path) -> Path:
 
     folder = target / EXTENSION_SUFFIXES[0].split(".")[1]
     requirements, constraints = HERE / "requirements.txt", project / "constraints.txt"
-    uv = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", sys.executable, "--target", str(folder)]
+    uv = ["uv", "pip", "install", "-q", "--python", sys.executable, "--target", str(folder)]
     subprocess.run([*uv, "-c", str(constraints), "-r", str(requirements), str(project)], check=True)
     shutil.rmtree(folder / "bin", ignore_errors=True)  # scripts that name the interpreter of this image
 

@@ -31,7 +31,7 @@ def without_load_balancing(config):
     """The agent's configuration for the Collector that is built here: the exporter inside of load_balancing in its place."""
     changed = json.loads(json.dumps(config))
     outer = changed["exporters"].pop("load_balancing")
-    inner = outer["protocol"]["otlp"] | {"endpoint": "${env:OTELCOL_GATEWAY:-gateway:4317}"}
+    inner = outer["protocol"]["otlp"] | {"endpoint": "${env:OTELCOL_GATEWAY:-gateway-instances:4317}"}
     changed["exporters"]["otlp_grpc/gateways"] = inner | {
         name: outer[name] for name in ("sending_queue", "retry_on_failure")
     }

@@ -91,7 +91,9 @@ def image():
             shutil.rmtree(folder, ignore_errors=True)
             for old in sorted(folder.parent.glob("*/complete"), key=os.path.getmtime)[:-2]:
                 shutil.rmtree(old.parent)
-            subprocess.run([sys.executable, SOURCE / "folder.py", folder, ROOT], check=True)
+            path = os.pathsep.join((str(environments.uv().parent), os.environ["PATH"]))
+            command = [sys.executable, SOURCE / "folder.py", folder, ROOT]
+            subprocess.run(command, env={**os.environ, "PATH": path}, check=True)
             (folder / "complete").touch()
     return folder
 

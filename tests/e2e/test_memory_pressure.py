@@ -7,6 +7,8 @@ import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.e2e import programs
 from tests.e2e.support import default_signals
 from tests.stored import logs
@@ -93,6 +95,7 @@ def run(kind, home, folder, **variables):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.alone  # it grows as quickly as it can: who looks too seldom sees no level before the last
 def test_caches_give_back_and_the_events_tell_the_story(home):
     with group() as folder:
         limit = {} if folder else {"OTEL_PERF_MEMORY_LIMIT": str(LIMIT)}

@@ -14,9 +14,7 @@ from tests.e2e.dns import Names
 from tests.e2e.support import wait_for
 
 GATEWAY = ROOT / "collector" / "gateway.yaml"
-# Seconds: while the gateway's name is unknown a look-up takes up to 30, and the next comes later each time; the exporter
-# tries again after 30, give or take a half.
-AGAIN = 120
+AGAIN = 60  # seconds: an exporter tries again after 30, give or take a half
 SHORT = {"OTELCOL_SAMPLE": "0", "OTELCOL_SAMPLE_WAIT": "4s", "OTELCOL_SAMPLE_SETTLE": "1s", "OTELCOL_FLUSH": "1s"}
 
 
@@ -45,7 +43,7 @@ def containers(folder, config):
     with Network() as network:
         behind = ContainerCollector(folder / "behind")
         behind.network = network
-        gateway = ContainerBundle(folder / "gateway", "gateway", network, GATEWAY, **SHORT)
+        gateway = ContainerBundle(folder / "gateway", "gateway-instances", network, GATEWAY, **SHORT)
         yield behind, gateway, ContainerBundle(folder / "agent", "agent", network, config, **SHORT)
 
 

@@ -137,7 +137,7 @@ def test_a_record_that_came_from_elsewhere_keeps_its_ids(start, kept):
 
 def test_records_of_loggers_that_do_not_propagate_are_exported(start, home):
     pipeline = start()
-    logger = logging.getLogger("uvicorn.access.test")
+    logger = logging.getLogger("access.test")  # as uvicorn.access
     logger.propagate = False
     logger.warning("GET /")
     pipeline.shutdown()
