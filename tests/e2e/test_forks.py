@@ -56,7 +56,7 @@ print(hung, sum(made))
 """
 
 
-@pytest.mark.parametrize("rounds", [100, pytest.param(300, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("rounds", [30, pytest.param(300, marks=pytest.mark.soak)])
 def test_rounds_of_fork_under_load(home, rounds):
     # The program has threads of its own, of which Python 3.12 warns.
     done = programs.run(

@@ -260,6 +260,7 @@ def _open_and_write(folder, start, results):
         results.put(repr(error))
 
 
+@pytest.mark.soak  # tests/e2e/test_forks.py has fifty programs
 def test_fifty_processes_open_one_home_at_once(folder):
     context = multiprocessing.get_context("fork")
     start, results = context.Event(), context.Queue()
