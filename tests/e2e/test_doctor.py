@@ -304,18 +304,10 @@ def test_packages_that_are_older_than_what_is_needed(home, tmp_path):
     (remedy,) = {mends for _, mends in found}
     install, packages = remedy.split()[:3], shlex.split(remedy)[3:]
     assert install == ["pip", "install", "--upgrade"]
-    place = [
-        str(old / "uv"),
-        "pip",
-        "install",
-        "-q",
-        "--target",
-        str(tmp_path / "newer"),
-        "--python",
-        str(old / "python"),
-    ]
+    newer = str(tmp_path / "newer")
+    place = [str(environments.uv()), "pip", "install", "-q", "--target", newer, "--python", str(old / "python")]
     subprocess.run([*place, "-c", str(environments.CONSTRAINTS), *packages], check=True, timeout=120)
-    environ = programs.environment(home) | {"PYTHONPATH": str(tmp_path / "newer")}
+    environ = programs.environment(home) | {"PYTHONPATH": newer}
     mended = subprocess.run(
         [str(old / "otel-perf"), "doctor"], env=environ, capture_output=True, text=True, check=False
     )
