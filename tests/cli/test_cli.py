@@ -322,7 +322,11 @@ def test_doctor_shows_the_store(filled, capsys, monkeypatch):
         ({"OTEL_TRACES_EXPORTER": "smoke,otlp"}, "'smoke', which is not installed", "pip install"),
         ({"OTEL_PERF_MEMROY": "off"}, "OTEL_PERF_MEMROY is no variable", "did you mean OTEL_PERF_MEMORY?"),
         ({"OTEL_PERF_XYZ_ABC_DEF": "1"}, "is no variable of otel-perf", "docs/configuration.md"),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, "/v1/logs do not take what is sent", "start the receiver"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"},
+            "/v1/logs do not take what is sent",
+            "start the receiver",
+        ),
         ({"OTEL_PERF_HOME": "/dev/null/home"}, "cannot be written", "OTEL_PERF_HOME"),
         ({"OTEL_TRACES_SAMPLER": "always_off"}, "always_off records no trace", "unset OTEL_TRACES_SAMPLER"),
         (
