@@ -68,7 +68,7 @@ class Errors:
             source = f"log {entry.scope}"
             attributes = {
                 "exception.type": attributes.get("exception.type") or entry.severity_text,
-                "exception.message": entry.body,
+                "exception.message": attributes.get("exception.message") or entry.body,
                 "exception.stacktrace": attributes.get("exception.stacktrace"),
             }
         self._add(attributes, source, entry.trace_id, entry.time)

@@ -159,6 +159,7 @@ class Lines:
             text = said.get("exception.message", "")
         elif record.severity_number >= ERROR_SEVERITY:
             kind, source = raised or record.severity_text, f"log {whose.logger}"
+            text = said.get("exception.message") or text
         else:
             return
         spot = spot_of(said.get("exception.stacktrace")) or source

@@ -30,7 +30,7 @@ class Process(BaseModel):
     instance: str
     rss: int
     rss_peak: int
-    rss_growth: int
+    rss_growth: int | None = None  # since the first reading; not known where there is one
     cpu: float
     threads: int
     gc_collections: int
@@ -87,13 +87,16 @@ class Memory:
         process = self._processes.get(key)
         if process is None:
             process = self._processes[key] = Process(
-                service=key[0], instance=key[1], rss=0, rss_peak=0, rss_growth=0, cpu=0.0, threads=0, gc_collections=0
+                service=key[0], instance=key[1], rss=0, rss_peak=0, cpu=0.0, threads=0, gc_collections=0
             )
         value = point.value
         if point.name == "process.memory.usage":
             process.rss = int(value)
             process.rss_peak = max(process.rss_peak, process.rss)
-            process.rss_growth = process.rss - self._first.setdefault(key, process.rss)
+            if key in self._first:
+                process.rss_growth = process.rss - self._first[key]
+            else:
+                self._first[key] = process.rss
         elif point.name == "process.thread.count":
             process.threads = int(value)
         elif point.name in {"process.cpu.time", "cpython.gc.collections"}:

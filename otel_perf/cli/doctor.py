@@ -38,6 +38,8 @@ _BRINGS: Final = {
 }
 # Libraries that are here because we need them, whatever the app uses.
 _OURS: Final = frozenset({"grpcio", "psutil", "pydantic", "requests", "urllib3"})
+# The same of the extra view, as long as nothing else that is installed needs them.
+_OF_VIEW: Final = frozenset({"click", "starlette"})
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -287,7 +289,9 @@ def _instrumentors(findings: list[Finding]) -> list[str]:
     for entry in libraries:
         library = entry["library"].split()[0].split("=")[0].split(">")[0].split("<")[0].split("~")[0].split("[")[0]
         package = entry["instrumentation"].split("==")[0].strip()
-        if library not in _OURS and _has(library) and not _has(package):
+        if library in _OURS or not _has(library) or _has(package):
+            continue
+        if library not in _OF_VIEW or requirements.needed_by(library) - {requirements.OWN, "uvicorn"}:
             missing.append(package)
     missing = sorted(set(missing))
     if missing:

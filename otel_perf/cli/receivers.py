@@ -69,8 +69,9 @@ def sendings(environ: Mapping[str, str], findings: list[Finding], hints: list[Fi
         if "reset" in answer.lower() and any(sending.protocol != "grpc" for sending in failed):
             usual += "; if that is a port for gRPC: export OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or use 4318"
         remedy = next((remedy for part, remedy in _REMEDIES.items() if _fits(part, answer)), usual)
-        places = ", ".join(dict.fromkeys(sending.place for sending in failed))
-        findings.append(Finding(problem=f"{places} does not take what is sent: {answer}", remedy=remedy))
+        places = list(dict.fromkeys(sending.place for sending in failed))
+        problem = f"{', '.join(places)} {'do' if len(places) > 1 else 'does'} not take what is sent: {answer}"
+        findings.append(Finding(problem=problem, remedy=remedy))
     return tried
 
 

@@ -6,6 +6,7 @@ It imports nothing that may itself be too old: with such packages it is all that
 from __future__ import annotations
 
 import contextlib
+import re
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
@@ -86,6 +87,21 @@ def _needs() -> Iterator[_Need]:
                 extra = _extra(requirement, raw, own=name == OWN)
                 if extra is not None:
                     yield _Need(name, package.version, requirement, extra)
+
+
+def needed_by(library: str) -> set[str]:
+    """The installed packages that need ``library`` whatever extras of theirs are chosen."""
+    found = set()
+    for package in metadata.distributions():
+        for raw in package.requires or ():
+            needed, _, marker = raw.partition(";")
+            if "extra ==" not in marker and _name(re.split(r"[^\w.-]", needed.strip(), maxsplit=1)[0]) == library:
+                found.add(_name(package.metadata["Name"] or ""))
+    return found
+
+
+def _name(written: str) -> str:
+    return re.sub(r"[-_.]+", "-", written).lower()
 
 
 def _extra(requirement: Any, raw: str, *, own: bool) -> str | None:

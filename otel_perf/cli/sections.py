@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from otel_perf.cli.text import WIDTH, clip, clip_left, counted, printable, seconds, size
+from otel_perf.core.numerals import digits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,7 +181,7 @@ def _processes(report: Report) -> list[Section]:
             process.instance[:8],
             size(process.rss),
             size(process.rss_peak),
-            size(process.rss_growth),
+            "" if process.rss_growth is None else size(process.rss_growth),
             seconds(process.cpu),
             str(process.threads),
             f"{process.gc_collections:,}",
@@ -230,11 +231,11 @@ def _requests(report: Report) -> list[Section]:
             seconds(row.p50),
             seconds(row.p99),
             seconds(row.longest),
-            f"{row.db_calls / row.count:.3g}",
+            digits(row.db_calls / row.count),
             seconds(row.db_time / row.count),
-            f"{row.http_calls / row.count:.3g}",
+            digits(row.http_calls / row.count),
             seconds(row.http_time / row.count),
-            f"{row.lines / row.count:.3g}",
+            digits(row.lines / row.count),
             row.longest_trace,
         ]
         for row in report.requests

@@ -16,13 +16,13 @@ WIDTH: Final = 110  # of sentences
 
 def seconds(value: float) -> str:
     """A duration with three significant digits and a fitting unit."""
-    if value >= 100:
+    if value >= 99.995:
         return f"{value:.0f} s"
-    if value >= 1:
+    if value >= 0.9995:  # what is rounded to a thousand milliseconds is a second
         return f"{value:.2f} s"
-    if value >= 1e-3:
+    if value >= 0.9995e-3:
         return f"{value * 1e3:.3g} ms"
-    if value >= 1e-6:
+    if value >= 0.9995e-6:
         return f"{value * 1e6:.3g} µs"
     return f"{value * 1e9:.0f} ns"
 

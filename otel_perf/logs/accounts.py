@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core.census import Metric
+from otel_perf.core.numerals import digits
 from otel_perf.core.records import record
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Sum:
         dropped = f"{sum(self.dropped.values()):,} dropped{f' ({reasons})' if reasons else ''}"
         rest = f"; most of {', '.join(most)}" if most else ""
         return (
-            f"otel-perf: {self.made:,} log lines in {self.seconds:.3g} s:"
+            f"otel-perf: {self.made:,} log lines in {digits(self.seconds)} s:"
             f" {self.kept:,} kept, {dropped}, {self.folded:,} folded{rest}"
         )
 

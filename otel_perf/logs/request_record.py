@@ -10,6 +10,7 @@ from opentelemetry.trace import NonRecordingSpan, StatusCode, set_span_in_contex
 
 from otel_perf.core.census import SCOPE
 from otel_perf.core.events import REQUEST
+from otel_perf.core.numerals import digits
 from otel_perf.logs.emit import Emitter
 from otel_perf.logs.export import encodable
 
@@ -227,4 +228,4 @@ def _sentence(span: Any, given: Mapping[str, Any], found: Mapping[str, Any]) -> 
     status = found.get(STATUS)
     failed = f" {found[exception_attributes.EXCEPTION_TYPE]}" if exception_attributes.EXCEPTION_TYPE in found else ""
     said = f" {status}" if status is not None else ""
-    return f"{name}{said}{failed} in {found['perf.request.duration'] * 1e3:.3g} ms"
+    return f"{name}{said}{failed} in {digits(found['perf.request.duration'] * 1e3)} ms"

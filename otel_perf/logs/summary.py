@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core import lookups, resident
 from otel_perf.core.events import SUMMARY
+from otel_perf.core.numerals import digits
 from otel_perf.core.threads import allocate_lock
 from otel_perf.logs.request_record import LEVELS
 
@@ -221,21 +222,16 @@ def _collections() -> int:
     return sum(int(generation["collections"]) for generation in stats)
 
 
-def _digits(value: float) -> str:
-    """Three, and all before the point."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-
-
 def _sentence(found: Mapping[str, Any]) -> str:
     """The summary in a line."""
     parts = []
     if "perf.summary.requests" in found:
         number, failed = found["perf.summary.requests"], found["perf.summary.requests.failed"]
         mean = found["perf.summary.requests.time"] / number * 1e3
-        parts.append(f"{number:,} requests ({failed:,} failed, {_digits(mean)} ms on average)")
+        parts.append(f"{number:,} requests ({failed:,} failed, {digits(mean)} ms on average)")
     if "perf.summary.functions" in found:
         top = found["perf.summary.functions"][0]
-        parts.append(f"most of its own time in {top['name']} ({_digits(top['self_time'])} s in {top['calls']:,} calls)")
+        parts.append(f"most of its own time in {top['name']} ({digits(top['self_time'])} s in {top['calls']:,} calls)")
     if "perf.summary.findings" in found:
         kinds = ", ".join(f"{number} {kind}" for kind, number in found["perf.summary.findings.kinds"].items())
         parts.append(f"bottlenecks: {kinds}")
@@ -254,5 +250,5 @@ def _sentence(found: Mapping[str, Any]) -> str:
     parts.append(f"CPU {share:.0%}")
     paused = found.get("perf.summary.gc.time")
     if paused:
-        parts.append(f"GC {_digits(paused * 1e3)} ms")
+        parts.append(f"GC {digits(paused * 1e3)} ms")
     return f"{period:.0f} s: {'; '.join(parts)}"

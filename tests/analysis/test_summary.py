@@ -10,6 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otel_perf.analysis.intervals import covered
 from otel_perf.analysis.numbers import quantile
 from otel_perf.analysis.summary import summarize
+from otel_perf.cli import sections
 from otel_perf.core.home import STORE_FILE
 from otel_perf.store.database import Database, NewBatch, StoreReader
 from tests.stored import points
@@ -123,8 +124,9 @@ def test_all_kinds_of_points_are_read(store, home):
     assert store.report().processes == []
 
 
-def test_growth_is_from_the_first_reading_to_the_last(store):
-    for value in (10, 50, 30):
+@pytest.mark.parametrize(("readings", "growth"), [((10, 50, 30), 20), ((50, 50), 0), ((50,), None)])
+def test_growth_is_from_the_first_reading_to_the_last(readings, growth, store):
+    for value in readings:
 
         def fill(request, value=value):
             metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="process.memory.usage")
@@ -132,7 +134,9 @@ def test_growth_is_from_the_first_reading_to_the_last(store):
 
         store.put("metrics", fill)
     (process,) = store.report().processes
-    assert (process.rss, process.rss_peak, process.rss_growth) == (30, 50, 20)
+    assert (process.rss, process.rss_peak, process.rss_growth) == (readings[-1], max(readings), growth)
+    (shown,) = [section for section in sections.of(store.report(), "") if section.title == "Memory"]
+    assert shown.rows[0][shown.headings.index("GREW")] == ("" if growth is None else f"{growth} B")
 
 
 @given(st.lists(st.tuples(st.integers(-50, 150), st.integers(0, 60)), max_size=30))

@@ -114,10 +114,11 @@ def test_the_report_begins_with_the_bottlenecks(slow, capsys):
     assert heading.startswith("shop: 1 trace, 15 spans")
     assert title == "Bottlenecks, by what mending them would save"
     assert columns.split() == ["KIND", "TRACES", "SAVES", "WORST", "IN", "TRACE", "WHERE"]
-    assert re.fullmatch(r"  n_plus_one +1 +\d+ ms +\d+ ms  [0-9a-f]{32}  shop\.py:9", row)
+    time = r"(\d+ ms|\d\.\d\d s)"  # the second on a busy machine
+    assert re.fullmatch(rf"  n_plus_one +1 +{time} +{time}  [0-9a-f]{{32}}  shop\.py:9", row)
     assert re.fullmatch(
-        r" {6}GET /orders ran SELECT wait\(\?\) AS customer 8 times \(\d+ ms of \d+ ms\) from shop\.py:9;"
-        r" one query would save about \d+ ms",
+        rf" {{6}}GET /orders ran SELECT wait\(\?\) AS customer 8 times \({time} of {time}\) from shop\.py:9;"
+        rf" one query would save about {time}",
         f"{evidence[0]} {evidence[1].strip()}",
     )
     assert evidence[2] == "      also here: SELECT wait(?) AS product"
@@ -321,7 +322,11 @@ def test_doctor_shows_the_store(filled, capsys, monkeypatch):
         ({"OTEL_TRACES_EXPORTER": "smoke,otlp"}, "'smoke', which is not installed", "pip install"),
         ({"OTEL_PERF_MEMROY": "off"}, "OTEL_PERF_MEMROY is no variable", "did you mean OTEL_PERF_MEMORY?"),
         ({"OTEL_PERF_XYZ_ABC_DEF": "1"}, "is no variable of otel-perf", "docs/configuration.md"),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, "does not take what is sent", "start the receiver"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"},
+            "/v1/logs do not take what is sent",
+            "start the receiver",
+        ),
         ({"OTEL_PERF_HOME": "/dev/null/home"}, "cannot be written", "OTEL_PERF_HOME"),
         ({"OTEL_TRACES_SAMPLER": "always_off"}, "always_off records no trace", "unset OTEL_TRACES_SAMPLER"),
         (
@@ -421,8 +426,12 @@ def test_the_module_is_the_command(home):
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(250, "250 s"), (1.5, "1.50 s"), (0.0123, "12.3 ms"), (4.2e-5, "42 µs"), (0, "0 ns")]
-)
+    ("value", "shown"),
+    [
+        (250, "250 s"), (99.996, "100 s"), (1.5, "1.50 s"), (0.9996, "1.00 s"), (0.9994, "999 ms"), (0.0123, "12.3 ms"),
+        (0.0009996, "1 ms"), (4.2e-5, "42 µs"), (9.996e-7, "1 µs"), (0, "0 ns"),
+    ],
+)  # fmt: skip
 def test_durations_are_shown_with_a_fitting_unit(value, shown):
     assert text.seconds(value) == shown
 
@@ -518,6 +527,24 @@ def test_missing_instrumentors_are_worth_knowing_and_nothing_to_mend(home, capsy
     assert "Worth knowing: 1" in out
     assert "pip install opentelemetry-instrumentation-flask" in out
     assert "All is well." in out
+
+
+@pytest.mark.parametrize(("needs_it", "hints"), [("uvicorn", 0), ("otel-perf", 0), ("shop", 1)])
+def test_what_only_our_page_brought_needs_no_instrumentor(needs_it, hints, home, capsys, monkeypatch, tmp_path):
+    """GIVEN click and starlette, which the extra view brings THEN they count once the app's packages need them."""
+    folder = tmp_path / f"{needs_it.replace('-', '_')}-1.dist-info"
+    folder.mkdir()
+    wanted = 'Requires-Dist: Starlette>=0.46\nRequires-Dist: click>=7\nRequires-Dist: flask; extra == "view"\n'
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {needs_it}\nVersion: 1\n{wanted}")
+    found = list(doctor.metadata.distributions(path=[str(tmp_path)]))
+    monkeypatch.setattr(doctor.requirements.metadata, "distributions", lambda: iter(found))
+    monkeypatch.setattr(doctor, "_has", lambda package: package in {"click", "starlette"})
+    assert doctor.requirements.needed_by("flask") == set()
+    told = []
+    doctor._instrumentors(told)
+    assert [hint.remedy for hint in told] == [
+        "pip install opentelemetry-instrumentation-click opentelemetry-instrumentation-starlette"
+    ] * hints
 
 
 def test_doctor_tells_what_waits_for_an_endpoint_that_is_not_set(filled, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 
 import jsonschema
@@ -50,6 +51,24 @@ def test_the_real_collector_takes_it(name, tmp_path):
     command = [binary(), "validate", "--config", file]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), "deprecated names are said here, too"
+
+
+def test_it_runs_by_hand_as_the_document_says(tmp_path):
+    """GIVEN what docs/collector.md exports THEN every variable is one of the configuration, and nothing listens elsewhere."""
+    (block,) = re.findall(r"```sh\n(export OTELCOL_.*?)```", (ROOT / "docs" / "collector.md").read_text(), re.DOTALL)
+    *exports, start = block.splitlines()
+    command, _, config = start.partition(" #")[0].partition(" --config ")
+    assert command == "$(make -s collector)"
+    program = "\n".join([*exports, f"env; exec {binary()} validate --config {config}"])
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = subprocess.run(["sh", "-c", program], cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = dict(line.split("=", 1) for line in done.stdout.splitlines() if line.startswith("OTELCOL_"))
+    text = (ROOT / config.strip()).read_text()
+    defaults = dict(re.findall(r"\$\{env:(OTELCOL_\w+):-([^}]*)\}", text))
+    assert said.keys() <= defaults.keys()
+    assert {name for name, value in defaults.items() if value.startswith("0.0.0.0")} <= said.keys()
+    assert "0.0.0.0" not in "".join(said.values())
 
 
 def test_load_balancing_is_as_its_schema_says():

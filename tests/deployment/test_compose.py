@@ -1,6 +1,7 @@
 """docker-compose.yml: every service by the same rules, and every file and port it names is there."""
 
 import json
+import math
 import re
 import subprocess
 
@@ -173,6 +174,14 @@ def test_the_memory_limiter_is_below_the_containers_limit():
     limit = int(SERVICES["collector"]["mem_limit"].removesuffix("m"))
     goal = int(SERVICES["collector"]["environment"]["GOMEMLIMIT"].removesuffix("MiB"))
     limits_fit(load(COLLECTOR / "config.yaml"), limit, goal)
+
+
+def test_the_readme_says_how_much_memory_it_may_take():
+    units = {"m": 2**20, "g": 2**30}
+    limits = [service["mem_limit"] for service in LASTING.values() if "profiles" not in service]
+    most = sum(int(limit[:-1]) * units[limit[-1]] for limit in limits)
+    (said,) = re.findall(r"Grafana; (\d+) GB of memory at most", (ROOT / "README.md").read_text())
+    assert int(said) == math.ceil(most / 1e9)
 
 
 def test_prometheus_takes_what_is_sent():

@@ -1,12 +1,17 @@
 """collector/kustomization.yaml and what it applies: by Kubernetes' schemas, and by what the schemas do not know."""
 
+import re
+import shutil
 import subprocess
 
 import pytest
+import yaml
 
-from tests.deployment.files import COLLECTOR, VERSION, limits_fit, load, load_all, tool
+from otel_perf import __version__
+from tests.deployment.files import COLLECTOR, ROOT, VERSION, limits_fit, load, load_all, tool
 from tools import environments
 
+DOCUMENT = ROOT / "docs" / "collector.md"
 FILES = sorted((COLLECTOR / "kubernetes").glob("*.yaml"))
 RESOURCES = [resource for file in FILES for resource in load_all(file)]
 BY_KIND = {(resource["kind"], resource["metadata"]["name"]): resource for resource in RESOURCES}
@@ -53,6 +58,24 @@ def test_the_configurations_are_those_beside(applied):
         volumes = {volume["name"]: volume for volume in workload["spec"]["template"]["spec"]["volumes"]}
         assert volumes["config"]["configMap"]["name"] == config["metadata"]["name"]
     assert {each["metadata"].get("namespace") for each in made if each["kind"] != "Namespace"} == {"otel-perf"}
+
+
+def test_backends_are_said_by_the_kustomization_of_the_document(tmp_path):
+    """docs/collector.md's, beside a checkout: what it sets arrives, and nothing of the container is lost."""
+    (example,) = re.findall(r"```yaml\n(# kustomization\.yaml.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    (tmp_path / "kustomization.yaml").write_text(example)
+    shutil.copytree(COLLECTOR, tmp_path / "otel-perf" / "collector")
+    done = subprocess.run([tool("kustomize"), "build", tmp_path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    made = [each for each in yaml.safe_load_all(done.stdout) if each["kind"] == "StatefulSet"]
+    (found,) = made[0]["spec"]["template"]["spec"]["containers"]
+    variables = {each["name"]: each["value"] for each in found["env"]}
+    assert variables.keys() == {"GOMEMLIMIT", "OTELCOL_TEMPO", "OTELCOL_PROMETHEUS", "OTELCOL_LOKI"}
+    for name in variables.keys() - {"GOMEMLIMIT"}:
+        (default,) = re.findall(rf"\$\{{env:{name}:-(.*?)\}}", (COLLECTOR / "gateway.yaml").read_text())
+        host = default.removeprefix("http://").partition(":")[0]
+        assert variables[name] == default.replace(f"{host}:", f"{host}.monitoring.svc:", 1)
+    assert found["image"] == container("gateway")["image"]
 
 
 def test_every_file_is_applied_but_the_operators():
@@ -155,6 +178,14 @@ def test_the_gateway_scales_and_is_not_drained_at_once():
     assert scaler["minReplicas"] >= 2
     (metric,) = scaler["metrics"]
     assert metric["resource"]["name"] == "cpu", "the queue's file is part of the memory that is measured"
+    share, request = (
+        metric["resource"]["target"]["averageUtilization"],
+        container("gateway")["resources"]["requests"]["cpu"],
+    )
+    said = " ".join((ROOT / "docs" / "scale.md").read_text().split())
+    assert f"CPU alone, at neither memory nor `num_traces`: it adds one when they use {share} % of what" in said
+    assert f"(`cpu: {request}`)" in said
+    assert f"`maxReplicas: {scaler['maxReplicas']}`" in said
     assert "replicas" not in WORKLOADS["gateway"]["spec"], "the autoscaler's number would be undone by each apply"
     assert budget["selector"] == WORKLOADS["gateway"]["spec"]["selector"]
     assert budget["maxUnavailable"] < scaler["minReplicas"]
@@ -172,4 +203,14 @@ def test_the_operators_resource_sends_to_the_agent():
     assert namespace == BY_KIND["Namespace", "otel-perf"]["metadata"]["name"]
     variables = {each["name"]: each["value"] for each in spec["python"]["env"]}
     assert variables["OTEL_EXPORTER_OTLP_PROTOCOL"] == "http/protobuf"
-    assert spec["python"]["image"].rsplit(":", 1)[1] != "latest"
+    image = spec["python"]["image"]
+    assert image.rsplit(":", 1)[1] == __version__
+    for built in (COLLECTOR / "autoinstrumentation" / "Dockerfile", DOCUMENT):
+        assert f" -t REGISTRY/{image} .\n" in built.read_text()
+
+
+def test_the_recipe_sends_to_the_agent():
+    endpoint = BY_KIND["Instrumentation", "otel-perf"]["spec"]["exporter"]["endpoint"]
+    recipe = (ROOT / "docs" / "recipes" / "kubernetes.md").read_text()
+    assert f'OTEL_EXPORTER_OTLP_ENDPOINT, value: "{endpoint}"' in recipe
+    assert endpoint in DOCUMENT.read_text()

@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_perf.core.home import STORE_FILE
 from otel_perf.store.database import Database
@@ -209,6 +210,8 @@ def test_every_screen_can_be_used_by_everybody(chromium, served, dark, width):
             ]
             assert serious == [], where
             assert page.tab.evaluate("document.documentElement.scrollWidth") <= width, where
+            foot = page.tab.evaluate("scrollY + document.querySelector('footer').getBoundingClientRect().bottom")
+            assert foot >= page.tab.viewport_size["height"] - 1, f"{where}: the foot is in the midst of the window"
             page.tab.keyboard.press("l")
         assert page.errors == []
         assert page.elsewhere == []
@@ -253,6 +256,12 @@ def test_signals_are_in_the_waterfall(chromium, tmp_path):
         page.picture("trace-signals")
         page.tab.get_by_role("link", name="All signals").click()
         page.shown("signals")
+        request = ExportMetricsServiceRequest()
+        points = request.resource_metrics.add().scope_metrics.add().metrics.add(name="queued").gauge.data_points
+        points.add(as_double=1.0, time_unix_nano=time.time_ns())
+        put(home, "metrics", request)
+        said = "3 spans · 0 lines · 1 reading"
+        page.until(f"document.getElementById('counts').textContent === {json.dumps(said)}")
         assert page.errors == []
 
 

@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, set_span_in_context
 
 from otel_perf.core import cleaning, lookups, resident
+from otel_perf.logs import request_record
 from otel_perf.logs import requests as module
 from otel_perf.logs.requests import Requests
 from otel_perf.memory.caches import LRUCache
@@ -81,6 +82,12 @@ def test_a_request_is_one_record(start, home, monkeypatch):
         "http.response.status_code": 201, "perf.request.db.calls": 2, "perf.request.http.calls": 1,
         "perf.request.other.calls": 1, "perf.request.logs.warn": 2, "perf.request.logs.error": 1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.0123456, "12.3"), (2.4503, "2,450"), (0.99996, "1,000")])
+def test_its_sentence_has_no_exponent(seconds, said):
+    sentence = request_record._sentence(SimpleNamespace(name="GET"), HTTP, {"perf.request.duration": seconds})
+    assert sentence == f"GET /orders/{{id}} in {said} ms"
 
 
 def test_old_conventions_are_read_and_the_query_is_left_out(start, home):

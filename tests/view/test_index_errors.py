@@ -41,7 +41,7 @@ def failed(trace=TRACE, parent=b"", raised="", stack="", kind="", name="work", s
     return "traces", request
 
 
-def line(text="it failed", trace=TRACE, raised="", event="", severity=17, logger="app", stack=""):
+def line(text="it failed", trace=TRACE, raised="", event="", severity=17, logger="app", stack="", says=""):
     request = ExportLogsServiceRequest()
     of = request.resource_logs.add()
     attribute(of.resource, "service.name", "shop")
@@ -54,6 +54,8 @@ def line(text="it failed", trace=TRACE, raised="", event="", severity=17, logger
         attribute(record, "exception.type", raised)
     if stack:
         attribute(record, "exception.stacktrace", stack)
+    if says:
+        attribute(record, "exception.message", says)
     return "logs", request
 
 
@@ -76,6 +78,26 @@ def shown(path):
         return Counter({(row["type"], row["spot"]): row["count"] for row in errors(reading, Question({}))["errors"]})
     finally:
         reading.close()
+
+
+@pytest.mark.parametrize(("says", "told"), [("no stock", "no stock"), ("", "order failed")])
+def test_an_exception_is_told_by_what_it_says_itself(says, told, tmp_path):
+    """GIVEN ``log.exception("order failed")`` THEN its type stands beside its own message, as in spans."""
+    home, path = tmp_path / "home", tmp_path / "index.db"
+    put(home, *line("order failed", raised="ValueError", says=says))
+    build(path, home)
+    reader = StoreReader(home)
+    try:
+        (group,) = summarize(reader).errors
+    finally:
+        reader.close()
+    reading = Reading(path)
+    assert reading.begin()
+    try:
+        (row,) = errors(reading, Question({}))["errors"]
+    finally:
+        reading.close()
+    assert (group.message, row["message"]) == (told, told)
 
 
 CASES = {

@@ -16,7 +16,7 @@ export async function findings(page) {
   return [
     h("section", { class: "strip", "aria-label": "In short" },
       figure(count(list.length), list.length === 1 ? "bottleneck" : "bottlenecks", list.length ? "bad" : "good"),
-      figure(seconds(list.reduce((sum, one) => sum + one.cost, 0)), "could be saved"),
+      figure(list.length ? seconds(list.reduce((sum, one) => sum + one.cost, 0)) : "–", "could be saved"),
       figure(count(requests), "requests"),
       figure(requests ? `${(failed / requests * 100).toFixed(failed ? 1 : 0)} %` : "–", "failed", failed ? "bad" : ""),
       h("div", { class: "over" }, bars(timeline.slots, timeline.width, `${count(requests)} requests over time, ${count(failed)} failed`, (range) => change({ range })))),

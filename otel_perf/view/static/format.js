@@ -2,6 +2,8 @@
 
 export const count = (value) => Number(value || 0).toLocaleString("en-US");
 
+export const counted = (value, thing) => `${count(value)} ${thing}${Number(value) === 1 ? "" : "s"}`;
+
 export function duration(ns) {
   const value = Number(ns || 0);
   if (value < 1e3) return `${Math.round(value)} ns`;

@@ -1,7 +1,7 @@
 // One trace: its spans as bars, the critical path in them, its findings, lines, and any span in full.
 import { unlessLeft } from "./api.js";
 import { details, fill, h } from "./dom.js";
-import { count, duration, kindName, moment, seconds, serviceColor, severity, shortPath } from "./format.js";
+import { count, counted, duration, kindName, moment, seconds, serviceColor, severity, shortPath } from "./format.js";
 import { dot, source } from "./findings.js";
 import { link, note } from "./route.js";
 
@@ -37,7 +37,7 @@ export async function trace(page) {
   }
   return [
     h("div", { class: "title" }, h("h1", {}, dot(found.service), found.name),
-      h("p", { class: "meta" }, h("b", {}, duration(found.took)), ` · ${count(found.spans)} spans · ${found.errors ? `${found.errors} failed · ` : ""}${moment(found.start)} · `,
+      h("p", { class: "meta" }, h("b", {}, duration(found.took)), ` · ${counted(found.spans, "span")} · ${found.errors ? `${found.errors} failed · ` : ""}${moment(found.start)} · `,
         h("code", {}, found.trace))),
     found.faults.length ? h("ul", { class: "faults", "aria-label": "Findings in this trace" }, found.faults.map((fault) =>
       h("li", {}, h("button", { type: "button", "data-row": true, onclick: () => {
@@ -68,7 +68,7 @@ function group(items) {
 // Only the rows that can be seen are made: a trace may have thousands.
 function waterfall(found, total, faults, bySpan, show) {
   const inner = h("div", { class: "rows", style: { height: `${found.list.length * ROW}px` } });
-  const box = h("div", { class: "waterfall", role: "group", "aria-label": `Waterfall of ${found.list.length} spans` }, inner);
+  const box = h("div", { class: "waterfall", role: "group", "aria-label": `Waterfall of ${counted(found.list.length, "span")}` }, inner);
   const made = new Map();
   const paint = () => {
     const first = Math.max(0, Math.floor(box.scrollTop / ROW) - 10);
