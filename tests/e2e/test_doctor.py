@@ -118,7 +118,7 @@ SETUPS = {
     ),
     "HTTP to a port for gRPC": (
         lambda around: (endpoint(around.plain.url("grpc")), endpoint(around.plain.url("grpc"), "grpc")),
-        "does not take what is sent",
+        "do not take what is sent",
         "export OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
     ),
     "sampler 0": (
