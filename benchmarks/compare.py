@@ -34,6 +34,7 @@ ROOT: Final = "order"
 SIDES: Final = {"A": 1.0, "A again": 1.0, "B + 10 %": 1.1, "B + 30 %": 1.3}
 ORDERS: Final = "80"
 PAIRS: Final = 20
+TIMEOUT: Final = 900.0  # seconds; a run takes a few, but may have to wait for the other work
 
 
 def make(folder: Path, home: Path, slow: str, runs: int, chance: random.Random) -> None:
@@ -47,7 +48,7 @@ def make(folder: Path, home: Path, slow: str, runs: int, chance: random.Random) 
             env = common.environ(folder, {"OTEL_PERF_HOME": str(place), "OTEL_PERF_STORE_PROBE": "off"})
             more = [slow, str(SIDES[side])] if SIDES[side] > 1 else []
             command = [str(folder / "bin" / "opentelemetry-instrument"), str(folder / "bin" / "python")]
-            common.run([*command, str(common.PROGRAMS / "orders.py"), ORDERS, *more], env, place)
+            common.run([*command, str(common.PROGRAMS / "orders.py"), ORDERS, *more], env, place, TIMEOUT)
 
 
 def complete(home: Path, runs: int) -> bool:
