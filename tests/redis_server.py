@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
+from tests.built import built
 from tests.e2e.support import Running, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-ROOT = Path(__file__).resolve().parents[1]
+    from pathlib import Path
 
 
 def command() -> Path:
     """The server's command. Where none can be had the test is skipped, in CI it fails."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import redis_server as tool
-    finally:
-        sys.path.pop(0)
-    try:
-        return tool.ensure()
-    except RuntimeError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+    return built("redis_server")
 
 
 @contextmanager

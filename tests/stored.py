@@ -24,6 +24,15 @@ def batches(home, *signals):
         reader.close()
 
 
+def waiting(home):
+    """How many spans wait to be sent."""
+    reader = StoreReader(home)
+    try:
+        return reader.pending().get("traces", (0, 0))[1]
+    finally:
+        reader.close()
+
+
 def spans(home):
     """Every stored span; none if there is no store yet."""
     return _read(home, "traces", otlp.spans)

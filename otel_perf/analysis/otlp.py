@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
@@ -222,6 +222,19 @@ def _buckets(point: Any) -> Buckets:
     return Buckets(point.scale, point.positive.offset, tuple(point.positive.bucket_counts))
 
 
+def _turn_ids(node: Any, turn: Callable[[str], str]) -> None:
+    """Write the ids in ``node``, and beneath it, in another way."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in _ID_FIELDS and isinstance(value, str):
+                node[key] = turn(value)
+            else:
+                _turn_ids(value, turn)
+    elif isinstance(node, list):
+        for item in node:
+            _turn_ids(item, turn)
+
+
 def to_json(batch: Batch) -> str:
     """One line of OTLP JSON, with ids in hex as OTLP wants and not in protobuf's base64."""
     import base64
@@ -231,18 +244,7 @@ def to_json(batch: Batch) -> str:
 
     document = MessageToDict(_REQUESTS[batch.signal].FromString(batch.body), use_integers_for_enums=True)
 
-    def fix(node: Any) -> None:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                if key in _ID_FIELDS and isinstance(value, str):
-                    node[key] = base64.b64decode(value).hex()
-                else:
-                    fix(value)
-        elif isinstance(node, list):
-            for item in node:
-                fix(item)
-
-    fix(document)
+    _turn_ids(document, lambda value: base64.b64decode(value).hex())
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -263,18 +265,7 @@ def from_json(line: str) -> Batch | None:
     if signal is None:
         return None
 
-    def fix(node: Any) -> None:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                if key in _ID_FIELDS and isinstance(value, str):
-                    node[key] = base64.b64encode(bytes.fromhex(value)).decode()
-                else:
-                    fix(value)
-        elif isinstance(node, list):
-            for item in node:
-                fix(item)
-
-    fix(document)
+    _turn_ids(document, lambda value: base64.b64encode(bytes.fromhex(value)).decode())
     try:
         request = ParseDict(document, _REQUESTS[signal](), ignore_unknown_fields=True)
     except ParseError as error:

@@ -1,10 +1,7 @@
 """What the tests of the deployment share: its files, read."""
 
-import os
-import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,18 +26,3 @@ def limits_fit(config, container, goal):
     refuses = {name: each["limit_mib"] - each["spike_limit_mib"] for name, each in limiters.items()}
     assert min(refuses.values()) < goal < refuses["memory_limiter/metrics"] == max(refuses.values())
     assert goal <= 0.85 * container
-
-
-def tool(name):
-    """What tools/``name``.py makes. Without Go the test is skipped, in CI it fails."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        module = __import__(name)
-    finally:
-        sys.path.pop(0)
-    try:
-        return module.ensure()
-    except RuntimeError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from otel_perf import __version__
-from tests.deployment.files import COLLECTOR, ROOT, VERSION, limits_fit, load, load_all, tool
+from tests.built import built
+from tests.deployment.files import COLLECTOR, ROOT, VERSION, limits_fit, load, load_all
 from tools import environments
 
 DOCUMENT = ROOT / "docs" / "collector.md"
@@ -31,7 +32,7 @@ def container(name):
 @pytest.fixture(scope="module")
 def applied(tmp_path_factory):
     """What ``kubectl apply -k collector`` would send."""
-    done = subprocess.run([tool("kustomize"), "build", COLLECTOR], capture_output=True, text=True, check=False)
+    done = subprocess.run([built("kustomize"), "build", COLLECTOR], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "deprecated fields are said here"
     file = tmp_path_factory.mktemp("kubernetes") / "applied.yaml"
@@ -65,7 +66,7 @@ def test_backends_are_said_by_the_kustomization_of_the_document(tmp_path):
     (example,) = re.findall(r"```yaml\n(# kustomization\.yaml.*?)```", DOCUMENT.read_text(), re.DOTALL)
     (tmp_path / "kustomization.yaml").write_text(example)
     shutil.copytree(COLLECTOR, tmp_path / "otel-perf" / "collector")
-    done = subprocess.run([tool("kustomize"), "build", tmp_path], capture_output=True, text=True, check=False)
+    done = subprocess.run([built("kustomize"), "build", tmp_path], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     made = [each for each in yaml.safe_load_all(done.stdout) if each["kind"] == "StatefulSet"]
     (found,) = made[0]["spec"]["template"]["spec"]["containers"]
@@ -205,8 +206,8 @@ def test_the_operators_resource_sends_to_the_agent():
     assert variables["OTEL_EXPORTER_OTLP_PROTOCOL"] == "http/protobuf"
     image = spec["python"]["image"]
     assert image.rsplit(":", 1)[1] == __version__
-    for built in (COLLECTOR / "autoinstrumentation" / "Dockerfile", DOCUMENT):
-        assert f" -t REGISTRY/{image} .\n" in built.read_text()
+    for file in (COLLECTOR / "autoinstrumentation" / "Dockerfile", DOCUMENT):
+        assert f" -t REGISTRY/{image} .\n" in file.read_text()
 
 
 def test_the_recipe_sends_to_the_agent():

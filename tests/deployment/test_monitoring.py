@@ -6,7 +6,8 @@ import subprocess
 import pytest
 import yaml
 
-from tests.deployment.files import COLLECTOR, load, load_all, tool
+from tests.built import built
+from tests.deployment.files import COLLECTOR, load, load_all
 from tests.deployment.test_kubernetes import BY_KIND, WORKLOADS, container
 from tests.e2e.prometheus import promtool
 from tools import queries
@@ -18,7 +19,7 @@ RULES = {name: load(COLLECTOR / "prometheus" / f"{name}.yml")["groups"] for name
 @pytest.fixture(scope="module")
 def applied(tmp_path_factory):
     """What ``kubectl apply -k`` would send, by kind."""
-    done = subprocess.run([tool("kustomize"), "build", FOLDER], capture_output=True, text=True, check=False)
+    done = subprocess.run([built("kustomize"), "build", FOLDER], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), "deprecated fields are said here"
     file = tmp_path_factory.mktemp("monitoring") / "applied.yaml"
     file.write_text(done.stdout)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import pytest
+from tests.built import built
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,20 +16,6 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parents[2]
 PICTURES: Final = ROOT / "build" / "screenshots"  # kept by CI
 PATIENCE: Final = 30_000  # ms
-
-
-def tool(name: str, *arguments: str) -> Path:
-    """What ``tools/<name>.py`` makes. Where it cannot be had the test is skipped, in CI it fails."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        found = __import__(name).ensure(*arguments)
-    except RuntimeError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
-    finally:
-        sys.path.pop(0)
-    return Path(found)
 
 
 class Page:
@@ -91,7 +76,7 @@ def browser() -> Iterator[Any]:
     """Chromium, without a window."""
     from playwright.sync_api import sync_playwright
 
-    command = tool("browser")
+    command = built("browser")
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium has none for root
         chromium = playwright.chromium.launch(executable_path=command, args=arguments)

@@ -8,15 +8,13 @@ import os
 import re
 import secrets
 import shutil
-import sys
 import tempfile
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-import pytest
-
+from tests.built import built, missing
 from tests.e2e.support import Running, free_port, wait_for
 
 if TYPE_CHECKING:
@@ -52,22 +50,7 @@ def items(lines: str, signal: str) -> list[tuple[dict[str, Any], dict[str, Any]]
 
 def binary() -> Path:
     """The built Collector. Without Go the test is skipped, in CI it fails."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import collector
-    finally:
-        sys.path.pop(0)
-    try:
-        return collector.ensure()
-    except RuntimeError as error:
-        return _missing(str(error))
-
-
-def _missing(what: str) -> Any:
-    """Skip, saying what this machine lacks; where everything has to be there, fail."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(what)
-    pytest.skip(what)
+    return built("collector")
 
 
 class Certificates:
@@ -248,7 +231,7 @@ def engine() -> Any:
     except docker.errors.DockerException as error:
         if client is not None:
             client.close()
-        _missing(f"no container engine answers (python tools/engine.py make test starts one): {error}")
+        missing(f"no container engine answers (python tools/engine.py make test starts one): {error}")
     return client
 
 

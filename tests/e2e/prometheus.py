@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -15,8 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import pytest
-
+from tests.built import built
 from tests.e2e.promql import loosened
 from tests.e2e.support import Running, free_port, wait_for
 
@@ -36,17 +34,7 @@ class QueryError(Exception):
 
 def programs() -> Path:
     """The folder with ``prometheus`` and ``promtool``. Without Go the test is skipped, in CI it fails."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import prometheus
-    finally:
-        sys.path.pop(0)
-    try:
-        return prometheus.ensure()
-    except RuntimeError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+    return built("prometheus")
 
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

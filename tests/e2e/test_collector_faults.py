@@ -14,13 +14,13 @@ import yaml
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
-from otel_perf.store.database import StoreReader
 from tests.deployment.test_collector import CONFIGS, without_load_balancing
 from tests.e2e import otlp_json as otlp
 from tests.e2e.bundle import Bundle
 from tests.e2e.collector import Collector
 from tests.e2e.steady import made_by, made_in_order, worker
 from tests.e2e.support import wait_for
+from tests.stored import waiting
 
 OUTAGE = 600  # seconds
 LONG = 600  # seconds that the end of it may take
@@ -75,15 +75,6 @@ def sending(home, folder, number, collector, protocol="http/protobuf", **more):
     """A worker that sends to ``collector``."""
     variables = collector.variables(protocol) | {"OTEL_SERVICE_NAME": "steady", "OTEL_PERF_STORE_EXIT": "20s"}
     return worker(home, folder, number, **more, **variables)
-
-
-def waiting(home):
-    """Spans in the app's store that wait to be sent."""
-    store = StoreReader(home)
-    try:
-        return store.pending().get("traces", (0, 0))[1]
-    finally:
-        store.close()
 
 
 def quiet(folder):
@@ -228,7 +219,7 @@ def test_three_times_too_much_is_refused_and_comes_later(tmp_path, behind, proto
     with contextlib.ExitStack() as stack:
         stack.enter_context(behind.running())
         process = stack.enter_context(bundle.running())
-        load = {"pause": 0.005, "note": 7500}
+        load = {"pause": 0.005, "note": 11_000}  # larger than usual: it has to be too much on any machine
         apps = [stack.enter_context(sending(homes[0], tmp_path, 0, bundle, protocol, **load))]
         wait_for(lambda: len(arrived.copies()) > 2000, 120, "it bears one of them")
         memory.append(resident(process.pid))

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.built import missing
 from tests.e2e import otlp_json as otlp
-from tests.e2e.collector import ROOT, _missing, binary, engine
+from tests.e2e.collector import ROOT, binary, engine
 from tests.e2e.support import free_port, wait_for
 from tools import environments
 
@@ -74,7 +75,7 @@ def busybox():
     """A static one, which runs in an image without anything else."""
     found = shutil.which("busybox")
     if found is None:
-        _missing("no busybox is installed (Debian's busybox-static)")
+        missing("no busybox is installed (Debian's busybox-static)")
     return Path(found)
 
 

@@ -9,7 +9,8 @@ import urllib.request
 
 import pytest
 
-from tests.deployment.files import COLLECTOR, tool
+from tests.built import built
+from tests.deployment.files import COLLECTOR
 from tests.e2e import otlp_json as otlp
 from tests.e2e.support import Running, free_port, wait_for
 
@@ -28,7 +29,7 @@ def loki(tmp_path_factory):
         text = text.replace(old, new)
     file = folder / "loki.yaml"
     file.write_text(text)
-    command = [str(tool("loki")), f"-config.file={file}", "-server.http-listen-address=127.0.0.1"]
+    command = [str(built("loki")), f"-config.file={file}", "-server.http-listen-address=127.0.0.1"]
     with Running(command, {"PATH": "/usr/bin:/bin"}, folder, folder / "loki.log") as process:
         process.wait_until_listening(port)
         url = f"http://127.0.0.1:{port}"
@@ -65,7 +66,7 @@ def test_loki_reads_it_and_says_what_it_does_not_know(tmp_path):
 
 
 def verified(file):
-    command = [tool("loki"), f"-config.file={file}", "-verify-config"]
+    command = [built("loki"), f"-config.file={file}", "-verify-config"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 

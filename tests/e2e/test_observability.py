@@ -49,8 +49,10 @@ QUIET = {
     "What otel-perf turned off": 'event_name="perf.feature.changed"',
 }
 NOTHING_OF = {"Lost in stores", "Errors of otel-perf"}  # what this run makes nothing of; the others are above 0
+LOST = {"spans", "metric points", "log records"}  # some of each is turned away for good
 OR_0 = " or vector(0)"  # returns data whatever stands before it is called
 OVERDUE = 'ALERTS{alertname="SignalOverdue", alertstate="firing"}'
+LOSING = 'ALERTS{alertname="CollectorLosing", alertstate="firing"}'
 FULL = "enqueue_failed"  # of a Collector whose queue is full, which this one's is not
 
 
@@ -100,6 +102,7 @@ def run(tmp_path_factory):
             wait_for(lambda: all(map(prometheus.query, recorded(prometheus))), 60, "all rules have recorded")
             wait_for(lambda: not growth_is_missing(prometheus), 60, "memory has grown")
             wait_for(lambda: prometheus.query(OVERDUE), 60, "the alert of the signal that does not come fires")
+            wait_for(lambda: lost(prometheus.query(LOSING)) == LOST, 60, "the alert of what was turned away fires")
             assert process.stop() == 0
         wait_for(lambda: not collector.own_waits(), 30, "traces are judged")
         wait_for(lambda: not any(collector.queued().values()), 30, "the queues are empty")
@@ -144,6 +147,10 @@ def recorded(prometheus):
     """The series that rules record."""
     groups = prometheus.get("rules", type="record")["groups"]
     return [rule["name"] for group in groups for rule in group["rules"]]
+
+
+def lost(series):
+    return {each["metric"]["signal"] for each in series}
 
 
 def growth_is_missing(prometheus):
@@ -273,8 +280,8 @@ def test_alerts_of_what_is_wrong_here_fire(run):
     """A signal that nobody emits is waited for, and some of what the Collector sent was turned away for good."""
     firing = {alert["labels"]["alertname"] for alert in run.alerts if alert["state"] == "firing"}
     assert {"SignalOverdue", "CollectorLosing"} <= firing
-    lost = {alert["labels"]["signal"] for alert in run.alerts if alert["labels"]["alertname"] == "CollectorLosing"}
-    assert lost == {"spans", "metric points", "log records"}
+    alerts = [alert for alert in run.alerts if alert["labels"]["alertname"] == "CollectorLosing"]
+    assert {alert["labels"]["signal"] for alert in alerts} == LOST
     # Of those that have to last for some minutes, which this run does not.
     active = {alert["labels"]["alertname"] for alert in run.alerts}
     assert {"ErrorBudgetBurnsFast", "HealthFailing"} <= active

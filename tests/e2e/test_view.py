@@ -18,6 +18,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from otel_perf.core.home import STORE_FILE
 from otel_perf.store.database import Database
 from otel_perf.view.lines import LOOKED
+from tests.built import built
 from tests.e2e import browser
 from tests.e2e.support import Running, environment, free_port, instrumented, wait_for
 from tests.view.test_index import one_span, put
@@ -192,7 +193,7 @@ def test_a_link_leads_to_the_same_screen(page, chromium, served):
 )
 def test_every_screen_can_be_used_by_everybody(chromium, served, dark, width):
     """axe-core finds nothing serious, nothing is cut off or reaches over the edge, and a picture is kept."""
-    axe = browser.tool("axe").read_text()
+    axe = built("axe").read_text()
     with browser.page(chromium, served[0], dark=dark, width=width) as page:
         page.open("findings")
         trace = page.tab.locator(".card .evidence a").first.get_attribute("href").removeprefix("#/").partition("?")[0]
@@ -417,8 +418,8 @@ def test_strangers_programs_are_shown(tmp_path):
     ]
     programs = {
         "python says hello": ([str(upstream / "bin" / "python"), str(ROOT / "tests/e2e/strangers/stranger.py")], {}),
-        "javascript says hello": (["node", str(browser.tool("strangers", "js"))], {}),
-        "go says hello": ([str(browser.tool("strangers", "go"))], {"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"}),
+        "javascript says hello": (["node", str(built("strangers", "js"))], {}),
+        "go says hello": ([str(built("strangers", "go"))], {"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"}),
     }
     with Running(command, environment(Path(sys.prefix), home), ROOT, tmp_path / "view.log") as view:
         wait_for(lambda: "url" in view.output(), 60, "the page")

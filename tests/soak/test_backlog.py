@@ -8,22 +8,13 @@ from pathlib import Path
 import pytest
 
 from otel_perf.core.home import STORE_FILE
-from otel_perf.store.database import StoreReader
 from tests.e2e import programs
 from tests.e2e.steady import made_by, worker
 from tests.e2e.support import Running, free_port, wait_for
+from tests.stored import waiting
 
 PROGRAMS = Path(__file__).resolve().parents[2] / "benchmarks" / "programs"
 ONE = "from opentelemetry import trace; trace.get_tracer('t').start_span('x').end()"
-
-
-def waiting(home):
-    """Spans that wait to be sent."""
-    store = StoreReader(home)
-    try:
-        return store.pending().get("traces", (0, 0))[1]
-    finally:
-        store.close()
 
 
 def resident(pid):
