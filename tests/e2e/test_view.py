@@ -266,17 +266,15 @@ def test_signals_are_in_the_waterfall(chromium, tmp_path):
 def one_reading():
     """Of a process's memory."""
     request = ExportMetricsServiceRequest()
-    points = (
-        request.resource_metrics.add().scope_metrics.add().metrics.add(name="process.memory.usage", unit="By").gauge
-    )
-    points.data_points.add(as_int=48_000_000, time_unix_nano=time.time_ns())
+    memory = request.resource_metrics.add().scope_metrics.add().metrics.add(name="process.memory.usage", unit="By")
+    memory.gauge.data_points.add(as_int=48_000_000, time_unix_nano=time.time_ns())
     return request
 
 
 def test_one_reading_is_shown_with_the_minute_around_it(chromium, tmp_path):
     """GIVEN a program that ended within its first minute WHEN all of its chart is chosen THEN that is a minute, not years."""
     with empty_store(tmp_path) as (url, _), browser.page(chromium, url) as page:
-        put(tmp_path / "home", "metrics", one_reading())
+        put(tmp_path / "home", "metrics", one_reading(), created=time.time_ns())
         wait_for(lambda: ask_state(url)["items"].get("metrics") == 1, 60, "the index")
         page.open("runtime")
         page.tab.wait_for_selector("[data-panel=memory] canvas")

@@ -63,9 +63,9 @@ export function draw(box, panel, begin, step, marks, choose) {
         spanGaps: true, points: { show: steps.length < 3 },
       }))],
     axes: [axis, { ...axis, size: 64, values: (_, values) => values.map(format) }],
-    // One reading has no range of its own: without ours it is alone among years.
+    // One reading has no range of its own: uPlot gives it a thousand days where times are seconds.
     scales: {
-      x: { range: (_, low, high) => (low === high && low !== null ? [low - 30, high + 30] : [low, high]) },
+      x: { range: (_, low, high) => (steps.length === 1 ? [data[0][0] - 30, data[0][0] + 30] : [low, high]) },
       y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] },
     },
     plugins: [marker(marks)],
