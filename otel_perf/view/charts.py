@@ -33,7 +33,7 @@ class Panel(NamedTuple):
 
     key: str
     title: str
-    unit: str
+    unit: str  # UCUM, or "share": of one, shown as per cent
     metrics: tuple[str, ...]
     draw: str = "value"  # value, rate (a second), or high (of a histogram)
     by: str = ""  # an attribute that tells lines apart, besides the process
@@ -41,7 +41,7 @@ class Panel(NamedTuple):
 
 PANELS: Final = (
     Panel("memory", "Memory (RSS) and its limit", "By", ("process.memory.usage", "perf.memory.limit")),
-    Panel("pressure", "Memory in use, of the limit", "1", ("perf.memory.utilization",)),
+    Panel("pressure", "Memory in use, of the limit", "share", ("perf.memory.utilization",)),
     Panel("cpu", "CPU cores in use", "1", ("process.cpu.time",), "rate"),
     Panel("pauses", "Longest GC pause", "s", ("perf.gc.pause",), "high"),
     Panel("lag", "Event-loop lag, longest", "s", ("perf.eventloop.lag",), "high"),
@@ -238,7 +238,7 @@ def _hit_ratios(asked: Asked) -> dict[str, Any]:
             hit = hits.get(step, 0.0)
             if asked_for := hit + misses.get(step, 0.0):
                 drawn[label][step] = hit / asked_for
-    return _made("hits", "Cache hit ratio", "1", drawn)
+    return _made("hits", "Cache hit ratio", "share", drawn)
 
 
 def _marks(asked: Asked) -> list[dict[str, Any]]:

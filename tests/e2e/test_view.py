@@ -137,6 +137,7 @@ def test_the_memory_gauge_moves(page):
     before = page.tab.evaluate(gauge)
     assert re.fullmatch(r"[\d.]+ MB", before)
     page.until(f"{gauge} && {gauge} !== {json.dumps(before)}")
+    assert re.fullmatch(r"[\d.]+ %", page.tab.inner_text("[data-now=pressure]"))
     page.picture("runtime")
 
 
@@ -257,12 +258,38 @@ def test_signals_are_in_the_waterfall(chromium, tmp_path):
         page.picture("trace-signals")
         page.tab.get_by_role("link", name="All signals").click()
         page.shown("signals")
-        request = ExportMetricsServiceRequest()
-        points = request.resource_metrics.add().scope_metrics.add().metrics.add(name="queued").gauge.data_points
-        points.add(as_double=1.0, time_unix_nano=time.time_ns())
-        put(home, "metrics", request)
+        put(home, "metrics", one_reading())
         said = "3 spans · 0 lines · 1 reading"
         page.until(f"document.getElementById('counts').textContent === {json.dumps(said)}")
+        assert page.errors == []
+
+
+def one_reading():
+    """Of a process's memory."""
+    request = ExportMetricsServiceRequest()
+    memory = request.resource_metrics.add().scope_metrics.add().metrics.add(name="process.memory.usage", unit="By")
+    memory.gauge.data_points.add(as_int=48_000_000, time_unix_nano=time.time_ns())
+    return request
+
+
+def test_one_reading_is_shown_with_the_minute_around_it(chromium, tmp_path):
+    """GIVEN a program that ended within its first minute WHEN all of its chart is chosen THEN that is a minute, not years."""
+    with empty_store(tmp_path) as (url, _), browser.page(chromium, url) as page:
+        put(tmp_path / "home", "metrics", one_reading(), created=time.time_ns())
+        wait_for(lambda: ask_state(url)["items"].get("metrics") == 1, 60, "the index")
+        page.open("runtime")
+        page.tab.wait_for_selector("[data-panel=memory] canvas")
+        page.tab.keyboard.press("l")  # no news draw it again meanwhile
+        page.settled()
+        box = page.tab.locator("[data-panel=memory] .u-over").bounding_box()
+        middle = box["y"] + box["height"] / 2
+        page.tab.mouse.move(box["x"] + 1, middle)
+        page.tab.mouse.down()
+        page.tab.mouse.move(box["x"] + box["width"] - 1, middle, steps=5)
+        page.tab.mouse.up()
+        page.until("location.hash.includes('range=')")
+        begin, end = map(int, re.search(r"range=(\d+)-(\d+)", page.tab.url).groups())
+        assert 50_000 <= end - begin <= 60_001
         assert page.errors == []
 
 

@@ -2,7 +2,7 @@
 import { fill, h } from "./dom.js";
 import { ask, Problem, unlessLeft } from "./api.js";
 import { forget } from "./chart.js";
-import { count, counted, moment, setServices } from "./format.js";
+import { count, moment, setServices, stored } from "./format.js";
 import { findings } from "./findings.js";
 import { functions } from "./functions.js";
 import { logs } from "./logs.js";
@@ -118,7 +118,7 @@ function progress() {
   fill(box, state.problem || null, behind ? [
     h("progress", { max: all + behind, value: all, "aria-label": "Indexed" }), ` indexing: ${count(all)} of ${count(all + behind)} items; what is here can be used`,
   ] : null);
-  fill($("counts"), [counted(items.traces, "span"), counted(items.logs, "line"), counted(items.metrics, "reading")].join(" · "));
+  fill($("counts"), stored(items));
 }
 
 function listen() {

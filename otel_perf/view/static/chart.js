@@ -63,7 +63,11 @@ export function draw(box, panel, begin, step, marks, choose) {
         spanGaps: true, points: { show: steps.length < 3 },
       }))],
     axes: [axis, { ...axis, size: 64, values: (_, values) => values.map(format) }],
-    scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
+    // One reading has no range of its own: uPlot gives it a thousand days where times are seconds.
+    scales: {
+      x: { range: (_, low, high) => (steps.length === 1 ? [data[0][0] - 30, data[0][0] + 30] : [low, high]) },
+      y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] },
+    },
     plugins: [marker(marks)],
     hooks: {
       setSelect: [(chart) => {

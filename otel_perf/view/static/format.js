@@ -4,6 +4,9 @@ export const count = (value) => Number(value || 0).toLocaleString("en-US");
 
 export const counted = (value, thing) => `${count(value)} ${thing}${Number(value) === 1 ? "" : "s"}`;
 
+// What is stored, in words. A reading of metrics is what a process tells at once, or a point that was received.
+export const stored = (items) => [counted(items.traces, "span"), counted(items.logs, "line"), counted(items.metrics, "reading")].join(" · ");
+
 export function duration(ns) {
   const value = Number(ns || 0);
   if (value < 1e3) return `${Math.round(value)} ns`;
@@ -49,6 +52,7 @@ export const inUnit = (unit) => (value) => {
   if (value === null || value === undefined) return "";
   if (unit === "By") return bytes(value);
   if (unit === "s") return seconds(value);
+  if (unit === "share") return `${Number((value * 100).toPrecision(3))} %`;
   if (Math.abs(value) >= 1000) return count(Math.round(value));
   const text = Number(value.toPrecision(3)).toString();
   return unit && unit !== "1" && !unit.startsWith("{") ? `${text} ${unit}` : text;

@@ -1,6 +1,6 @@
 // Readiness signals, health, and the audit trail.
 import { bar, details, h, table } from "./dom.js";
-import { count, moment, seconds, time } from "./format.js";
+import { count, moment, seconds, stored, time } from "./format.js";
 import { dot } from "./findings.js";
 import { link } from "./route.js";
 
@@ -46,7 +46,7 @@ export async function health(page) {
     h("h1", {}, "Audit trail"),
     audit.homes.length ? audit.homes.map((one) => h("section", {}, verdict(one))) : h("p", { class: "empty" }, "There is no audit trail: perf.audit_event(…) begins one."),
     h("h1", {}, "Stores"),
-    details({ shown: page.about.homes.join("\n"), "takes OTLP at": page.about.receive || "no (otel-perf view --receive)", items: Object.entries(page.state.items || {}).map(([signal, number]) => `${count(number)} ${signal}`).join(", ") }),
+    details({ shown: page.about.homes.join("\n"), "takes OTLP at": page.about.receive || "no (otel-perf view --receive)", items: stored(page.state.items || {}) }),
   ];
 }
 
