@@ -32,6 +32,9 @@ def cache() -> Path:
 def ensure(name: str, python: str = sys.executable, *, constraints: Path | None = CONSTRAINTS) -> Path:
     """The environment ``name`` for ``python``, made if it is missing. Safe to call from many processes."""
     requirements = REQUIREMENTS / f"{name}.txt"
+    if not requirements.exists():
+        names = ", ".join(sorted(file.stem for file in REQUIREMENTS.glob("*.txt")))
+        raise SystemExit(f"environments: there is no environment {name!r}; there are {names}")
     text = requirements.read_text()
     pinned = constraints.read_text() if constraints is not None else ""
     version = _version(python)

@@ -35,7 +35,13 @@ p { margin: .25rem 0; }
 .finding { background: var(--card); border-left: 4px solid var(--bad); border-radius: 4px; margin: .6rem 0;
   padding: .6rem .9rem; overflow-wrap: anywhere; }
 .finding b { color: var(--bad); } .finding .saves { font-weight: 600; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+/* A shadow at the side where a table goes on: the two covers move with it, the shadows stay. */
+.wide { overflow-x: auto; background:
+  linear-gradient(to right, var(--paper) 40%, transparent) left / 2rem 100% no-repeat local,
+  linear-gradient(to left, var(--paper) 40%, transparent) right / 2rem 100% no-repeat local,
+  linear-gradient(to right, var(--soft), transparent) left / .5rem 100% no-repeat scroll,
+  linear-gradient(to left, var(--soft), transparent) right / .5rem 100% no-repeat scroll; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { color: var(--soft); font-weight: 500; font-size: .82em; text-align: right; white-space: nowrap; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .8rem .3rem 0; }
 td { text-align: right; white-space: nowrap; } th.text, td.text { text-align: left; }
@@ -94,7 +100,7 @@ def _findings(section: Section) -> Iterator[str]:
 
 
 def _table(section: Section) -> Iterator[str]:
-    yield '<div class="wide"><table>\n<thead><tr>'
+    yield '<div class="wide" tabindex="0"><table>\n<thead><tr>'
     for number, heading in enumerate(section.headings):
         yield f"<th{_class(number in section.left)}>{escape(heading.lower())}</th>"
     yield "</tr></thead>\n<tbody>\n"

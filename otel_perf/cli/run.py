@@ -95,6 +95,7 @@ def _wait(child: subprocess.Popen[bytes], limit: float) -> int:
     try:
         return child.wait(limit)
     except subprocess.TimeoutExpired:
+        print(f"otel-perf run: stopped after {limit:g} s, as --for says", file=sys.stderr)
         child.terminate()  # as a service manager does; on Windows nothing is gentler than this
     try:
         status = child.wait(_PATIENCE)
@@ -122,7 +123,7 @@ def _last_id(home: Home) -> int:
 
 def _report(arguments: argparse.Namespace, home: Home, after: int) -> None:
     from otel_perf.analysis.summary import summarize
-    from otel_perf.cli import text
+    from otel_perf.cli import terminal, text
     from otel_perf.core.errors import StoreError
     from otel_perf.core.home import STORE_FILE
     from otel_perf.store.database import StoreReader
@@ -144,12 +145,14 @@ def _report(arguments: argparse.Namespace, home: Home, after: int) -> None:
         report = summarize(store, after=after)
     finally:
         store.close()
-    shown = report.model_dump_json(indent=2) if arguments.json else text.render(report)
     if arguments.output is not None:
+        shown = report.model_dump_json(indent=2) if arguments.json else text.render(report)
         try:
             arguments.output.write_text(shown + "\n", encoding="utf-8")
         except OSError as error:
             print(f"otel-perf run: the report cannot be written to {arguments.output}: {error}", file=sys.stderr)
+    elif arguments.json:  # standard output is the program's alone: it may be piped into something
+        print(report.model_dump_json(indent=2), file=sys.stderr)
     else:
-        # Standard output is the program's alone: it may be piped into something.
-        print(f"\n{shown}" if not arguments.json else shown, file=sys.stderr)
+        print(file=sys.stderr)
+        terminal.show(report, to=sys.stderr)

@@ -10,6 +10,7 @@ from otel_perf.cli import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import TextIO
 
     from otel_perf.analysis.summary import Report
     from otel_perf.cli.sections import Section
@@ -18,11 +19,12 @@ _GAP: Final = 2  # spaces between columns
 _LEAST: Final = (16, 8, 1)  # characters that are left of names, of ids, and of numbers
 
 
-def show(report: Report, *, asked: str) -> None:
-    """Print the whole report to standard output."""
-    console = _console()
+def show(report: Report, *, asked: str = "", to: TextIO | None = None) -> None:
+    """Print the whole report to a stream (default: standard output)."""
+    stream = to or sys.stdout
+    console = _console(stream)
     if console is None:
-        print(text.render(report, asked=asked))
+        print(text.render(report, asked=asked), file=stream)
         return
     from otel_perf.cli.sections import of
 
@@ -36,15 +38,15 @@ def draw(console: Any, sections: Iterable[Section]) -> None:
         console.print()
 
 
-def _console() -> Any:
+def _console(stream: TextIO) -> Any:
     """A rich console, or ``None`` where lines are better: no terminal, a dumb one, or no rich."""
-    if not sys.stdout.isatty() or os.environ.get("TERM", "") in {"", "dumb"}:
+    if not stream.isatty() or os.environ.get("TERM", "") in {"", "dumb"}:
         return None
     try:
         from rich.console import Console
     except ImportError:  # pip install 'otel-perf[rich]'
         return None
-    return Console(highlight=False)  # honours NO_COLOR
+    return Console(file=stream, highlight=False)  # honours NO_COLOR
 
 
 def _show(console: Any, section: Section) -> None:

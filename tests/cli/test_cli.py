@@ -567,7 +567,9 @@ def test_run_for_a_time_stops_the_program_and_reports(home, capfd):
         "time.sleep(60)"
     )
     assert cli.main(["run", "--for", "5s", sys.executable, "-c", code]) == 0
-    assert "done" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "otel-perf run: stopped after 5 s, as --for says" in said
+    assert "done" in said
 
 
 def test_run_for_a_time_that_is_not_needed_passes_on_the_status(home, capfd):

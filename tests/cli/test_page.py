@@ -1,6 +1,7 @@
 """The report as a page holds what the report holds, and nothing that a browser would run or fetch."""
 
 import re
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -103,13 +104,14 @@ class Screen:
         pass
 
 
-def test_in_a_terminal_it_fits_and_names_are_no_markup(report, monkeypatch):
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])  # report's, and run's
+def test_in_a_terminal_it_fits_and_names_are_no_markup(stream, report, monkeypatch):
     screen = Screen()
-    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setattr(f"sys.{stream}", screen)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    terminal.show(report, asked="")
+    terminal.show(report, to=getattr(sys, stream))
     shown = "".join(screen.written)
     assert "\x1b[" in shown
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
@@ -125,5 +127,5 @@ def test_elsewhere_it_is_plain(why, report, monkeypatch, capsys):
         monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     if why == "no rich":
         monkeypatch.setitem(__import__("sys").modules, "rich.console", None)
-    terminal.show(report, asked="")
+    terminal.show(report)
     assert capsys.readouterr().out == text.render(report) + "\n"
