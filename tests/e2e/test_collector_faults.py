@@ -222,7 +222,7 @@ def test_three_times_too_much_is_refused_and_comes_later(tmp_path, behind, proto
     with contextlib.ExitStack() as stack:
         stack.enter_context(behind.running())
         process = stack.enter_context(bundle.running())
-        load = {"pause": 0.005, "note": 11_000}  # larger than usual: it has to be too much on any machine
+        load = {"pause": 0.004, "note": 9_000}  # larger than usual: it has to be too much on any machine
         apps = [stack.enter_context(sending(homes[0], tmp_path, 0, bundle, protocol, **load))]
         wait_for(lambda: len(arrived.copies()) > 2000, 120, "it bears one of them")
         memory.append(held(process.pid))
@@ -235,7 +235,8 @@ def test_three_times_too_much_is_refused_and_comes_later(tmp_path, behind, proto
             """Until it has refused them for a time, so that their stores are what takes it."""
             answers[ask(bundle, protocol)] += 1
             memory.append(held(process.pid))
-            return answers[REFUSED[protocol]] >= 20 and all(waiting(home) > 1000 for home in homes)
+            stored = all(waiting(home) > 1000 for home in homes)
+            return answers[REFUSED[protocol]] >= 20 and refused(bundle) > 1000 and stored
 
         wait_for(too_much, LONG, "it is too much")
         left = [waiting(home) for home in homes]
