@@ -85,6 +85,7 @@ bench:
 	$(DEV)/python benchmarks/store.py
 	$(DEV)/python benchmarks/backlog.py
 	$(DEV)/python benchmarks/compare.py
+	$(DEV)/python benchmarks/view.py
 	$(DEV)/python benchmarks/delivery.py
 	$(DEV)/python benchmarks/pipeline.py --sizing
 
