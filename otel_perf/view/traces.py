@@ -170,7 +170,7 @@ def trace(reading: Reading, question: Question) -> dict[str, Any]:
         " LIMIT ?", (row[0], SPANS),
     )  # fmt: skip
     nodes = [Node(i, r[0], r[1], r[3], r[3] + r[4]) for i, r in enumerate(rows)]
-    roots = _tree(nodes)
+    roots, order = _tree(nodes)
     on_path: dict[int, list[tuple[int, int]]] = {}
     if roots:
         longest = max(roots, key=lambda node: node.end - node.start)
@@ -179,7 +179,7 @@ def trace(reading: Reading, question: Question) -> dict[str, Any]:
     begin = min(r[3] for r in rows)
     said = _signals(reading, rows)
     spans = []
-    for node, depth in _in_order(roots):
+    for node, depth in order:
         _, _, operation, start, took, flags, place, pos = rows[node.index]
         # Without what is as for most spans: there may be ten thousand.
         shown: dict[str, Any] = {
@@ -248,8 +248,11 @@ def _lines(reading: Reading, trace_number: int, begin: int) -> list[dict[str, An
     ]  # fmt: skip
 
 
-def _tree(nodes: list[Node]) -> list[Node]:
-    """Hang each span under its parent; the rest are roots. Of two spans with one id, the first has the children."""
+def _tree(nodes: list[Node]) -> tuple[list[Node], list[tuple[Node, int]]]:
+    """Hang each span under its parent; the rest are roots. Of two spans with one id, the first has the children.
+
+    Returns the roots, and all spans in order with their depth.
+    """
     by_id: dict[int, Node] = {}
     for node in nodes:
         by_id.setdefault(node.sid, node)
@@ -260,12 +263,15 @@ def _tree(nodes: list[Node]) -> list[Node]:
             roots.append(node)
         else:
             parent.children.append(node)
-    reached = {node.index for node, _ in _in_order(roots)}
-    for node in nodes:
-        if node.index not in reached:  # in a cycle that nothing leads into
-            roots.append(node)
-            reached.update(found.index for found, _ in _in_order([node]))
-    return roots
+    order = _in_order(roots)
+    if len(order) < len(nodes):
+        reached = {node.index for node, _ in order}
+        for node in nodes:
+            if node.index not in reached:  # in a cycle that nothing leads into
+                roots.append(node)
+                reached.update(found.index for found, _ in _in_order([node]))
+        order = _in_order(roots)
+    return roots, order
 
 
 def _in_order(roots: list[Node]) -> list[tuple[Node, int]]:

@@ -63,6 +63,16 @@ def test_a_trace_is_a_tree_whose_critical_path_is_its_length(ask):
     assert on_path == found["list"][0]["took"]
 
 
+def test_spans_that_are_each_others_parents_are_shown_once(tmp_path, ask_of):
+    """GIVEN a root with a child, and three spans in a circle WHEN the trace is shown THEN it has all five."""
+    home, tid = tmp_path / "home", b"g" * 16
+    for sid, parent in ((b"r", b""), (b"c", b"r"), (b"x", b"z"), (b"y", b"x"), (b"z", b"y")):
+        put(home, "traces", one_span(tid=tid, sid=sid * 8, parent=parent * 8))
+    shown = ask_of(home)("trace", trace=tid.hex())["list"]
+    assert sorted(span["span"] for span in shown) == sorted((sid * 8).hex() for sid in (b"r", b"c", b"x", b"y", b"z"))
+    assert sorted(span["depth"] for span in shown) == [0, 0, 1, 1, 2]
+
+
 def signal_span(sid, kind, attributes, events=()):
     request = one_span(tid=b"g" * 16, sid=sid * 8, parent=b"r" * 8, name="signal")
     span = request.resource_spans[0].scope_spans[0].spans[0]
