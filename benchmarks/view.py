@@ -83,7 +83,11 @@ class Tab:
         self._took = took
 
     def timed(self, name: str, act: Callable[[Any], object], until: str = "") -> None:
-        """Do something, until its answer is on the screen: a new one, or what the condition says."""
+        """Do something, and note how long it takes."""
+        self._took.setdefault(name, []).append(self.done(name, act, until))
+
+    def done(self, name: str, act: Callable[[Any], object], until: str = "") -> float:
+        """Do something, until its answer is on the screen: a new one, or what the condition says. Returns seconds."""
         before = self._tab.evaluate("document.getElementById('main')?.dataset.shown || ''")
         began = time.perf_counter()
         act(self._tab)
@@ -99,7 +103,7 @@ class Tab:
             f" else requestAnimationFrame(({condition}) ? done : look); }};"
             f" const ends = performance.now() + {PATIENCE}; look(); }})"
         )
-        self._took.setdefault(name, []).append(time.perf_counter() - began)
+        return time.perf_counter() - began
 
     def go(self, name: str, where: str) -> None:
         """Go to an address of the page."""
@@ -127,7 +131,7 @@ class Tab:
         self.timed(
             "older lines", lambda tab: tab.get_by_role("button", name="Older lines").click(), f"{count} > {before}"
         )
-        self._tab.keyboard.press("l")
+        self.done("live", lambda tab: tab.keyboard.press("l"))  # it asks for all of them once more
         # By itself: Playwright waits until what it clicks on stands still, and lines come in above it.
         template = self._tab.locator("table a[data-row]").nth(3)
         self.timed("lines of a template", lambda _: template.evaluate("link => link.click()"))
