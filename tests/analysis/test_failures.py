@@ -64,6 +64,16 @@ def test_what_always_fails_is_not_gone():
     assert back.regressions() == []
 
 
+def test_what_is_new_and_always_fails_is_told():
+    """It is on one side alone, so that its failures are compared with nothing."""
+    for verdict, base, seen in (("new", {"pay": 0.1}, {"pay": 0.1, "find": 0.1}), ("gone", {"find": 0.1}, {})):
+        found = compared(steady(base, failing=40), steady(seen, failing=40))
+        change = next(change for change in found.operations if change.verdict == verdict)
+        assert (change.name, change.base, change.seen) == ("find", 0.0, 0.0)
+        assert (change.base_spans, change.base_errors) == ((0, 0) if verdict == "new" else (200, 200))
+        assert (change.seen_spans, change.seen_errors) == ((200, 200) if verdict == "new" else (0, 0))
+
+
 def test_a_single_bad_run_is_not_sure():
     change = judged(outcomes(0, 0, 0, 0, 0), outcomes(0, 0, 0, 0, 90))
     assert (change.verdict, change.judged, change.surely, change.regression) == ("unsure", True, None, False)
