@@ -161,6 +161,19 @@ def test_what_is_sent_and_kept_of_the_app_is_not_of_its_tests(others, receiver):
     assert list((others / "tmp").glob("otel-perf-*")) == []
 
 
+PRESSED = "import time\n\ndef test_lasts():\n    time.sleep(4)\n"  # memory is looked at each second
+
+
+@pytest.mark.parametrize(("options", "told"), [((), False), (("--otel-perf-send",), True)])
+def test_no_webhook_of_the_app_is_told_of_its_tests(options, told, tmp_path, receiver):
+    """GIVEN a webhook for memory that is short WHEN it is, in a test THEN whoever is called out by it sleeps on."""
+    (tmp_path / "test_pressed.py").write_text(PRESSED)
+    variables = {"OTEL_PERF_MEMORY_WEBHOOK": f"{receiver.url}/hook", "OTEL_PERF_MEMORY_LIMIT": "40MB"}
+    done = run(tmp_path, "--otel-perf", *options, OTEL_PERF_STORE_PROBE="off", **variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("/hook" in [path for path, *_ in receiver.seen]) is told
+
+
 def test_it_is_sent_and_kept_where_that_is_asked_for(others, receiver):
     options = ("--otel-perf-send", "--otel-perf-home", "kept", "--otel-perf-fail", "n_plus_one")
     done = run(others, *options, **aimed_at(receiver, others))

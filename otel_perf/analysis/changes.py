@@ -194,11 +194,11 @@ class _Operations:
         before, after = self._before, self._after
         for key in self._both:
             yield self._counted(_change(key, before[key], after[key], found.get(("operation", *key), ())), key)
-        had, has = self._ended
-        for verdict, here, there in (("new", after, had), ("gone", before, has)):
+        had, has = self._ended  # also what failed each time, which has no durations
+        for verdict, here, there, durations in (("new", has, had, after), ("gone", had, has, before)):
             for key in here:
-                if key not in there:  # nor failed there each time
-                    yield self._counted(_alone(key, verdict, here[key]), key)
+                if key not in there:
+                    yield self._counted(_alone(key, verdict, durations.get(key, {})), key)
 
     def _counted(self, change: Change, key: Key) -> Change:
         before, after = (side.get(key, {}) for side in self._ended)
@@ -254,7 +254,7 @@ def _typical(durations: _Units, part: float, *, own: bool = False) -> float:
 
 
 def _alone(key: Key, verdict: Any, durations: _Units) -> Change:
-    typical = _typical(durations, 0.5)
+    typical = _typical(durations, 0.5) if durations else 0.0
     change = Change(service=key[0], name=key[1], kind=key[2], verdict=verdict, measure="p50")
     if verdict == "new":
         change.seen = typical

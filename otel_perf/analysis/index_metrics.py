@@ -172,8 +172,9 @@ def _interval(kind: str, point: Any, series: Series, *, delta: bool) -> tuple[fl
     count, total = min(point.count, MOST >> 1), point.sum if isfinite(point.sum) else 0.0
     if not delta and count >= series.count:
         # An SDK makes buckets wider when they become too many: those of before and of now are compared at the wider.
+        # One without any (only zeros) says a scale all the same, which may be finer than those of before.
         common = min(said.scale, before.scale) if before.of and said.of else said.scale
-        then, now = before.at(common).of if before.of else {}, said.at(common).of
+        then, now = before.at(common).of if said.of else {}, said.at(common).of
         new = Counts(common, {index: number - then.get(index, 0) for index, number in now.items()})
         came, took = count - series.count, total - series.total
     else:  # a delta, or a process that began anew

@@ -20,6 +20,7 @@ CALLS: Final = "perf.call.duration"
 OWN: Final = "perf.call.self_time"
 RAISED: Final = "perf.call.errors"
 MEMORY: Final = "process.memory.usage"
+UNSET: Final = 946_684_800 * 10**9  # ns, the year 2000; a clock that says less was not set yet
 Key = tuple[str, str, str]  # service, name and kind of an operation
 FunctionKey = tuple[str, str]  # service and name
 Owner = tuple[str, str]  # service and instance: a process
@@ -126,7 +127,10 @@ class Samples:
 
     def _lived(self, owner: Owner, start: int, end: int) -> None:
         first, last = self._lives.get(owner, (start, end))
-        self._lives[owner] = (min(first, start), max(last, end))
+        if (first < UNSET) == (start < UNSET):
+            self._lives[owner] = (min(first, start), max(last, end))
+        else:  # else all runs since 1970 would be one
+            self._lives[owner] = max((first, last), (start, end))
 
     @property
     def services(self) -> list[str]:

@@ -16,8 +16,9 @@ sides are compared by a t-test, whose standard error is that between runs. To it
   variance of Smyth, "Linear models and empirical Bayes methods", SAGMB 3, 2004, with the weight ``WEIGHT`` fixed),
   never lowered, and the standard error is never below what ``LAYOUT`` gives.
 - All operations, functions and services, all measures and both tests are corrected together (Dunn, "Multiple
-  comparisons among means", JASA 56, 1961): each bound is right with 1 - ``ALPHA`` / their number, so that the chance of
-  a single false one in a whole comparison is at most ``ALPHA``, whatever threshold it is then held against.
+  comparisons among means", JASA 56, 1961): each bound is right with 1 - ``ALPHA`` / their number, whatever threshold it
+  is then held against. So the chance that anything in a whole comparison is falsely called slower, or more, is at most
+  ``ALPHA``; that of anything falsely called faster, or less, which fails nothing, is as much again.
 
 A run counts as one however long it is: periods of it share its process, and are no runs of their own.
 """

@@ -172,8 +172,8 @@ def _row(change: Change, *, several: bool) -> list[str]:
         text.clip(name, 60),
         change.kind.lower(),
         change.measure,
-        text.seconds(change.base) if change.base_spans else "",
-        text.seconds(change.seen) if change.seen_spans else "",
+        text.seconds(change.base) if change.base else "",
+        text.seconds(change.seen) if change.seen else "",
         *_changed(change),
         f"{change.own:.0%}" if change.verdict in _BOTH else "",
         f"{change.base_spans:,} → {change.seen_spans:,}{errors}",
@@ -236,7 +236,10 @@ def _verdict(comparison: Comparison) -> Sequence[str]:
     over = sum(change.regression for change in (*timed, *comparison.memory))
     lines = [f"{said}, {over or 'none'} by more than {comparison.fail_over:.0%} (--fail-over)."]
     if unjudged := comparison.compared - comparison.judged:
-        lines.append(f"Not judged: {unjudged} with fewer than {FEWEST} runs on each side, or too few spans in them.")
+        lines.append(
+            f"Not judged: {unjudged} with fewer than {FEWEST} runs on each side, with too few spans in them, or the"
+            " time of functions of which another share of calls raised."
+        )
     left = comparison.functions_left
     return lines + ([f"Not compared: {text.counted(left, 'function')} with less time of their own."] if left else [])
 

@@ -19,8 +19,11 @@ OWN: Final = "otel-perf"
 _OF_LIBRARY: Final = "instruments"  # upstream's extras for the library that a package instruments
 
 
-def conflicts() -> tuple[list[Problem], list[Problem]]:
-    """What needs mending, and what is worth knowing: extras of ours for which a package is too old or too new."""
+def conflicts(*, libraries: bool = True) -> tuple[list[Problem], list[Problem]]:
+    """What needs mending, and what is worth knowing: extras of ours for which a package is too old or too new.
+
+    Without ``libraries``, no instrumentors of another version of theirs: these only do nothing.
+    """
     try:
         import packaging.requirements  # noqa: F401
     except ImportError:
@@ -29,7 +32,8 @@ def conflicts() -> tuple[list[Problem], list[Problem]]:
     own = {need.name: need.wanted for need in needs if need.package == OWN and not need.extra}
     broken = [need for need in needs if need.trouble and not need.extra]
     unfit = {need.name for need in broken if need.package == OWN}
-    wrong = [(need.problem, need.remedy) for need in needs if need.trouble and need.extra == _OF_LIBRARY]
+    idle = [need for need in needs if libraries and need.trouble and need.extra == _OF_LIBRARY]
+    wrong = [(need.problem, need.remedy) for need in idle]
     if unfit:
         # All in one line: what pins one of these exactly would be the next conflict.
         tied = {need.package for need in needs if not need.extra and (need.name in unfit or need.trouble)} - {OWN}
@@ -117,7 +121,7 @@ def _extra(requirement: Any, raw: str, *, own: bool) -> str | None:
 
 def show(command: str, error: Exception, *, as_json: bool) -> str:
     """What a command that cannot even be imported has to say; empty where versions are not at fault."""
-    wrong, _ = conflicts()
+    wrong, _ = conflicts(libraries=False)
     if not wrong:
         return ""
     if as_json:

@@ -9,6 +9,7 @@
     ├── StoreError (OSError)           the embedded store cannot be opened or read
     ├── AuditError (OSError)           an audit record is not stored, or the audit trail cannot be read
     └── SignalError (OSError)          the signal board cannot be used
+        ├── SignalAwayError            its server does not answer, and may later
         ├── SignalFailedError          a signal that was waited for says failed
         └── SignalTimeoutError (TimeoutError)  what was waited for did not come in time
 

@@ -169,10 +169,9 @@ class MemoryFeature(Feature[MemorySettings]):
 
 def expired() -> Iterator[int]:
     """Drop entries of caches that have expired, a few at a time; yields how many."""
-    from otel_perf.core.weak import alive
+    from otel_perf.core.weak import alive_in
 
-    caches = sys.modules.get("otel_perf.memory.limited")
-    for store in () if caches is None else alive(caches.stores):
+    for store in alive_in("otel_perf.memory.limited", "stores"):
         before = store.expirations
         for _ in store.expire():
             yield store.expirations - before
@@ -181,9 +180,9 @@ def expired() -> Iterator[int]:
 
 def dead() -> Iterator[int]:
     """Drop the results of methods of instances that are no more, which else wait for the next miss; 1 for each."""
-    module = sys.modules.get("otel_perf.memory.cached")
-    if module is not None:
-        yield from module.forget()
+    forget = getattr(sys.modules.get("otel_perf.memory.cached"), "forget", None)
+    if forget is not None:
+        yield from forget()
 
 
 FEATURE = MemoryFeature()

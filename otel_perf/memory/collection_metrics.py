@@ -44,8 +44,9 @@ class CollectionMetrics(CacheMetrics):
         self._known: dict[int, Collection] = {}  # by id(): a dictionary cannot be a key
 
     def _collections(self) -> Iterable[Collection]:
-        module = sys.modules.get("otel_perf.memory.collections")
-        there = [] if module is None else [made for one in module.bounded.valuerefs() if (made := one()) is not None]
+        # Without it while the module is imported by another thread, too.
+        bounded = getattr(sys.modules.get("otel_perf.memory.collections"), "bounded", None)
+        there = [] if bounded is None else [made for one in bounded.valuerefs() if (made := one()) is not None]
         known = self._known
         self._known = {
             id(made): found if (found := known.get(id(made))) and found.reference() is made else Collection(made)

@@ -9,7 +9,6 @@ It never ends anything but entries of caches.
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -19,7 +18,7 @@ from otel_perf.core.census import Metric
 from otel_perf.core.events import Event
 from otel_perf.core.records import record
 from otel_perf.core.threads import allocate_lock, start_new_thread
-from otel_perf.core.weak import alive
+from otel_perf.core.weak import alive_in
 from otel_perf.memory import limits
 from otel_perf.memory.gauges import memory
 
@@ -319,8 +318,7 @@ def reader(setting: int | None) -> Callable[[], Usage] | None:
 
 def _caches() -> list[Any]:
     """Those that can be had again, of the lowest priority first; of equals, the largest."""
-    limited = sys.modules.get("otel_perf.memory.limited")  # who has a cache has imported it
-    caches = [] if limited is None else [store for store in alive(limited.stores) if store.is_cache]
+    caches = [store for store in alive_in("otel_perf.memory.limited", "stores") if store.is_cache]
     return sorted(caches, key=lambda store: (store.priority, -store.weight, -len(store.entries)))
 
 

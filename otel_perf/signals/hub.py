@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from otel_perf.core.errors import SignalError
+from otel_perf.core.errors import SignalAwayError, SignalError
 from otel_perf.signals.judge import Judge
 from otel_perf.signals.looker import Looker, Waiter
 from otel_perf.signals.request import checked_timeout
@@ -111,16 +111,22 @@ class Hub:
 
     def wait_sync(self, wanted: Request, timeout: float | None) -> dict[str, Signal]:
         """Wait in this thread. Raises ``SignalFailedError``, ``SignalTimeoutError``, ``SignalError``."""
-        timeout = checked_timeout(timeout)
-        self.join()
-        found = wanted.answer(self.current(wanted.scope, wanted.names))
+        timeout, began = checked_timeout(timeout), time.monotonic()
+        left = timeout
+        try:
+            self.join()
+            found = wanted.answer(self.current(wanted.scope, wanted.names))
+        except SignalAwayError:  # the thread that looks tries again while there is time
+            found, left = None, None if timeout is None else timeout - (time.monotonic() - began)
+            if left is None or left <= 0:
+                raise
         if found is not None:
             return found
         woken = threading.Event()
         waiter = Waiter(wanted, woken.set, time.time_ns())
         try:
             self._looker.add(waiter)
-            if not woken.wait(timeout):
+            if not woken.wait(left):
                 self._looker.expire(waiter, timeout or 0.0)
                 woken.wait()
             return _result(waiter)

@@ -18,7 +18,7 @@ LINES: Final = 500  # of one trace
 SIGNALS: Final = 200  # of one trace whose names are read from the store
 BATCHES: Final = 20  # of the store that are read for them
 FEW: Final = 20_000  # rows that are sorted rather than walked by an index
-SLOWEST: Final = 1_000  # spans of an operation whose traces are listed where a range has many
+SLOWEST: Final = 1_000  # spans of an operation, of a range, whose traces are listed where it has many
 _COLUMNS: Final = "id, tid, start, finish, root, spans, errors, logs, findings, cost"
 _FINDING: Final = ("kind", "spot", "culprit", "function", "path", "line", "cost", "count", "evidence")
 _SORTS: Final = {"slowest": "finish - start DESC", "newest": "start DESC", "costliest": "cost DESC"}
@@ -116,8 +116,11 @@ def _having(reading: Reading, question: Question, operations: list[int]) -> set[
         )  # fmt: skip
         return {row[0] for row in rows}
     found: set[int] = set()
+    # The slowest of all may be in another range; the index is walked until there are as many of this one.
+    within = " AND start BETWEEN ? AND ?" if question.is_bounded else ""
+    query = f"SELECT trace FROM span INDEXED BY span_op WHERE op = ?{within} ORDER BY took DESC LIMIT {SLOWEST}"
     for operation in operations:
-        rows = reading.rows(f"SELECT trace FROM span WHERE op = ? ORDER BY took DESC LIMIT {SLOWEST}", (operation,))
+        rows = reading.rows(query, (operation, *(question.times if within else ())))
         found.update(row[0] for row in rows)
     return found
 

@@ -96,6 +96,15 @@ def test_processes_that_live_at_once_are_one_run():
     assert len(Samples([*spans, *machine.run()]).runs) == 2
 
 
+def test_a_clock_that_was_not_set_yet_makes_no_run_of_others():
+    """GIVEN a span of 1970 in one of five runs, first or last WHEN they are compared THEN they are five as before."""
+    spans = steady({"pay": 0.1})
+    for known, place in ((spans[0], 0), (spans[-1], len(spans))):
+        wrong = replace(known, start=0, end=10**8)
+        assert len(Samples([*spans[:place], wrong, *spans[place:]]).runs) == RUNS
+    assert len(Samples([wrong]).runs) == 1
+
+
 def test_a_long_process_is_one_run_and_sure_of_nothing():
     """Two processes of the better part of an hour: what each met when it started stays with it."""
     machine = Machine(random.Random(6))

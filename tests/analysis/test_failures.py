@@ -1,6 +1,7 @@
 """What fails soon is not faster, and what fails more often is told."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,6 +10,7 @@ from otel_perf.analysis.claims import tests as judge
 from otel_perf.analysis.failures import Failures
 from otel_perf.analysis.otlp import Point
 from otel_perf.analysis.samples import Samples
+from otel_perf.cli import comparison
 from tests.analysis.noise import said, steady
 
 THING = ("failed operation", "orders", "pay", "INTERNAL")
@@ -64,6 +66,16 @@ def test_what_always_fails_is_not_gone():
     assert back.regressions() == []
 
 
+def test_what_is_new_and_always_fails_is_told():
+    """It is on one side alone, so that its failures are compared with nothing."""
+    for verdict, base, seen in (("new", {"pay": 0.1}, {"pay": 0.1, "find": 0.1}), ("gone", {"find": 0.1}, {})):
+        found = compared(steady(base, failing=40), steady(seen, failing=40))
+        change = next(change for change in found.operations if change.verdict == verdict)
+        assert (change.name, change.base, change.seen) == ("find", 0.0, 0.0)
+        assert (change.base_spans, change.base_errors) == ((0, 0) if verdict == "new" else (200, 200))
+        assert (change.seen_spans, change.seen_errors) == ((200, 200) if verdict == "new" else (0, 0))
+
+
 def test_a_single_bad_run_is_not_sure():
     change = judged(outcomes(0, 0, 0, 0, 0), outcomes(0, 0, 0, 0, 90))
     assert (change.verdict, change.judged, change.surely, change.regression) == ("unsure", True, None, False)
@@ -103,27 +115,40 @@ def test_shares_that_differ_between_runs_are_seldom_called_more(usual, runs, of)
     assert wrong <= 0.05 * 400
 
 
-def test_functions_that_raise_sooner_are_not_faster():
-    def side(raised, took):
-        found = []
-        for run in range(5):
-            resource = {"service.name": "orders", "service.instance.id": f"{run}"}
-            time = (run + 1) * 10**12
-            totals = {"pay": [100, took, took], "find": [100, 1.0, 1.0]}
-            found += said(totals, time, resource, 80e6)
-            of = {"code.function.name": "pay"}
-            found.append(Point("perf.call.errors", "{error}", time, raised, 1, of, "test", resource))
-        return Samples((), found)
+def raising(raised, took):
+    """Runs in which so many of a hundred calls of ``pay`` raised, and all of them took so many seconds."""
+    found = []
+    for run in range(5):
+        resource = {"service.name": "orders", "service.instance.id": f"{run}"}
+        time = (run + 1) * 10**12
+        totals = {"pay": [100, took, took], "find": [100, 1.0, 1.0]}
+        found += said(totals, time, resource, 80e6)
+        of = {"code.function.name": "pay"}
+        found.append(Point("perf.call.errors", "{error}", time, raised, 1, of, "test", resource))
+    return Samples((), found)
 
+
+def test_functions_that_raise_sooner_are_not_faster():
     def verdicts(found):
         return {change.name: (change.verdict, change.judged) for change in found.functions}
 
-    found = compare(side(0, 1.0), side(50, 0.55))
+    found = compare(raising(0, 1.0), raising(50, 0.55))
     assert verdicts(found) == {"pay": ("unsure", False), "find": ("same", True)}
     assert [(failures.what, failures.name, failures.verdict) for failures in found.failures] == [
         ("function", "pay", "more")
     ]
-    back = compare(side(50, 0.55), side(0, 1.0))  # mended: not slower either
+    back = compare(raising(50, 0.55), raising(0, 1.0))  # mended: not slower either
     assert verdicts(back)["pay"] == ("unsure", False)
     assert back.regressions() == []
-    assert verdicts(compare(side(50, 0.5), side(50, 1.0)))["pay"] == ("slower", True)
+    assert verdicts(compare(raising(50, 0.5), raising(50, 1.0)))["pay"] == ("slower", True)
+
+
+def test_why_the_time_of_a_function_is_not_judged_is_said():
+    """It had runs and calls enough: that is not why."""
+    before, after = (
+        SimpleNamespace(name=name, samples=raising(raised, 1.0), bottlenecks=[])
+        for name, raised in (("base", 0), ("seen", 50))
+    )
+    *_, said_last = comparison.render(comparison.compared(before, after), top=5).splitlines()
+    assert said_last.startswith("Not judged: 1 with fewer than 3 runs")
+    assert said_last.endswith("or the time of functions of which another share of calls raised.")

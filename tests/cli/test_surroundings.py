@@ -59,6 +59,7 @@ def test_an_instrumentor_for_another_version_of_its_library(installed):
         "opentelemetry-instrumentation-flask 0.66b1 needs flask>=1.0, and 0.9 is installed: it does not instrument it"
         " | pip install 'flask>=1.0'"
     )
+    assert requirements.show("report", KeyError("x"), as_json=False) == "", "it is not why a command cannot go on"
 
 
 def test_packages_of_opentelemetry_that_do_not_fit_together(installed):

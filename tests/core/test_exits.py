@@ -2,8 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from contextlib import ExitStack
+
+import pytest
 
 from otel_perf.core import exits
 
@@ -37,6 +41,27 @@ def test_undone_it_leaves_signals_and_os_as_they_were():
     assert os._exit is not before[1]
     undo.close()
     assert (signal.getsignal(signal.SIGTERM), os._exit, os.execv, os.execve) == before
+
+
+FORKS = """
+import ctypes, os
+from contextlib import ExitStack
+from otel_perf.core import exits
+
+undo = ExitStack()
+exits.install(lambda _: None, lambda: os.write(1, b"shut down\\n"), undo)
+child = {fork}
+if child:
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.parametrize(("fork", "times"), [("os.fork()", 2), ("ctypes.PyDLL(None).fork()", 1)])
+def test_who_was_forked_without_telling_python_shuts_nothing_down(fork, times):
+    """GIVEN a child that C has forked, as a worker of uWSGI WHEN it ends THEN it waits for no thread, which it has not."""
+    command = [sys.executable, "-c", FORKS.format(fork=fork)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "shut down\n" * times)
 
 
 def test_a_handler_of_the_app_is_not_replaced():

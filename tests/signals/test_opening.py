@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -75,6 +76,36 @@ def test_a_server_that_comes_later_is_waited_for(server, signals_of, impatient, 
     for signals in (waits, emits):
         signals.close()
     wait_for(lambda: threading.active_count() <= before, what="no attempt leaves a thread")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_server_that_went_away_is_waited_for_as_well(server, signals_of, monkeypatch, asynchronous):
+    """GIVEN a board that is known, whose server is away for longer than an operation THEN a wait lasts until it is back."""
+    monkeypatch.setattr(nats_link, "PATIENCE", 0.3)
+    waits, emits = signals_of(OTEL_PERF_SIGNALS_URL=server.url), signals_of(OTEL_PERF_SIGNALS_URL=server.url)
+    server.start()
+    emits.emit("OTHER")
+    assert waits.wait_sync("OTHER", timeout=60)["OTHER"].ready
+    server.stop()
+    with pytest.raises(SignalError):  # without a timeout as any other call
+        waits.wait_sync("DB_READY")
+
+    def come():
+        time.sleep(1.5)
+        server.start()
+        monkeypatch.setattr(nats_link, "PATIENCE", 5.0)
+        emits.emit("DB_READY")
+
+    coming = threading.Thread(target=come)
+    coming.start()
+    try:
+        if asynchronous:
+            found = asyncio.run(waits.wait("DB_READY", timeout=60))
+        else:
+            found = waits.wait_sync("DB_READY", timeout=60)
+    finally:
+        coming.join()
+    assert found["DB_READY"].ready
 
 
 def test_one_that_does_not_come_is_a_timeout_that_says_so(server, signals_of):

@@ -271,6 +271,19 @@ def test_an_interval_without_anything_changes_no_buckets(metrics):
     }
 
 
+@pytest.mark.parametrize("scale", [20, 0, -3, 2**31 - 1])
+def test_a_total_without_any_bucket_costs_no_batch(metrics, scale):
+    """GIVEN pauses WHEN a total says that there are more, all of zero, at any scale THEN its batch is not left out."""
+    pause(metrics, 0, -2, 0, [1], CUMULATIVE)
+    metrics.put(
+        "perf.gc.pause", "exponential_histogram", 60, scale=scale, count=2, zero_count=2,
+        aggregation_temporality=CUMULATIVE,
+    )  # fmt: skip
+    pause(metrics, 120, 3, 7, [3], CUMULATIVE)
+    assert pauses(metrics) == [(16, 1), (0, 1), (2, 1)]
+    assert rows(metrics.path, "SELECT skipped FROM store") == [(0,)]
+
+
 def test_a_process_that_began_anew_has_only_new_pauses(metrics):
     pause(metrics, 0, 0, 0, [0, 0, 5], CUMULATIVE)
     pause(metrics, 60, 2, 0, [1], CUMULATIVE)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from otel_perf.view import traces as traces_module
 from tests.view.test_index import one_span, put
 from tests.view.test_questions import log_lines
 
@@ -130,6 +131,27 @@ def test_an_operation_leads_to_the_traces_that_have_it(tmp_path, ask_of):
         (b"\xff" * 16).hex(),
     }
     assert ask("flame", operation=number["SELECT 1"])["traces"] == 4
+
+
+@pytest.mark.parametrize("chosen", ["operation", "q"])
+def test_an_operation_whose_slowest_spans_are_of_another_time_is_there(tmp_path, ask_of, monkeypatch, chosen):
+    """GIVEN more traces in a range than are sorted, and slower spans before it WHEN asked THEN those of the range come."""
+    monkeypatch.setattr(traces_module, "FEW", 2)
+    monkeypatch.setattr(traces_module, "SLOWEST", 3)
+    home = tmp_path / "home"
+    for number in range(8):
+        tid, start = number.to_bytes(16), NOW + number * HOUR
+        put(home, "traces", one_span(tid=tid, name="GET /", start=start, took=10**6), created=NOW + 8 * HOUR)
+        child = one_span(
+            tid=tid, sid=b"c" * 8, parent=b"s" * 8, name="SELECT 1", start=start + 10, took=1000 - 100 * number
+        )
+        put(home, "traces", child, created=NOW + 8 * HOUR)
+    ask = ask_of(home)
+    number = next(row["op"] for row in ask("operations")["operations"] if row["name"] == "SELECT 1")
+    asked = {"operation": number} if chosen == "operation" else {"q": "SELECT"}
+    times = {"from": (NOW + 4 * HOUR) // 10**6, "to": (NOW + 8 * HOUR) // 10**6}
+    assert [int(row["trace"], 16) for row in ask("traces", sort="newest", **asked, **times)["traces"]] == [6, 5, 4]
+    assert [int(row["trace"], 16) for row in ask("traces", sort="newest", **asked)["traces"]] == [2, 1, 0]
 
 
 def test_flames_hang_what_is_deep_under_what_is_above_it(tmp_path, ask_of):
