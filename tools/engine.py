@@ -3,7 +3,8 @@
     python tools/engine.py make test
 
 An engine that answers already (``DOCKER_HOST``, or the default socket) is used as it is. Where there is none, and this
-is Linux and root, Debian's ``docker.io`` is installed if ``dockerd`` is missing, an engine of our own is started with
+is Linux and root, Debian's packages are installed if ``dockerd`` or ``busybox`` is missing (the latter is what
+docker-compose.yml runs in images that have nothing else), an engine of our own is started with
 all its files in a temporary folder, and stopped by its pid at the end. Where nothing helps, the reason is printed and
 the command runs without: the tests say what they lack, and fail when ``CI=true``.
 """
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEFAULT = "unix:///var/run/docker.sock"
-PACKAGES = ("docker.io", "iptables")
+PROGRAMS = ("dockerd", "busybox")
+PACKAGES = ("docker.io", "iptables", "busybox-static")
 START, STOP = 60.0, 30.0  # seconds
 
 
@@ -57,7 +59,7 @@ def running() -> Iterator[str]:
         return
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         raise NoEngineError(f"no container engine answers at {host}, and only root on Linux can start one")
-    if shutil.which("dockerd") is None:
+    if None in map(shutil.which, PROGRAMS):
         _install()
     folder = Path(tempfile.mkdtemp(prefix="otel-perf-engine-"))
     try:
@@ -69,7 +71,7 @@ def running() -> Iterator[str]:
 
 def _install() -> None:
     if shutil.which("apt-get") is None:
-        raise NoEngineError("dockerd is not installed, and there is no apt-get to install docker.io with")
+        raise NoEngineError(f"{' or '.join(PROGRAMS)} is not installed, and there is no apt-get to install it with")
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (["update", "-qq"], ["install", "-qq", "-y", "--no-install-recommends", *PACKAGES]):
         done = subprocess.run(["apt-get", *command], env=environ, capture_output=True, text=True, check=False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from otel_perf.core.errors import SignalAwayError, SignalError
 from otel_perf.signals.judge import Judge
 from otel_perf.signals.looker import Looker, Waiter
-from otel_perf.signals.request import checked_timeout
+from otel_perf.signals.request import checked_timeout, too_late
 from otel_perf.signals.responder import Handler, Responder
 from otel_perf.signals.signal import FAILED, READY, Signal, State
 
@@ -116,10 +116,12 @@ class Hub:
         try:
             self.join()
             found = wanted.answer(self.current(wanted.scope, wanted.names))
-        except SignalAwayError:  # the thread that looks tries again while there is time
-            found, left = None, None if timeout is None else timeout - (time.monotonic() - began)
-            if left is None or left <= 0:
+        except SignalAwayError as error:  # the thread that looks tries again while there is time
+            if timeout is None:
                 raise
+            found, left = None, timeout - (time.monotonic() - began)
+            if left <= 0:
+                raise too_late(timeout, error, wanted.names) from error
         if found is not None:
             return found
         woken = threading.Event()

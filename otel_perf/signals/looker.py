@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_perf.core.errors import SignalError, SignalFailedError
+from otel_perf.core.errors import SignalAwayError, SignalError, SignalFailedError
 from otel_perf.signals.board import Wait
-from otel_perf.signals.request import timed_out
+from otel_perf.signals.request import timed_out, too_late
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -214,9 +214,10 @@ class Looker:
         """The board cannot be reached, and the time of some is over."""
         with self._lock:
             expired, self._expired = self._expired, []
-        for waiter, _ in expired:
+        for waiter, timeout in expired:
             if waiter.found is None and waiter.error is None:
-                waiter.error = error
+                is_away = isinstance(error, SignalAwayError)  # so that all that can be said is that it did not come
+                waiter.error = too_late(timeout, error, waiter.request.names) if is_away else error
                 self._wake(waiter)
 
     # --- who waits for what, for others --------------------------------------------------------------

@@ -6,8 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
-from otel_perf.core.errors import SignalAwayError, SignalTimeoutError
-from otel_perf.signals.request import checked_timeout
+from otel_perf.core.errors import SignalAwayError
+from otel_perf.signals.request import checked_timeout, too_late
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ class _Patience:
         if self._timeout is None:
             raise error
         if not self.left:
-            raise SignalTimeoutError(f"after {self._timeout:g} s: {error}", self._names) from error
+            raise too_late(self._timeout, error, self._names) from error
 
 
 def opened(attempt: Attempt, timeout: float | None, names: tuple[str, ...]) -> tuple[Hub, float | None]:

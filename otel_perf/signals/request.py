@@ -13,6 +13,7 @@ from otel_perf.signals.signal import Signal, checked_key, checked_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from otel_perf.core.errors import SignalAwayError
     from otel_perf.signals.board import Heard, Wait
 
 
@@ -77,6 +78,11 @@ def timed_out(
     if ring:
         text += f". A cycle of waiters: {' → '.join(ring)}"
     return SignalTimeoutError(text, missing, tuple(current), ring)
+
+
+def too_late(timeout: float, error: SignalAwayError, names: tuple[str, ...]) -> SignalTimeoutError:
+    """The error of a wait whose board nobody can ask: nothing is known but that it did not come."""
+    return SignalTimeoutError(f"after {timeout:g} s: {error}", names)
 
 
 def _last(name: str, wanted: Request, history: Sequence[Signal], heard: Sequence[Heard]) -> str:

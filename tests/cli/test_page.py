@@ -56,7 +56,15 @@ def test_nothing_in_it_runs_or_is_fetched(report):
         "html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "p", "section", "div", "b", "span", "code",
         "table", "thead", "tbody", "tr", "th", "td",
     }  # fmt: skip
-    assert {name for name, _ in seen.attributes} <= {"lang", "charset", "http-equiv", "content", "name", "class", "tabindex"}
+    assert {name for name, _ in seen.attributes} <= {
+        "lang",
+        "charset",
+        "http-equiv",
+        "content",
+        "name",
+        "class",
+        "tabindex",
+    }
     assert EVIL.split("\x1b", maxsplit=1)[0] in "".join(seen.text)
     assert "http://" not in document
     assert "url(" not in document

@@ -90,6 +90,15 @@ def test_a_server_that_went_away_is_waited_for_as_well(server, signals_of, monke
     with pytest.raises(SignalError):  # without a timeout as any other call
         waits.wait_sync("DB_READY")
 
+    def wait(timeout):
+        if asynchronous:
+            return asyncio.run(waits.wait("DB_READY", timeout=timeout))
+        return waits.wait_sync("DB_READY", timeout=timeout)
+
+    with pytest.raises(SignalTimeoutError, match=f"after 0.5 s: .*{server.address}") as caught:
+        wait(0.5)
+    assert caught.value.missing == ("DB_READY",)
+
     def come():
         time.sleep(1.5)
         server.start()
@@ -99,10 +108,7 @@ def test_a_server_that_went_away_is_waited_for_as_well(server, signals_of, monke
     coming = threading.Thread(target=come)
     coming.start()
     try:
-        if asynchronous:
-            found = asyncio.run(waits.wait("DB_READY", timeout=60))
-        else:
-            found = waits.wait_sync("DB_READY", timeout=60)
+        found = wait(60)
     finally:
         coming.join()
     assert found["DB_READY"].ready
