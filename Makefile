@@ -95,7 +95,7 @@ watch-library:
 
 # What takes minutes and gigabytes.
 soak:
-	$(PYTHON) tools/engine.py $(DEV)/python -m pytest -m soak tests/soak tests/e2e tests/signals
+	$(PYTHON) tools/engine.py $(DEV)/python -m pytest -m soak
 
 clean:
 	rm -rf .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

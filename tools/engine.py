@@ -3,7 +3,7 @@
     python tools/engine.py make test
 
 An engine that answers already (``DOCKER_HOST``, or the default socket) is used as it is. Where there is none, and this
-is Linux and root, Debian's packages are installed if ``dockerd`` or ``busybox`` is missing (the latter is what
+is Linux and root, Debian's packages are installed if ``dockerd`` or ``busybox`` is missing (which
 docker-compose.yml runs in images that have nothing else), an engine of our own is started with
 all its files in a temporary folder, and stopped by its pid at the end. Where nothing helps, the reason is printed and
 the command runs without: the tests say what they lack, and fail when ``CI=true``.

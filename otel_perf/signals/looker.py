@@ -216,8 +216,10 @@ class Looker:
             expired, self._expired = self._expired, []
         for waiter, timeout in expired:
             if waiter.found is None and waiter.error is None:
-                is_away = isinstance(error, SignalAwayError)  # so that all that can be said is that it did not come
-                waiter.error = too_late(timeout, error, waiter.request.names) if is_away else error
+                if isinstance(error, SignalAwayError):  # all that can be said is that it did not come
+                    waiter.error = too_late(timeout, error, waiter.request.names)
+                else:
+                    waiter.error = error
                 self._wake(waiter)
 
     # --- who waits for what, for others --------------------------------------------------------------
