@@ -1,8 +1,8 @@
 """Runs the tasks of :mod:`otel_perf.core.cleaning` in one thread, in slices that nobody feels.
 
 A thread that computes takes the interpreter from the others for up to the switch interval (5 ms), each time that it
-wakes up. So a slice is short, 0.1 ms, and is followed by a rest of nineteen times as long; the rests are jittered, so
-that they do not fall into step with the app.
+wakes up. So a slice is short, 0.1 ms, and is followed by a rest of ninety-nine times as long; the rests are jittered,
+so that they do not fall into step with the app.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from otel_perf.core.cleaning import Task
 
 SLICE: Final = 0.0001  # seconds
-DUTY: Final = 0.02  # share of the time
+DUTY: Final = 0.01  # share of the time
 JITTER: Final = 0.2  # of a rest and of a period
 IDLE: Final = 0.05  # seconds between looks for a moment without active work
 TRIES: Final = 5  # failures in a row, after which a task is parked

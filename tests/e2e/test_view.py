@@ -312,15 +312,21 @@ def test_a_tail_has_every_line_once_however_many_come(chromium, tmp_path):
         page.tab.wait_for_timeout(1500)
         texts = page.tab.evaluate(TEXTS)
         assert sorted(texts) == sorted(f"line {number} end" for number in range(1501))
-        # Of more than the page holds the oldest make room: they come again when they are asked for.
+        # Of more than the page holds the oldest make room, but for what is read: they come again when they are asked for.
+        for read in (0, 10):
+            page.tab.locator(".log-lines button", has_text=f"line {read} end").click()
         put_lines(700)
-        page.until(f"{TEXTS}.includes('line 2200 end') && {COUNT} <= 2000")
+        page.until(f"{TEXTS}.includes('line 2200 end') && {COUNT} <= 2002")
+        assert page.tab.evaluate(TEXTS)[-2:] == ["line 10 end", "line 0 end"]
+        page.tab.locator(".log-lines button", has_text="line 0 end").last.click()
+        put_lines(1)
+        page.until(f"{TEXTS}.includes('line 2201 end') && !{TEXTS}.includes('line 0 end')")
         older = page.tab.get_by_role("button", name="Older lines")
         while older.is_visible():
             before = page.tab.evaluate(COUNT)
             older.click()
             page.until(f"{COUNT} > {before}")
-        assert page.tab.evaluate(TEXTS) == [f"line {number} end" for number in reversed(range(2201))]
+        assert page.tab.evaluate(TEXTS) == [f"line {number} end" for number in reversed(range(2202))]
         assert page.errors == []
 
 

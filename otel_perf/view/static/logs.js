@@ -75,8 +75,9 @@ export async function logs(page) {
     for (let last = list.lastElementChild; list.childElementCount > MOST && last;) {
       const before = last.previousElementSibling;
       if (!last.querySelector("[aria-expanded=true]")) { // what somebody reads stays
+        // What was read once lies below the end, and says nothing of what is left above.
+        if (!end || !(end.compareDocumentPosition(last) & Node.DOCUMENT_POSITION_FOLLOWING)) end = before;
         last.remove();
-        end = before;
       }
       last = before;
     }
