@@ -117,6 +117,7 @@ def test_the_lease_moves_when_the_sender_is_killed(collector, home, tmp_path):
     assert len(collector.spans()) - len(set(collector.spans())) <= 512
 
 
+@pytest.mark.alone
 def test_the_exit_does_not_wait_for_a_receiver_that_hangs(home):
     import socket
 

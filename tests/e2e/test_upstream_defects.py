@@ -294,6 +294,7 @@ def ending(process):
     return time.time() - said(process)["end"]
 
 
+@pytest.mark.alone
 def test_a_receiver_that_is_down_costs_neither_the_exit_nor_the_data(ours, upstream):
     """Upstream tries again and again while the program waits to end, or for its ``force_flush``, which then says that all
     is well; and what was not taken is gone. Ours ends as soon as with no exporter, and sends at the next start."""

@@ -173,10 +173,10 @@ def test_a_beat_costs_the_loop_little(loops, app):
     """Four times a second, so that it may take a while; it takes some microseconds."""
     assert loops.app_loop() is app.loop
     (heart,) = loops._hearts.values()
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(10_000):
         heart.beat()
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 def test_the_loop_of_a_request_is_not_the_apps_however_long_it_blocks(loops, app, monkeypatch):

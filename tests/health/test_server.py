@@ -95,6 +95,7 @@ def test_what_is_no_request_is_refused_and_does_no_harm(server, port, data):
     assert ask(port)[0] == 200
 
 
+@pytest.mark.alone
 def test_clients_that_say_nothing_hold_up_nobody_for_long(server, port, monkeypatch):
     monkeypatch.setattr(module, "PATIENCE", 1.0)
     idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(module.AT_ONCE - 1)]

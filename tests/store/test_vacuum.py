@@ -93,6 +93,7 @@ def test_one_of_before_is_made_anew_when_there_is_little_in_it(home, small):
     assert [batch.id for batch in batches(home)] == [196, 197, 198, 199, 200, 201]
 
 
+@pytest.mark.alone
 def test_it_waits_for_nobody(writer, home, small):
     """GIVEN another process in the midst of a transaction WHEN it is this one's turn THEN it comes another time."""
     fill(writer, 100)

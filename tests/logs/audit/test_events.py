@@ -83,6 +83,7 @@ def test_a_process_says_when_it_begins_and_ends(home):
     assert (found.good, found.opened, found.closed) == (True, 2, 1)
 
 
+@pytest.mark.alone
 def test_the_end_takes_no_longer_than_it_says_and_does_not_spin(home, monkeypatch):
     record()
     monkeypatch.setattr(writer, "CLOSE_PATIENCE", 1.0)
