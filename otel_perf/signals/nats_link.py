@@ -126,8 +126,9 @@ class Link:
     async def _attempts(self, work: Callable[[Session], Awaitable[T]], patience: float) -> T:
         why: BaseException = TimeoutError("no answer")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                while True:
+            async with asyncio.timeout(patience) as limit:
+                # It cancels once, and nats-py's wait_for, of Python 3.11, loses that where what it waits for is there.
+                while not (limit.expired() or self._closed):
                     try:
                         session = await self.session()
                         try:
@@ -143,6 +144,8 @@ class Link:
                         if is_final(error):
                             break
                     await asyncio.sleep(chance.uniform(0.02, 0.1))
+        if self._closed:
+            raise self._error("it was closed")
         raise (self._error if is_final(why) else self._away)(str(why) or type(why).__name__) from why
 
     def _ended(self) -> None:
@@ -154,7 +157,7 @@ class Link:
     async def _connect_again(self) -> None:
         pause, began, told = 0.05, time.monotonic(), False
         try:
-            while True:
+            while not self._closed:
                 try:
                     await self.session()
                 except REPEATABLE as error:

@@ -6,6 +6,7 @@ Nothing here sleeps for luck: whatever has to happen is waited for with :func:`w
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -43,11 +44,21 @@ def wait_for(condition: Callable[[], T], timeout: float = PATIENCE, what: str = 
         time.sleep(POLL)
 
 
+# Below those that the kernel gives to whoever asks for any, which would be somebody's before it is used; of each worker
+# its own, and another one each time.
+_WORKER: Final = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+_PORTS: Final = itertools.cycle(range(12_000 + _WORKER * 2_500, 14_500 + _WORKER * 2_500))
+for _ in range(os.getpid() % 2_000):
+    next(_PORTS)
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of 127.0.0.1 that nobody listens on, nor will."""
+    while True:
+        port = next(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def listens(port: int) -> bool:
