@@ -1,5 +1,6 @@
 """``pytest --otel-perf`` in a project of its own: findings per test, and tests that fail on them."""
 
+import contextlib
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 
 from otel_perf.store.database import StoreReader
 from tests.e2e import programs
+from tests.signals import nats_boards, nats_server
 from tests.store.receiver import Receiver
 
 TESTS = """
@@ -161,6 +163,13 @@ def test_what_is_sent_and_kept_of_the_app_is_not_of_its_tests(others, receiver):
     assert list((others / "tmp").glob("otel-perf-*")) == []
 
 
+EMITS = """
+import otel_perf as perf
+
+def test_emits():
+    perf.signals.emit("CACHE_WARM")
+    perf.signals.wait_sync("CACHE_WARM", timeout=10)
+"""
 PRESSED = "import time\n\ndef test_lasts():\n    time.sleep(4)\n"  # memory is looked at each second
 
 
@@ -172,6 +181,17 @@ def test_no_webhook_of_the_app_is_told_of_its_tests(options, told, tmp_path, rec
     done = run(tmp_path, "--otel-perf", *options, OTEL_PERF_STORE_PROBE="off", **variables)
     assert done.returncode == 0, done.stdout + done.stderr
     assert ("/hook" in [path for path, *_ in receiver.seen]) is told
+
+
+@pytest.mark.parametrize(("options", "told"), [((), False), (("--otel-perf-send",), True)])
+def test_nobody_who_waits_for_the_app_takes_its_tests_for_it(options, told, tmp_path):
+    """GIVEN a team's board of signals WHEN a test emits THEN it does not stand there."""
+    (tmp_path / "test_one.py").write_text(EMITS)
+    with nats_server.running(tmp_path) as server:
+        done = run(tmp_path, "--otel-perf", *options, OTEL_PERF_SIGNALS_URL=server.url, OTEL_PERF_STORE_PROBE="off")
+        assert done.returncode == 0, done.stdout + done.stderr
+        with contextlib.closing(nats_boards.opened(server.url)) as board:
+            assert ("CACHE_WARM" in {signal.name for signal in board.since(0)}) is told
 
 
 def test_it_is_sent_and_kept_where_that_is_asked_for(others, receiver):

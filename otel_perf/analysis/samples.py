@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ OWN: Final = "perf.call.self_time"
 RAISED: Final = "perf.call.errors"
 MEMORY: Final = "process.memory.usage"
 UNSET: Final = 946_684_800 * 10**9  # ns, the year 2000; a clock that says less was not set yet
+AHEAD: Final = 86_400 * 10**9  # ns; a clock that says more than this from now is wrong
 Key = tuple[str, str, str]  # service, name and kind of an operation
 FunctionKey = tuple[str, str]  # service and name
 Owner = tuple[str, str]  # service and instance: a process
@@ -84,6 +86,7 @@ class Samples:
 
     def __init__(self, spans: Iterable[SpanRecord], points: Iterable[Point] = ()) -> None:
         self.spans = 0
+        self._latest = time.time_ns() + AHEAD
         self._ended: dict[tuple[Key, str], list[int]] = defaultdict(lambda: [0, 0])  # failed, and all
         self._rows: list[tuple[Key, str, str, int, int]] = []
         self._children: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -126,11 +129,16 @@ class Samples:
         self._lived(owner, min(point.start or point.time, point.time), point.time)
 
     def _lived(self, owner: Owner, start: int, end: int) -> None:
-        first, last = self._lives.get(owner, (start, end))
-        if (first < UNSET) == (start < UNSET):
-            self._lives[owner] = (min(first, start), max(last, end))
-        else:  # else all runs since 1970 would be one
-            self._lives[owner] = max((first, last), (start, end))
+        was, life = self._lives.get(owner), (start, end)
+        if was is not None and self._is_right(was) == self._is_right(life):
+            life = (min(was[0], start), max(was[1], end))
+        elif was is not None and self._is_right(was):
+            return  # else all runs since 1970, or to the wrong day, would be one
+        self._lives[owner] = life
+
+    def _is_right(self, life: tuple[int, int]) -> bool:
+        """Whether the clock may have been right, as far as can be told."""
+        return life[0] >= UNSET and life[1] <= self._latest
 
     @property
     def services(self) -> list[str]:

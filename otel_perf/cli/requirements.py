@@ -129,9 +129,17 @@ def show(command: str, error: Exception, *, as_json: bool) -> str:
 
         findings = [{"problem": problem, "remedy": remedy} for problem, remedy in wrong]
         return json.dumps({"findings": findings, "hints": []}, indent=2)
-    lines = [f"otel-perf {command}: does not work with the packages that are installed: {error!r}", ""]
+    lines = [f"otel-perf {command}: does not work with the packages that are installed: {error!r}{_where(error)}", ""]
     lines.append(f"To mend: {len(wrong)}")
     return "\n".join([*lines, *listed(wrong, "✗")])
+
+
+def _where(error: Exception) -> str:
+    """The line that raised it: it may have nothing to do with versions after all."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
 
 def listed(problems: list[Problem], mark: str) -> list[str]:

@@ -272,7 +272,8 @@ def flame(reading: Reading, question: Question) -> dict[str, Any]:
     """Where the time of the slowest traces went, as a tree of operations: [op, number, total, own, children]."""
     tree: dict[int, Any] = {}
     traces = spans = 0
-    for (number,) in selected(reading, question.with_(sort="slowest", skip=""), "id", FLAME_TRACES):
+    slowest, _ = selected(reading, question.with_(sort="slowest", skip=""), "id", FLAME_TRACES)
+    for (number,) in slowest:
         # Most spans are leaves, and of many siblings: only what has children is read one by one.
         rows = reading.rows(
             "SELECT parent, op, count(*), sum(took) FROM"

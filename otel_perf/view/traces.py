@@ -39,19 +39,22 @@ class Node:
 def listed(reading: Reading, question: Question) -> dict[str, Any]:
     """Traces in a range of time, the slowest, newest or costliest first; with an operation, or of a root's service."""
     size = question.number("limit", 50, most=200)
-    rows = selected(reading, question, _COLUMNS, size + 1)
-    return {"traces": [_row(reading, row) for row in rows[:size]], "more": len(rows) > size}
+    rows, slowest = selected(reading, question, _COLUMNS, size + 1)
+    return {"traces": [_row(reading, row) for row in rows[:size]], "more": len(rows) > size, "slowest": slowest}
 
 
-def selected(reading: Reading, question: Question, columns: str, size: int) -> list[tuple[Any, ...]]:
-    """These columns of the traces that are asked for, in order."""
+def selected(reading: Reading, question: Question, columns: str, size: int) -> tuple[list[tuple[Any, ...]], int]:
+    """These columns of the traces that are asked for, in order.
+
+    And of how many of the slowest spans of an operation these are the traces, where not of all: else 0.
+    """
     sort = question.one_of("sort", _SORTS)
     begin, end = question.times
     where, values = ["start BETWEEN ? AND ?", "spans > 0"], [begin, end]
-    numbers, roots = None, _roots(reading, question)
+    numbers, roots, cut = None, _roots(reading, question), False
     operation = question.number("operation", 0)
     if operation and not _is_root(reading, operation):
-        numbers, roots = _having(reading, question, [operation]), None
+        (numbers, cut), roots = _having(reading, question, [operation]), None
     if roots is not None:
         where.append(f"root IN ({','.join(map(str, roots))})")
     if question.text("failed"):
@@ -60,15 +63,17 @@ def selected(reading: Reading, question: Question, columns: str, size: int) -> l
         where.append("finish - start >= ?")
         values.append(least)
     if words := question.text("q").strip():
-        by_words = _by_words(reading, question, words)
+        by_words, cut_too = _by_words(reading, question, words)
+        cut = cut or cut_too
         numbers = by_words if numbers is None else numbers & by_words
     if numbers is not None:
         where.append(f"id IN ({','.join(map(str, sorted(numbers)))})")
     plan = "" if numbers is not None else _plan(reading, question, sort, roots)
-    return reading.rows(
+    rows = reading.rows(
         f"SELECT {columns} FROM trace {plan} WHERE {' AND '.join(where)} ORDER BY {_SORTS[sort]} LIMIT ? OFFSET ?",
         (*values, size, question.number("skip", 0, most=10_000)),
     )
+    return rows, SLOWEST if cut else 0
 
 
 def _plan(reading: Reading, question: Question, sort: str, roots: list[int] | None) -> str:
@@ -106,29 +111,34 @@ def _is_root(reading: Reading, operation: int) -> bool:
     return bool(spans and spans[0] <= roots[0])
 
 
-def _having(reading: Reading, question: Question, operations: list[int]) -> set[int]:
-    """Traces with a span of one of the operations: all of a range that has few, else those with the slowest spans."""
+def _having(reading: Reading, question: Question, operations: list[int]) -> tuple[set[int], bool]:
+    """Traces with a span of one of the operations: all of a range that has few, else those with the slowest spans.
+
+    And whether there may be others.
+    """
     if _are_few(reading, question):
         rows = reading.rows(
             "SELECT DISTINCT trace.id FROM trace INDEXED BY trace_start CROSS JOIN span INDEXED BY span_trace"
             " ON span.trace = trace.id WHERE trace.start BETWEEN ? AND ?"
             f" AND span.op IN ({','.join(map(str, operations))})", question.times,
         )  # fmt: skip
-        return {row[0] for row in rows}
+        return {row[0] for row in rows}, False
     found: set[int] = set()
+    cut = False
     # The slowest of all may be in another range; the index is walked until there are as many of this one.
     within = " AND start BETWEEN ? AND ?" if question.is_bounded else ""
     query = f"SELECT trace FROM span INDEXED BY span_op WHERE op = ?{within} ORDER BY took DESC LIMIT {SLOWEST}"
     for operation in operations:
         rows = reading.rows(query, (operation, *(question.times if within else ())))
         found.update(row[0] for row in rows)
-    return found
+        cut = cut or len(rows) == SLOWEST
+    return found, cut
 
 
-def _by_words(reading: Reading, question: Question, words: str) -> set[int]:
-    """Traces that have a trace id, or a span of a name, that is like ``words``."""
+def _by_words(reading: Reading, question: Question, words: str) -> tuple[set[int], bool]:
+    """Traces that have a trace id, or a span of a name, that is like ``words``; and whether there may be others."""
     if len(words) == 32 and set(words.lower()) <= set("0123456789abcdef"):
-        return {row[0] for row in reading.rows("SELECT id FROM trace WHERE tid = ?", (bytes.fromhex(words),))}
+        return {row[0] for row in reading.rows("SELECT id FROM trace WHERE tid = ?", (bytes.fromhex(words),))}, False
     return _having(reading, question, matching_operations(reading, words, 20))
 
 

@@ -96,11 +96,17 @@ def test_processes_that_live_at_once_are_one_run():
     assert len(Samples([*spans, *machine.run()]).runs) == 2
 
 
-def test_a_clock_that_was_not_set_yet_makes_no_run_of_others():
-    """GIVEN a span of 1970 in one of five runs, first or last WHEN they are compared THEN they are five as before."""
+@pytest.mark.parametrize("years", [-60, 60])
+def test_a_clock_that_was_wrong_makes_no_run_of_others(years):
+    """GIVEN a span of 1970, or of a day to come, in one of five runs WHEN they are compared THEN they are five as before.
+
+    It is the first of all, the last of the first run, or the last of all.
+    """
     spans = steady({"pay": 0.1})
-    for known, place in ((spans[0], 0), (spans[-1], len(spans))):
-        wrong = replace(known, start=0, end=10**8)
+    shift = max(years * 365 * 86_400 * 10**9, -spans[0].start)
+    first = [span for span in spans if span.resource == spans[0].resource][-1]
+    for known, place in ((spans[0], 0), (first, spans.index(first) + 1), (spans[-1], len(spans))):
+        wrong = replace(known, start=known.start + shift, end=known.end + shift)
         assert len(Samples([*spans[:place], wrong, *spans[place:]]).runs) == RUNS
     assert len(Samples([wrong]).runs) == 1
 

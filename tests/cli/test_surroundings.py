@@ -77,6 +77,12 @@ def test_packages_of_opentelemetry_that_do_not_fit_together(installed):
         "opentelemetry-api 1.44.0 needs nothing-here>=1, and it is not installed"
         " | pip install --upgrade opentelemetry-api 'nothing-here>=1'"
     )
+    try:
+        {}["x"]
+    except KeyError as error:
+        (line, *_), place = requirements.show("report", error, as_json=False).split("\n"), error.__traceback__.tb_lineno
+    # It may have nothing to do with versions: where it was raised is not hidden.
+    assert line.endswith(f"does not work with the packages that are installed: KeyError('x') ({__file__}:{place})")
 
 
 def test_what_otel_perf_itself_needs_is_mended_in_one_line(installed):

@@ -152,6 +152,9 @@ def test_an_operation_whose_slowest_spans_are_of_another_time_is_there(tmp_path,
     times = {"from": (NOW + 4 * HOUR) // 10**6, "to": (NOW + 8 * HOUR) // 10**6}
     assert [int(row["trace"], 16) for row in ask("traces", sort="newest", **asked, **times)["traces"]] == [6, 5, 4]
     assert [int(row["trace"], 16) for row in ask("traces", sort="newest", **asked)["traces"]] == [2, 1, 0]
+    assert ask("traces", **asked, **times)["slowest"] == 3, "the page says of which these are"
+    times["from"] = (NOW + 7 * HOUR) // 10**6
+    assert ask("traces", **asked, **times)["slowest"] == 0, "all that there are"
 
 
 def test_flames_hang_what_is_deep_under_what_is_above_it(tmp_path, ask_of):

@@ -19,6 +19,7 @@ export async function traces(page) {
         type: "search", value: query.q || "", "data-filter": true, onchange: (event) => change({ q: event.target.value.trim(), skip: "" }),
       })),
       query.operation ? h("button", { type: "button", class: "quiet-button", onclick: () => change({ operation: "" }) }, "of one operation ✕") : null),
+    answer.slowest ? h("p", { class: "quiet" }, `Of very many: the traces of the ${count(answer.slowest)} slowest spans. A shorter time has all of its own.`) : null,
     table("Traces", [
       { head: "Trace", cell: (row) => h("a", { href: link("trace", row.trace), "data-row": true }, dot(row.service), row.name || "(no name)", row.errors ? h("span", { class: "tag bad" }, `${row.errors} failed`) : null) },
       { head: "Took", class: "number", cell: (row) => duration(row.took) },
