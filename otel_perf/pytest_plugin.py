@@ -186,6 +186,8 @@ class _Session:
         from opentelemetry import trace
 
         providers = None if self._pipeline is None else self._pipeline.providers
+        # Of a run before, where a plugin runs what failed again.
+        item.user_properties[:] = [entry for entry in item.user_properties if entry[0] not in {PROPERTY, MISSED}]
         if providers is None or self._trouble:
             item.user_properties.append((MISSED, self.trouble()))
             return (yield)
@@ -274,9 +276,7 @@ class _Summary:
     def __init__(self, session: _Session | None, *, failing: bool) -> None:
         self._session = session  # none where workers run the tests
         self._failing = failing
-        self._rows: list[tuple[str, dict[str, Any]]] = []
-        self._missed: Counter[str] = Counter()
-        self._tests = 0
+        self._told: dict[str, list[tuple[str, Any]]] = {}  # by test, of its last run
 
     def pytest_report_header(self) -> str:
         """Whether it looks, and if not why."""
@@ -286,9 +286,7 @@ class _Summary:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the findings of a test."""
         if report.when == "call":
-            self._tests += 1
-            self._rows += [(report.nodeid, dict(value)) for name, value in report.user_properties if name == PROPERTY]  # type: ignore[call-overload]
-            self._missed.update(str(value) for name, value in report.user_properties if name == MISSED)
+            self._told[report.nodeid] = [entry for entry in report.user_properties if entry[0] in {PROPERTY, MISSED}]
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """What was to fail on findings does not pass because nobody looked."""
@@ -296,19 +294,25 @@ class _Summary:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _fails(self) -> bool:
-        return self._failing and any(reason != OWN for reason in self._missed)
+        return self._failing and any(reason != OWN for reason in self._missed())
+
+    def _missed(self) -> Counter[str]:
+        """Why tests were not looked at, and how many."""
+        return Counter(value for told in self._told.values() for name, value in told if name == MISSED)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what was found, the costliest first."""
         from otel_perf.cli.text import seconds
 
         terminalreporter.section("otel-perf: bottlenecks")
-        for test, row in sorted(self._rows, key=lambda pair: -pair[1]["cost"]):
+        missed = self._missed()
+        found = [(test, row) for test, told in self._told.items() for name, row in told if name == PROPERTY]
+        for test, row in sorted(found, key=lambda pair: -pair[1]["cost"]):
             terminalreporter.line(f"{test}: {row['kind']} at {row['where']}, would save {seconds(row['cost'])}")
             terminalreporter.line(f"    {row['evidence']}")
-        if not self._rows and self._tests > self._missed.total():
-            terminalreporter.line("none in the others" if self._missed else "none")
-        for reason, tests in self._missed.items():
-            terminalreporter.line(f"not looked at, {tests} of {self._tests} tests: {reason}", yellow=True)
+        if not found and len(self._told) > missed.total():
+            terminalreporter.line("none in the others" if missed else "none")
+        for reason, tests in missed.items():
+            terminalreporter.line(f"not looked at, {tests} of {len(self._told)} tests: {reason}", yellow=True)
         if self._fails():
             terminalreporter.line("the run fails: --otel-perf-fail cannot tell", red=True)

@@ -208,6 +208,27 @@ def test_it_is_sent_and_kept_where_that_is_asked_for(others, receiver):
     assert not (others / "home").exists()
 
 
+AGAIN = """
+from _pytest.runner import runtestprotocol
+
+def pytest_runtest_protocol(item, nextitem):
+    for _ in range(2):
+        for report in runtestprotocol(item, nextitem=nextitem, log=False):
+            item.ihook.pytest_runtest_logreport(report=report)
+    return True
+"""
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_test_that_is_run_again_is_told_once(workers, others):
+    """GIVEN a plugin that runs tests again, as those for flaky ones do WHEN it ends THEN the last run counts."""
+    (others / "conftest.py").write_text(AGAIN)
+    done = run(others, "--otel-perf", "-n", workers, TMPDIR=str(others / "tmp"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("test_has_a_home_of_its_own: self_time at test_others.py:") == 1
+    assert "not looked at, 1 of 2 tests: they have a tracer provider of their own" in done.stdout
+
+
 BEFORE = """
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
