@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 import otel_perf
+from otel_perf import environment_variables
 from otel_perf.bottlenecks import detectors, frames
 from otel_perf.cli import BAD, GOOD, options, requirements, surroundings
 from otel_perf.cli.diagnosis import Diagnosis, FeatureState, Finding, render
@@ -21,7 +22,6 @@ from otel_perf.core.exporters import OTLP, SIGNALS, exporter_names
 from otel_perf.core.rollout import Rollout
 from otel_perf.core.settings import PREFIX, load
 from otel_perf.distro import NAME, switched_off
-from otel_perf.environment_variables import names
 from otel_perf.features import discover
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def _versions() -> dict[str, str]:
 
 def _variables(environ: Mapping[str, str], findings: list[Finding]) -> None:
     """Names that look like ours and are none."""
-    known = [*names(), *detectors.variables()]
+    ours = [name for name in vars(environment_variables) if name.startswith(PREFIX)]
+    known = [*ours, *detectors.variables()]
     for name in sorted(environ):
         if name.startswith("OTEL_") and not name.startswith(f"{PREFIX}_"):
             _upstream_variable(name, findings)
