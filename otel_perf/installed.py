@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from otel_perf.core.records import entity
 from otel_perf.core.sequence import OFF
 from otel_perf.core.settings import variable
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from otel_perf.core.rollout import Decision
 
 
-@dataclass(slots=True)
+@entity
 class Installed:
     """One feature and what has become of it."""
 

@@ -14,7 +14,7 @@ import sys
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +28,7 @@ from otel_perf.bottlenecks.run_queue import account
 from otel_perf.bottlenecks.stacks import RUNNING, Sample, Stack, of_task, of_thread
 from otel_perf.core.own_file import OwnFile
 from otel_perf.core.owner import APP, owner
-from otel_perf.core.records import record
+from otel_perf.core.records import entity, record
 from otel_perf.core.threads import allocate_lock, get_ident, start_new_thread
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ READINGS: Final = 3_000  # of memory and of the GIL that are kept: a minute
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
-@dataclass(slots=True)
+@entity
 class Heartbeat:
     """An event loop, and when it was last asked and last answered (ns)."""
 

@@ -11,13 +11,12 @@ import asyncio
 import inspect
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.core import activity, cleaning
 from otel_perf.core.chance import chance
-from otel_perf.core.records import record
+from otel_perf.core.records import entity, record
 from otel_perf.core.threads import allocate_lock, start_new_thread
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ TRIES: Final = 5  # failures in a row, after which a task is parked
 LONGEST: Final = 3600.0  # seconds that are waited after a failure
 
 
-@dataclass(slots=True)
+@entity
 class State:
     """How a task fares."""
 

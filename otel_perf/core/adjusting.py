@@ -5,9 +5,10 @@ The environment comes first, as it does for features; a value that cannot be use
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
+from otel_perf.core.records import entity
 from otel_perf.core.rollout import FLAG_PREFIX, Rollout
 from otel_perf.core.settings import Problem, read, variable
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 DEFAULT: Final = "default"
 
 
-@dataclass(slots=True, eq=False)
+@entity
 class _Watched:
     """One feature's settings, and who wants to know when they change."""
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from otel_perf.core.records import entity
 from otel_perf.core.settings import parse_duration
 
 F = TypeVar("F", bound=Callable[[], Any])
@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[[], Any])
 DEADLINE: Final = 60.0  # seconds that a run may take
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@entity
 class Task:
     """Something to do every now and then."""
 

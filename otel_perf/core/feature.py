@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from otel_perf.core.records import record
+from otel_perf.core.records import entity, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ class NoSettings:
     """Settings of a feature that has nothing to set but on, off and percentage."""
 
 
-@dataclass(slots=True)
+@entity
 class Parts:
     """What features give to the providers before these are built.
 

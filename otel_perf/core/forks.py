@@ -13,10 +13,10 @@ import signal
 import sys
 import threading
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from otel_perf.core import wakeups
+from otel_perf.core.records import entity
 from otel_perf.core.threads import get_ident
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _log = logging.getLogger("otel_perf")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@entity
 class _Subscriber:
     before: Callable[[], None] | None
     parent: Callable[[], None] | None

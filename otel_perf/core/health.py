@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from otel_perf.core.census import Metric
 from otel_perf.core.events import Event
+from otel_perf.core.records import entity
 from otel_perf.core.settings import parse_duration
 
 F = TypeVar("F", bound=Callable[[], Any])
@@ -25,7 +25,7 @@ STATUS: Final = Metric("perf.health.status", "1", "gauge", "0 healthy, 1 degrade
 CHANGED: Final = Event("perf.health.changed", "A check's health changed: which, to what and from what, and why")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@entity
 class Check:
     """Something that says how it is."""
 

@@ -12,7 +12,6 @@ store's thread: until then it is an :class:`Event`.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from importlib.metadata import version
 from threading import Lock
 from types import FunctionType
@@ -20,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry._logs import LogRecord, SeverityNumber, get_logger_provider
 from opentelemetry.context import Context
+
+from otel_perf.core.records import entity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +64,7 @@ def knows_attributes() -> bool:
     return _bounded is not None
 
 
-@dataclass(slots=True, eq=False)
+@entity
 class Event:
     """An event on its way through our own processors: what the SDK's objects around it would hold."""
 

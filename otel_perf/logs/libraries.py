@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from otel_perf.core.ids import SPAN_KEY, explicit, now
+from otel_perf.core.records import entity
 from otel_perf.logs.correlation import context_for, texts_of
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Compose(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@entity
 class Lines:
     """What is done with each line. ``compose`` and ``keep_line`` are there only if asked for."""
 

@@ -7,13 +7,13 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 from opentelemetry.instrumentation.log_utils import std_to_otel
 from opentelemetry.trace import format_span_id, format_trace_id
 
+from otel_perf.core.records import entity
 from otel_perf.logs.correlation import CORRELATION_ID, SAMPLED, SERVICE_NAME, SPAN_ID, STAMPS, TRACE_ID
 from otel_perf.logs.plain_values import text_of, type_name
 from otel_perf.logs.secret_keys import words_of
@@ -64,7 +64,7 @@ class Clock:
             return self.text(time.time())
 
 
-@dataclass(slots=True)
+@entity
 class Parts:
     """One line. Nothing of it needs to be what its type says: whoever reads it makes sure."""
 

@@ -7,10 +7,10 @@ is gone, so that counters never fall.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from otel_perf.core.census import Metric
+from otel_perf.core.records import entity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,7 +27,7 @@ HIT_RATIO: Final = Metric("perf.cache.hit_ratio", "1", "gauge", "Hits by look-up
 NAMES: Final = 200  # caches told apart; the others are "other"
 
 
-@dataclass(slots=True)
+@entity
 class Numbers:
     """Of one cache, or of all of one name. ``None`` is what nobody knows, such as how many entries a server has."""
 

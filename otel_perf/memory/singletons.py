@@ -15,11 +15,11 @@ import warnings
 import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from otel_perf.core.events import Event
 from otel_perf.core.forks import on_fork
+from otel_perf.core.records import entity
 from otel_perf.core.threads import get_ident
 from otel_perf.core.weak import alive
 from otel_perf.memory.either import awaited, called, method, raise_all, run, verdict
@@ -39,7 +39,7 @@ CLOSED: Final = Event(
 )
 
 
-@dataclass(slots=True, eq=False)
+@entity
 class _Kind:
     """What was registered."""
 
