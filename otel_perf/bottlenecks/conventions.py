@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -61,15 +62,26 @@ _SQL: Final = frozenset(
         "other_sql",
     ]
 )
-_VERB: Final = re.compile(
-    r"\s*(select|insert|update|delete|with|merge|create|alter|drop|begin|commit|rollback)\b", re.IGNORECASE
-)
 
-_COMMAND: Final = re.compile(r"[A-Za-z][A-Za-z_.]{0,29}")
-# A segment of a path that is data: with a digit or a sign of data in it, very long, or mixed like a token.
-_VARIABLE_PART: Final = re.compile(
-    r"(?<=/)(?:[^/]*[\d@%;=~:+][^/]*|[0-9a-fA-F]{8,}|[^/]{25,}|(?=[^/]*[a-z])(?=[^/]*[A-Z])[^/]{12,})(?=/|$)"
-)
+
+@cache
+def _verb() -> re.Pattern[str]:
+    return re.compile(
+        r"\s*(select|insert|update|delete|with|merge|create|alter|drop|begin|commit|rollback)\b", re.IGNORECASE
+    )
+
+
+@cache
+def _command() -> re.Pattern[str]:
+    return re.compile(r"[A-Za-z][A-Za-z_.]{0,29}")
+
+
+@cache
+def _variable_part() -> re.Pattern[str]:
+    # A segment of a path that is data: with a digit or a sign of data in it, very long, or mixed like a token.
+    return re.compile(
+        r"(?<=/)(?:[^/]*[\d@%;=~:+][^/]*|[0-9a-fA-F]{8,}|[^/]{25,}|(?=[^/]*[a-z])(?=[^/]*[A-Z])[^/]{12,})(?=/|$)"
+    )
 
 
 def first(attributes: Mapping[str, Any] | None, names: tuple[str, ...]) -> str:
@@ -124,7 +136,7 @@ def describe(span: ReadableSpan) -> str:
         return summary[:LONGEST]
     text, system = first(attributes, TEXT), first(attributes, SYSTEM)
     if text:
-        if system not in _SQL and not _VERB.match(text):
+        if system not in _SQL and not _verb().match(text):
             return f"{system} {_words(text)}".strip()[:LONGEST]
         from otel_perf.bottlenecks.sql import fingerprint
 
@@ -138,7 +150,7 @@ def describe(span: ReadableSpan) -> str:
 def _words(text: str) -> str:
     """The command of a key-value or document store: what follows may be anybody's data."""
     command, *arguments = text.split(None, 8) or [""]
-    known = command if _COMMAND.fullmatch(command) else "…"
+    known = command if _command().fullmatch(command) else "…"
     return " ".join([known.upper(), *("?" for _ in arguments)])
 
 
@@ -150,4 +162,4 @@ def _address(attributes: Mapping[str, Any] | None) -> str:
     except ValueError:  # not a URL
         host, path = "", ""
     host = host or first(attributes, HOST)
-    return host + (template or _VARIABLE_PART.sub("{}", path))
+    return host + (template or _variable_part().sub("{}", path))

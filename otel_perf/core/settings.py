@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import MISSING, fields
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 from otel_perf.core.records import record
@@ -21,9 +22,20 @@ if TYPE_CHECKING:
 PREFIX: Final = "OTEL_PERF"
 S = TypeVar("S")
 
-_DURATION = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*(us|µs|ms|s|m|min|h|d)?\s*", re.ASCII | re.IGNORECASE)
+
+@cache
+def _duration() -> re.Pattern[str]:
+    return re.compile(r"\s*([0-9]*\.?[0-9]+)\s*(us|µs|ms|s|m|min|h|d)?\s*", re.ASCII | re.IGNORECASE)
+
+
 _DURATION_UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]i?b?|b)?\s*", re.ASCII | re.IGNORECASE)
+
+
+@cache
+def _size() -> re.Pattern[str]:
+    return re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]i?b?|b)?\s*", re.ASCII | re.IGNORECASE)
+
+
 _SIZE_UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SIZE_UNITS_BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -32,7 +44,7 @@ def parse_duration(value: object) -> float:
     """Seconds from ``"250ms"``, ``"1.5s"``, ``"5m"``, ``"2h"`` or a bare number of seconds."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    match = _DURATION.fullmatch(str(value))
+    match = _duration().fullmatch(str(value))
     if match is None:
         raise ValueError("is not a duration")
     return float(match[1]) * _DURATION_UNITS[(match[2] or "s").lower()]
@@ -42,7 +54,7 @@ def parse_size(value: object) -> int:
     """Bytes from ``"512MB"`` (10⁶), ``"1GiB"`` (2³⁰) or a bare number of bytes."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    match = _SIZE.fullmatch(str(value))
+    match = _size().fullmatch(str(value))
     if match is None:
         raise ValueError("is not a size")
     unit = (match[2] or "").lower().removesuffix("b")

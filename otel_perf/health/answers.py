@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 from otel_perf.core import health
@@ -15,7 +16,12 @@ _MEANT: Final = {
     **dict.fromkeys(("degraded", "warn", "warning"), DEGRADED),
     **dict.fromkeys(("unhealthy", "fail", "error", "down", "critical", "not_serving"), UNHEALTHY),
 }
-_CREDENTIALS: Final = re.compile(r"//[^/@\s]+@")  # of a URL, which drivers like to put into what they raise
+
+
+@cache
+def _credentials() -> re.Pattern[str]:
+    # Of a URL, which drivers like to put into what they raise
+    return re.compile(r"//[^/@\s]+@")
 
 
 def meaning(answer: Any) -> tuple[int, str]:
@@ -43,7 +49,7 @@ def raised(error: BaseException) -> tuple[int, str]:
 
 def reason(text: str) -> str:
     """One line, not too long, without secrets where there is somebody who hides them, and credentials of URLs."""
-    text = _CREDENTIALS.sub("//…@", text[: 4 * LONGEST])
+    text = _credentials().sub("//…@", text[: 4 * LONGEST])
     for hide in tuple(health.hiding):
         text = hide(text)
     line = " ".join(text.split())

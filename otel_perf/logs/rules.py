@@ -14,6 +14,7 @@ import logging
 import re
 import sys
 from fnmatch import translate
+from functools import cache
 from typing import Final
 
 from otel_perf.core.records import record
@@ -28,7 +29,11 @@ ROUNDING: Final = 1e-3  # of a token, that sums of floats may be off by
 TRACE_BITS: Final = (1 << 64) - 1  # of a trace id, by which OpenTelemetry's TraceIdRatioBased decides
 
 _LEVELS: Final = {"WARN": logging.WARNING, "FATAL": logging.CRITICAL, "OFF": NEVER}
-_RATE: Final = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*/\s*([0-9]*\.?[0-9]*)\s*(us|µs|ms|s|sec|m|min|h|d)\s*", re.ASCII)
+
+
+@cache
+def _rate() -> re.Pattern[str]:
+    return re.compile(r"\s*([0-9]*\.?[0-9]+)\s*/\s*([0-9]*\.?[0-9]*)\s*(us|µs|ms|s|sec|m|min|h|d)\s*", re.ASCII)
 
 
 def level_of(text: str) -> int:
@@ -130,7 +135,7 @@ def rate(text: str) -> Rate | None:
     """From ``100/s``."""
     if text.strip().lower() in OFF:
         return None
-    match = _RATE.fullmatch(text)
+    match = _rate().fullmatch(text)
     if match is None:
         raise ValueError("is not a rate")
     unit = "s" if match[3] == "sec" else match[3]

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,7 +48,11 @@ WAIT: Final = Metric(
 
 NAMES: Final = 100  # names that have a histogram of their own
 OTHER: Final = "(other)"
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+
+
+@cache
+def _form() -> re.Pattern[str]:
+    return re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
 
 class Telemetry:
@@ -215,7 +220,7 @@ def _traceparent(span: trace.Span) -> str:
 def _links(signals: Iterable[Signal]) -> list[Link]:
     links = []
     for signal in signals:
-        match = _TRACEPARENT.fullmatch(signal.traceparent)
+        match = _form().fullmatch(signal.traceparent)
         if match is not None:
             context = SpanContext(int(match[1], 16), int(match[2], 16), True, TraceFlags(int(match[3], 16)))
             if context.is_valid:
