@@ -117,7 +117,7 @@ def measured(
 
 def main() -> int:
     """Run both tables."""
-    options = common.arguments(__doc__, rounds=15).parse_args()
+    options = common.arguments(__doc__, rounds=40).parse_args()
     report = common.Report()
     with tempfile.TemporaryDirectory(prefix="otel-perf-bench-") as work:
         plain(report, options.rounds, Path(work))
