@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+import uuid
+from typing import TYPE_CHECKING, Any, Final
 
 import otel_perf
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
+
+# In the command line of a process that multiprocessing spawned. An id that was given, as the OpenTelemetry Operator
+# gives each container one, is its parent's: both would put points into the same series. A forked child has its own.
+_SPAWNED: Final = "--multiprocessing-fork"
 
 
 def create(distro_version: str) -> Resource:
@@ -18,6 +23,8 @@ def create(distro_version: str) -> Resource:
     attributes = {"telemetry.distro.name": "otel-perf", "telemetry.distro.version": otel_perf.__version__}
     if distro_version:
         attributes["telemetry.auto.version"] = distro_version
+    if _SPAWNED in sys.orig_argv:
+        attributes["service.instance.id"] = str(uuid.uuid4())
     resource: Resource = _import_resources().create(attributes)
     return resource
 

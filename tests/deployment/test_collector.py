@@ -151,6 +151,13 @@ def test_secrets_are_hidden_where_they_come_in(name):
             assert "redaction" in pipeline["processors"], key
 
 
+def test_who_acknowledges_lines_that_may_not_be_queued_is_known_by_the_filter_before():
+    """A rule tells by it whether log lines that found no room are lost, or will be sent again."""
+    for name in NAMES:
+        processors = CONFIGS[name]["service"]["pipelines"]["logs"]["processors"]
+        assert ("filter/noise" in processors) == ("logdedup" in processors) == (name != "gateway")
+
+
 def test_spans_are_counted_in_the_tier_before_sampling():
     one, agent, gateway = (CONFIGS[name]["service"]["pipelines"] for name in NAMES)
     assert "span_metrics" in one["traces/in"]["exporters"]

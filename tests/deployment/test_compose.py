@@ -207,18 +207,31 @@ def test_the_loopback_interface_of_the_demo_is_nobodys_who_starts_again():
 
 
 def test_what_comes_late_is_taken_for_as_long_as_it_is_kept():
-    """GIVEN stores and queues that wait for days THEN Prometheus, Loki and its queries go back as far."""
+    """GIVEN stores and queues that wait for days THEN Prometheus, Loki, its queries and Tempo's blocks go back as far."""
     loki = load(COLLECTOR / "loki.yaml")
     kept = hours(loki["limits_config"]["retention_period"])
     assert (
         hours(load(COLLECTOR / "prometheus" / "prometheus.yml")["storage"]["tsdb"]["out_of_order_time_window"]) >= kept
     )
-    assert hours(load(COLLECTOR / "tempo.yaml")["overrides"]["defaults"]["compaction"]["block_retention"]) >= kept
+    tempo = load(COLLECTOR / "tempo.yaml")
+    assert hours(tempo["overrides"]["defaults"]["compaction"]["block_retention"]) >= kept
+    assert hours(tempo["live_store"]["wal"]["ingestion_time_range_slack"]) >= kept, (
+        "a block is searched for the times that it has, which are moved to within this of now"
+    )
     assert hours(loki["limits_config"]["reject_old_samples_max_age"]) >= kept
     assert hours(loki["ingester"]["max_chunk_age"]) / 2 >= kept, (
         "a stream takes lines up to half of it before its newest"
     )
     assert loki["querier"]["query_ingesters_within"] == "0s", "old lines may be in memory still"
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "gateway.yaml"])
+def test_the_service_map_has_traces_that_the_sampler_has_held(name):
+    """GIVEN spans of at most this age are counted THEN there is as much time for the way as for the judgement, and more."""
+    sampler = load(COLLECTOR / name)["processors"]["tail_sampling"]
+    held = int(re.fullmatch(r"\$\{env:OTELCOL_SAMPLE_WAIT:-(\d+)s\}", sampler["decision_wait"])[1])
+    taken = load(COLLECTOR / "tempo.yaml")["metrics_generator"]["metrics_ingestion_time_range_slack"]
+    assert int(taken.removesuffix("m")) * 60 >= 2 * held
 
 
 def hours(text):

@@ -9,7 +9,7 @@ import yaml
 from tests.built import built
 from tests.deployment.files import COLLECTOR, load, load_all
 from tests.deployment.test_kubernetes import BY_KIND, WORKLOADS, container
-from tests.e2e.prometheus import promtool
+from tests.e2e.prometheus import FLAGS, promtool
 from tools import queries
 
 FOLDER = COLLECTOR / "kubernetes" / "monitoring"
@@ -78,3 +78,19 @@ def test_every_file_is_applied():
     assert {FOLDER / name for name in load(FOLDER / "kustomization.yaml")["resources"]} == {
         file for file in FOLDER.iterdir() if file.name != "kustomization.yaml"
     }
+
+
+def test_the_operators_prometheus_is_told_what_composes_is():
+    """GIVEN what the document asks for WHEN compared with prometheus.yml and its flags THEN none of it is left out."""
+    text = (COLLECTOR.parent / "docs" / "collector.md").read_text()
+    (block,) = [each for each in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "enableOTLPReceiver" in each]
+    told, has = yaml.safe_load(block), load(COLLECTOR / "prometheus" / "prometheus.yml")
+    flags = [flag.partition("=")[2] for flag in FLAGS if flag.startswith("--enable-feature=")]
+    assert told["enableOTLPReceiver"] is ("--web.enable-otlp-receiver" in FLAGS)
+    assert told["enableFeatures"] == flags[0].split(",")
+    assert told["tsdb"]["outOfOrderTimeWindow"] == has["storage"]["tsdb"]["out_of_order_time_window"]
+    assert told["otlp"] == {
+        "translationStrategy": has["otlp"]["translation_strategy"],
+        "promoteResourceAttributes": has["otlp"]["promote_resource_attributes"],
+    }
+    assert told["externalLabels"].keys() == has["global"]["external_labels"].keys()

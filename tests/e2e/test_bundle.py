@@ -46,6 +46,12 @@ SAID = {
     "Set-Cookie: sid=hunter2; Path=/hunter2": "Set-C****",
     "-H 'Authorization: hunter2'": None,
     "apiKey=hunter2&x=1": "a****&x=1",
+    "no answer of redis://:hunter2@redis:6379/0": "no answer of redis****redis:6379/0",
+    "AWS_SECRET_ACCESS_KEY=hunter2 AWS_REGION=eu": "AWS_S**** AWS_REGION=eu",
+    '{"SecretAccessKey": "hunter2", "user": "me"}': '{"S****", "user": "me"}',
+    "secretKey: hunter2, x=1": "s****, x=1",
+    "PRIVATE_KEY=hunter2": "P****",
+    "private_key: hunter2": "p****",
 }
 HARMLESS = {"gen_ai.usage.input_tokens": "1200", "http.route": "/x", "code.function.name": "cache.key", "db.user": "me"}
 IN_A_TRACE = {"traceId": "ab" * 16, "spanId": "cd" * 8}

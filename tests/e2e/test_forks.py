@@ -96,6 +96,26 @@ if pid: os.waitpid(pid, 0)
     assert memory[process["child"]] > memory[process["parent"]] + 60_000_000
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_do_not_share_an_id_that_was_given(home, method):
+    """GIVEN the id of a container, as the Operator gives it WHEN its workers report THEN each has its own, and so its series."""
+    program = """
+import multiprocessing, sys
+work = "from opentelemetry import trace; trace.get_tracer('t').start_span('child').end()"
+exec(work.replace("child", "parent"))
+children = [multiprocessing.get_context(sys.argv[1]).Process(target=exec, args=(work,)) for _ in range(2)]
+for child in children: child.start()
+for child in children: child.join()
+"""
+    given = {"OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=shop.pod.web"}
+    assert programs.run(program, home, method, PYTHONWARNINGS="ignore::DeprecationWarning", **given).status == 0
+    found = {span.name: set() for span in spans(home)}
+    for span in spans(home):
+        found[span.name].add(span.resource["service.instance.id"])
+    assert found["parent"] == {"shop.pod.web"}
+    assert len(found["child"] - found["parent"]) == 2
+
+
 def test_a_child_counts_its_own(home):
     """Upstream's child goes on from its parent's totals, so that what happened before the fork counts twice."""
     program = """

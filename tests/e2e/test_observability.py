@@ -276,6 +276,33 @@ def test_a_full_queue_is_counted_by_the_name_that_a_rule_asks_for(tmp_path):
     assert 'exporter="otlp_grpc/tempo"' in labels
 
 
+def test_log_lines_that_were_acknowledged_and_not_queued_are_counted_by_names_that_a_rule_asks_for(tmp_path):
+    """GIVEN a queue that takes nothing, as on a full disk WHEN lines come THEN they are acknowledged, and counted as lost."""
+    config = yaml.safe_load((ROOT / "collector" / "config.yaml").read_text())
+    queue = {"queue_size": 1, "sizer": "bytes", "num_consumers": 1}
+    behind = ["filter/noise", "logdedup"]
+    logs = {"receivers": ["otlp"], "processors": behind, "exporters": ["otlp_http/loki"]}
+    small = {
+        "extensions": {"health_check": config["extensions"]["health_check"]},
+        "receivers": config["receivers"],
+        "processors": {name: config["processors"][name] for name in behind},
+        "exporters": {"otlp_http/loki": {"endpoint": "http://127.0.0.1:1", "sending_queue": queue}},
+        "service": config["service"] | {"extensions": ["health_check"], "pipelines": {"logs": logs}},
+    }
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(small))
+    collector = Bundle(tmp_path / "small", Collector(tmp_path), file)
+    with collector.running():
+        otlp.send(collector.url(), "logs", [otlp.record("gone", 17) for _ in range(3)])
+        ((labels, lost),) = wait_for(
+            lambda: collector.own("otelcol_exporter_enqueue_failed_log_records"), what="it is counted"
+        ).items()
+        folds = collector.own("otelcol_processor_incoming_items")
+    assert 'exporter="otlp_http/loki"' in labels
+    assert lost == 3
+    assert ['processor="filter/noise"' in each for each in folds] == [True], "logdedup counts none of its own"
+
+
 def test_alerts_of_what_is_wrong_here_fire(run):
     """A signal that nobody emits is waited for, and some of what the Collector sent was turned away for good."""
     firing = {alert["labels"]["alertname"] for alert in run.alerts if alert["state"] == "firing"}
