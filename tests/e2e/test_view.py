@@ -215,6 +215,13 @@ def test_every_screen_can_be_used_by_everybody(chromium, served, dark, width):
             foot = page.tab.evaluate("scrollY + document.querySelector('footer').getBoundingClientRect().bottom")
             assert foot >= page.tab.viewport_size["height"] - 1, f"{where}: the foot is in the midst of the window"
             page.tab.keyboard.press("l")
+        page.open("findings")
+        page.tab.keyboard.press("l")
+        page.settled()
+        card = page.tab.locator(".card", has=page.tab.locator(".kind.n_plus_one")).first
+        card.get_by_role("button", name="Lines and traces").click()
+        card.locator(".source .hit").wait_for()
+        assert page.tab.evaluate("document.documentElement.scrollWidth") <= width, "a long line of code widens the page"
         assert page.errors == []
         assert page.elsewhere == []
 
