@@ -252,10 +252,14 @@ def test_signals_are_in_the_waterfall(chromium, tmp_path):
         home = tmp_path / "home"
         put(home, "traces", one_span(tid=b"g" * 16, sid=b"r" * 8))
         put(home, "traces", signal_span(b"e", 4, {"perf.signal.name": "PAID", "perf.signal.state": "ready"}))
-        missing = {"perf.signal.names": ["PACKED"], "perf.signal.outcome": "timeout", "perf.signal.missing": ["PACKED"]}
+        missing = {
+            "perf.signal.names": ["PACKED"], "perf.signal.key": "7",
+            "perf.signal.outcome": "timeout", "perf.signal.missing": ["PACKED"],
+        }  # fmt: skip
         put(home, "traces", signal_span(b"w", 5, missing))
         wait_for(lambda: ask_state(url)["items"].get("traces") == 3, 60, "the index")
         page.open("signals")
+        page.tab.get_by_text("waits for PACKED [7]", exact=True).wait_for()
         page.tab.locator("tbody a[data-row]").first.click()
         page.shown("trace")
         tags = page.tab.locator(".waterfall .tag.signal")
