@@ -158,6 +158,14 @@ def pipeline_event():
     return FEATURE_CHANGED
 
 
+def test_what_the_documents_install_fits_together():
+    """An instrumentor of the newest version brings another API than the SDK's; many have no version for the newest."""
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for line in page.read_text().splitlines():
+            if re.search(r"^pip install (\. |.*opentelemetry-instrumentation-)", line):
+                assert "-c constraints.txt" in line, f"{page.name}: {line}"
+
+
 def test_the_pictures_are_there_small_and_show_no_path_of_the_machine_that_made_them():
     named = re.findall(r"!\[.+?\]\((docs/pictures/.+?)\)", (ROOT / "README.md").read_text())
     assert sorted(named) == sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/pictures").iterdir())

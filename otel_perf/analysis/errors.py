@@ -20,6 +20,7 @@ _FRAME: Final = re.compile(r'^[\s|]*File "(.+?)", line (\d+), in (.+)$', re.MULT
 _TRACEBACK: Final = "Traceback (most recent call last):"
 _SEPARATOR: Final = re.compile(r"[/\\]")
 _STDLIB: Final = re.compile(r"[/\\]lib[/\\]python3\.\d+[/\\](?!(site|dist)-packages)")  # of another machine's Python
+_OURS: Final = re.compile(r"[/\\]otel_perf[/\\]")
 
 
 class ErrorGroup(BaseModel):
@@ -107,14 +108,16 @@ def short(kind: object) -> str:
 
 
 def place_of(stacktrace: object) -> str:
-    """The app's innermost frame of a traceback as Python prints it, else the innermost; empty without one.
+    """The app's innermost frame of a traceback as Python prints it, else the innermost that is not ours, or nothing.
 
-    Of exceptions that were raised from others, those of the last one, which is the one that was seen.
+    What we raise on the app's behalf (a signal that failed) has only our frames where its span ends: they are no place
+    to look at. Of exceptions that were raised from others, those of the last one, which is the one that was seen.
     """
     text = str(stacktrace or "").rpartition(_TRACEBACK)[2]
     frames = _FRAME.findall(text)
-    if not frames:
-        return ""
     of_app = [frame for frame in frames if owner(frame[0]) == APP and _STDLIB.search(frame[0]) is None]
-    path, line, function = (of_app or frames)[-1]
+    of_others = [frame for frame in frames if not _OURS.search(frame[0])]
+    if not of_app and not of_others:
+        return ""
+    path, line, function = (of_app or of_others)[-1]
     return f"{'/'.join(_SEPARATOR.split(path)[-PARTS:])}:{line} in {function}"

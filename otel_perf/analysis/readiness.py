@@ -43,6 +43,7 @@ class WaitRow(BaseModel):
     end_ns: int
     service: str
     names: list[str]
+    key: str
     seconds: float
     outcome: str
     last: str
@@ -119,6 +120,7 @@ class Signals:
             end_ns=span.end,
             service=service_of(span.resource),
             names=[str(name) for name in said[WAITED_FOR]],
+            key=str(said.get("perf.signal.key", "")),
             seconds=span.seconds,
             outcome=str(said.get("perf.signal.outcome", "")),
             last=str(last.get("perf.signal.name", "")),

@@ -7,6 +7,8 @@ import difflib
 import importlib.util
 import os
 import platform
+import re
+import shlex
 import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
@@ -289,11 +291,13 @@ def _instrumentors(findings: list[Finding]) -> list[str]:
         return installed
     for entry in libraries:
         library = entry["library"].split()[0].split("=")[0].split(">")[0].split("<")[0].split("~")[0].split("[")[0]
-        package = entry["instrumentation"].split("==")[0].strip()
+        wanted = entry["instrumentation"].replace(" ", "")
+        package = re.split(r"[^\w.-]", wanted, maxsplit=1)[0]
         if library in _OURS or not _has(library) or _has(package):
             continue
         if library not in _OF_VIEW or requirements.needed_by(library) - {requirements.OWN, "uvicorn"}:
-            missing.append(package)
+            # Of the version that fits what is here: the newest would bring another API than the SDK's.
+            missing.append(shlex.quote(wanted))
     missing = sorted(set(missing))
     if missing:
         findings.append(

@@ -18,7 +18,8 @@ def sections(readiness: Readiness) -> list[Section]:
         (
             row.start_ns,
             [
-                _time(row.start_ns), text.clip(row.service, 24), f"waits for {text.clip(', '.join(row.names), 50)}",
+                _time(row.start_ns), text.clip(row.service, 24),
+                f"waits for {text.clip(', '.join(row.names), 50)}{_key(row.key)}",
                 text.seconds(row.seconds), text.clip(_end(row.outcome, row.last, row.emitter, row.missing), 60),
             ],
         )
@@ -28,7 +29,7 @@ def sections(readiness: Readiness) -> list[Section]:
             emission.time_ns,
             [
                 _time(emission.time_ns), text.clip(emission.agent or emission.service, 24),
-                f"emits {text.clip(emission.name, 50)}{f' [{emission.key}]' if emission.key else ''}", "",
+                f"emits {text.clip(emission.name, 50)}{_key(emission.key)}", "",
                 "" if emission.state == "ready" else text.clip(f"{emission.state}: {emission.reason}", 60),
             ],
         )
@@ -48,6 +49,10 @@ def sections(readiness: Readiness) -> list[Section]:
 
 def _time(ns: int) -> str:
     return f"{datetime.fromtimestamp(ns / 1e9):%H:%M:%S.%f}"[:-3]
+
+
+def _key(key: str) -> str:
+    return f" [{key}]" if key else ""
 
 
 def _end(outcome: str, last: str, emitter: str, missing: list[str]) -> str:

@@ -88,6 +88,7 @@ ValueError: no
          'Traceback (most recent call last):\n  File "/srv/shop/api.py", line 12, in handle\n', "shop/api.py:12 in handle"),
         (f'Traceback (most recent call last):\n  File "{LIBRARY}", line 1, in g\n', "lib/x.py:1 in g"),
         ('Traceback (most recent call last):\n  File "C:\\shop\\api.py", line 1, in g\n', "shop/api.py:1 in g"),
+        ('Traceback (most recent call last):\n  File "/venv/site-packages/otel_perf/signals/api.py", line 1, in wait\n', ""),
         ("", ""),
         (None, ""),
         ("no traceback", ""),

@@ -23,6 +23,8 @@ from otel_perf.core.home import HOME_VARIABLE, STORE_FILE, Home
 from otel_perf.store.database import StoreReader
 from tests.e2e.support import instrumented
 
+INSTRUMENTATION = doctor.metadata.version("opentelemetry-instrumentation")
+
 
 @pytest.fixture
 def filled(start, home):
@@ -367,7 +369,7 @@ def test_doctor_finds_other_distributions_and_missing_parts(home, monkeypatch, c
     assert cli.main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "otel-perf's distro is not registered" in out
-    assert "pip install opentelemetry-instrumentation-flask\n" in out
+    assert f"pip install opentelemetry-instrumentation-flask=={INSTRUMENTATION}\n" in out
     monkeypatch.setenv("OTEL_PYTHON_DISTRO", "aws")
     monkeypatch.setattr(doctor.metadata, "entry_points", lambda group: Points([Point("aws"), Point("otel_perf")]))
     assert cli.main(["doctor"]) == 1
@@ -525,7 +527,7 @@ def test_missing_instrumentors_are_worth_knowing_and_nothing_to_mend(home, capsy
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "Worth knowing: 1" in out
-    assert "pip install opentelemetry-instrumentation-flask" in out
+    assert f"pip install opentelemetry-instrumentation-flask=={INSTRUMENTATION}\n" in out, "of the version that is here"
     assert "All is well." in out
 
 
@@ -542,9 +544,20 @@ def test_what_only_our_page_brought_needs_no_instrumentor(needs_it, hints, home,
     assert doctor.requirements.needed_by("flask") == set()
     told = []
     doctor._instrumentors(told)
-    assert [hint.remedy for hint in told] == [
-        "pip install opentelemetry-instrumentation-click opentelemetry-instrumentation-starlette"
-    ] * hints
+    missing = [f"opentelemetry-instrumentation-{name}=={INSTRUMENTATION}" for name in ("click", "starlette")]
+    assert [hint.remedy for hint in told] == [f"pip install {' '.join(missing)}"] * hints
+
+
+def test_a_missing_instrumentor_of_a_range_of_versions_is_quoted_and_known_once_it_is_there(monkeypatch):
+    there = {"google-cloud-aiplatform"}
+    monkeypatch.setattr(doctor, "_has", lambda package: package in there)
+    told = []
+    doctor._instrumentors(told)
+    assert [hint.remedy for hint in told] == ["pip install 'opentelemetry-instrumentation-vertexai>=2.0b0'"]
+    there.add("opentelemetry-instrumentation-vertexai")
+    told.clear()
+    doctor._instrumentors(told)
+    assert told == []
 
 
 def test_doctor_tells_what_waits_for_an_endpoint_that_is_not_set(filled, capsys, monkeypatch):

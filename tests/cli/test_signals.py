@@ -9,7 +9,11 @@ import threading
 import pytest
 
 from otel_perf import cli
+from otel_perf.core.home import STORE_FILE
+from otel_perf.store.database import Database
 from tests.e2e.support import wait_for
+from tests.view.test_index import put
+from tests.view.test_questions import signal_span
 
 
 def run(*arguments):
@@ -96,3 +100,16 @@ def test_a_shell_script_waits_for_a_process_and_shows_up_in_ls(capsys):
         assert waiting.wait(20) == 0
         reader.join()
     assert "LATER ready by" in said[0]
+
+
+def test_the_report_says_which_key_was_waited_for_and_what_failed(tmp_path, capsys):
+    home = tmp_path / "home"
+    home.mkdir()
+    Database(home / STORE_FILE, limit=10**9).close()
+    got = {"perf.signal.name": "DOCS", "perf.signal.key": "7", "perf.signal.emitter": "writer"}
+    waited = {"perf.signal.names": ["DOCS"], "perf.signal.key": "7", "perf.signal.outcome": "failed"}
+    put(home, "traces", signal_span(b"w", 5, waited, [("perf.signal.received", got)]))
+    assert cli.main(["report", "--home", str(home)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "waits for" in line]
+    assert "waits for DOCS [7] " in line
+    assert line.endswith("failed: DOCS by writer")

@@ -215,6 +215,13 @@ def test_every_screen_can_be_used_by_everybody(chromium, served, dark, width):
             foot = page.tab.evaluate("scrollY + document.querySelector('footer').getBoundingClientRect().bottom")
             assert foot >= page.tab.viewport_size["height"] - 1, f"{where}: the foot is in the midst of the window"
             page.tab.keyboard.press("l")
+        page.open("findings")
+        page.tab.keyboard.press("l")
+        page.settled()
+        card = page.tab.locator(".card", has=page.tab.locator(".kind.n_plus_one")).first
+        card.get_by_role("button", name="Lines and traces").click()
+        card.locator(".source .hit").wait_for()
+        assert page.tab.evaluate("document.documentElement.scrollWidth") <= width, "a long line of code widens the page"
         assert page.errors == []
         assert page.elsewhere == []
 
@@ -245,10 +252,14 @@ def test_signals_are_in_the_waterfall(chromium, tmp_path):
         home = tmp_path / "home"
         put(home, "traces", one_span(tid=b"g" * 16, sid=b"r" * 8))
         put(home, "traces", signal_span(b"e", 4, {"perf.signal.name": "PAID", "perf.signal.state": "ready"}))
-        missing = {"perf.signal.names": ["PACKED"], "perf.signal.outcome": "timeout", "perf.signal.missing": ["PACKED"]}
+        missing = {
+            "perf.signal.names": ["PACKED"], "perf.signal.key": "7",
+            "perf.signal.outcome": "timeout", "perf.signal.missing": ["PACKED"],
+        }  # fmt: skip
         put(home, "traces", signal_span(b"w", 5, missing))
         wait_for(lambda: ask_state(url)["items"].get("traces") == 3, 60, "the index")
         page.open("signals")
+        page.tab.get_by_text("waits for PACKED [7]", exact=True).wait_for()
         page.tab.locator("tbody a[data-row]").first.click()
         page.shown("trace")
         tags = page.tab.locator(".waterfall .tag.signal")
@@ -264,11 +275,17 @@ def test_signals_are_in_the_waterfall(chromium, tmp_path):
         assert page.errors == []
 
 
-def one_reading():
-    """Of a process's memory."""
+def one_reading(memory=48_000_000, instance="", ago=0, limit=0):
+    """Of a process's memory, and of its limit if there is one; ``ago`` in seconds."""
     request = ExportMetricsServiceRequest()
-    memory = request.resource_metrics.add().scope_metrics.add().metrics.add(name="process.memory.usage", unit="By")
-    memory.gauge.data_points.add(as_int=48_000_000, time_unix_nano=time.time_ns())
+    process = request.resource_metrics.add()
+    if instance:
+        process.resource.attributes.add(key="service.instance.id").value.string_value = instance
+    scope = process.scope_metrics.add()
+    for name, value in (("process.memory.usage", memory), ("perf.memory.limit", limit)):
+        if value:
+            points = scope.metrics.add(name=name, unit="By").gauge.data_points
+            points.add(as_int=value, time_unix_nano=time.time_ns() - ago * 10**9)
     return request
 
 
@@ -290,6 +307,53 @@ def test_one_reading_is_shown_with_the_minute_around_it(chromium, tmp_path):
         page.until("location.hash.includes('range=')")
         begin, end = map(int, re.search(r"range=(\d+)-(\d+)", page.tab.url).groups())
         assert 50_000 <= end - begin <= 60_001
+        assert page.errors == []
+
+
+WRITTEN = """{
+  window.written = [];
+  const plain = CanvasRenderingContext2D.prototype.fillText;
+  CanvasRenderingContext2D.prototype.fillText = function (text, ...where) {
+    window.written.push(text);
+    return plain.call(this, text, ...where);
+  };
+}"""
+PAINTED = """(color) => {
+  const box = document.querySelector('[data-panel=memory] canvas');
+  const all = box.getContext('2d').getImageData(0, 0, box.width, box.height).data;
+  const name = document.createElement('canvas').getContext('2d');
+  name.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(color).trim();
+  name.fillRect(0, 0, 1, 1);
+  const [red, green, blue] = name.getImageData(0, 0, 1, 1).data;
+  let found = 0;
+  for (let at = 0; at < all.length; at += 4) found += all[at] === red && all[at + 1] === green && all[at + 2] === blue;
+  return found;
+}"""
+
+
+def test_processes_that_told_one_reading_are_seen_beside_each_other(chromium, tmp_path):
+    """GIVEN three short runs, hours apart, on a machine with much memory WHEN the page is opened THEN each has a dot in it.
+
+    AND the limit does not press them to the bottom, AND times are written as in the tables.
+    """
+    with empty_store(tmp_path) as (url, _), browser.page(chromium, url) as page:
+        page.tab.add_init_script(WRITTEN)
+        for number, (ago, memory) in enumerate(((6 * 3600, 48_000_000), (3 * 3600, 70_000_000), (0, 90_000_000))):
+            reading = one_reading(memory, f"i{number}", ago, limit=25 * 10**9)
+            put(tmp_path / "home", "metrics", reading, created=time.time_ns())
+        wait_for(lambda: ask_state(url)["items"].get("metrics") == 3, 60, "the index")
+        page.open("runtime")
+        page.tab.wait_for_selector("[data-panel=memory] canvas")
+        page.tab.keyboard.press("l")
+        page.settled()
+        assert min(page.tab.evaluate(PAINTED, f"--series-{number}") for number in (1, 2, 3)) >= 4, "pixels of a colour"
+        assert "The limit, 25.0 GB, is far above." in page.tab.inner_text("[data-panel=memory]")
+        written = page.tab.evaluate("window.written")
+        units = {text.partition(" ")[2] for text in written if re.fullmatch(r"[\d.]+ [kMG]?B", text)}
+        assert "MB" in units, "the axis is that of the readings"
+        assert "GB" not in units
+        assert any(re.fullmatch(r"\d\d:\d\d", text) for text in written)
+        assert not any(re.search(r"\d(am|pm)", text) for text in written)
         assert page.errors == []
 
 

@@ -1,6 +1,6 @@
 // Lines over time with uPlot, which the server takes from an installed package.
 import { h } from "./dom.js";
-import { inUnit } from "./format.js";
+import { day, inUnit, time } from "./format.js";
 
 const drawn = new Set();
 
@@ -37,6 +37,22 @@ function marker(marks) {
   };
 }
 
+// Times as everywhere on the page, with the day where one begins.
+function times(_, splits, axis, space, every) {
+  return splits.map((at, number) => {
+    const date = day(at * 1e9);
+    if (every >= 86400) return date;
+    const clock = time(at * 1e9, false).slice(0, every >= 60 ? 5 : 8);
+    return number && day(splits[number - 1] * 1e9) === date ? clock : `${clock}\n${date}`;
+  });
+}
+
+// Whether the readings of a line are so near to each other that nothing would be seen of it.
+function isDot(line, steps) {
+  const said = line.points.filter(([, value]) => value !== null);
+  return said.length > 0 && said[said.length - 1][0] - said[0][0] <= (steps[steps.length - 1] - steps[0]) / 50;
+}
+
 // One panel of the server's, in `box`. Dragging over it chooses a range.
 export function draw(box, panel, begin, step, marks, choose) {
   if (typeof window.uPlot !== "function") {
@@ -57,12 +73,12 @@ export function draw(box, panel, begin, step, marks, choose) {
     width: Math.max(260, box.clientWidth), height: 190,
     cursor: { drag: { x: true, y: false }, sync: { key: "otel-perf" }, points: { size: 6 } },
     legend: { live: true },
-    series: [{ label: "time", value: (_, value) => (value === null ? "" : new Date(value * 1000).toLocaleTimeString()) },
+    series: [{ label: "time", value: (_, value) => (value === null ? "" : time(value * 1e9, false)) },
       ...panel.lines.map((line, at) => ({
         label: line.label, stroke: color(`--series-${(at % 8) + 1}`), width: 1.6, value: (_, value) => format(value),
-        spanGaps: true, points: { show: steps.length < 3 },
+        spanGaps: true, points: { show: steps.length < 3 || isDot(line, steps) },
       }))],
-    axes: [axis, { ...axis, size: 64, values: (_, values) => values.map(format) }],
+    axes: [{ ...axis, space: 70, values: times }, { ...axis, size: 64, values: (_, values) => values.map(format) }],
     // One reading has no range of its own: uPlot gives it a thousand days where times are seconds.
     scales: {
       x: { range: (_, low, high) => (steps.length === 1 ? [data[0][0] - 30, data[0][0] + 30] : [low, high]) },

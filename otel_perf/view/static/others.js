@@ -4,12 +4,14 @@ import { count, moment, seconds, stored, time } from "./format.js";
 import { dot } from "./findings.js";
 import { link } from "./route.js";
 
+const key = (row) => (row.key ? ` [${row.key}]` : "");
+
 export async function signals(page) {
   const found = await page.ask("signals");
   const rows = [
-    ...found.waits.map((wait) => ({ at: wait.start_ns, who: wait.service, what: `waits for ${wait.names.join(", ")}`, took: wait.seconds, trace: wait.trace_id, bad: wait.outcome !== "ready",
-      end: wait.outcome === "ready" ? `${wait.last} by ${wait.emitter}` : `${wait.outcome}${wait.missing.length ? `: ${wait.missing.join(", ")} missing` : ""}` })),
-    ...found.emissions.map((one) => ({ at: one.time_ns, who: one.agent || one.service, what: `emits ${one.name}${one.key ? ` [${one.key}]` : ""}`, took: null, trace: one.trace_id, bad: one.state !== "ready", end: one.state === "ready" ? "" : `${one.state}: ${one.reason}` })),
+    ...found.waits.map((wait) => ({ at: wait.start_ns, who: wait.service, what: `waits for ${wait.names.join(", ")}${key(wait)}`, took: wait.seconds, trace: wait.trace_id, bad: wait.outcome !== "ready",
+      end: wait.outcome === "ready" ? `${wait.last} by ${wait.emitter}` : `${wait.outcome}${wait.missing.length ? `: ${wait.missing.join(", ")} missing` : wait.last ? `: ${wait.last} by ${wait.emitter}` : ""}` })),
+    ...found.emissions.map((one) => ({ at: one.time_ns, who: one.agent || one.service, what: `emits ${one.name}${key(one)}`, took: null, trace: one.trace_id, bad: one.state !== "ready", end: one.state === "ready" ? "" : `${one.state}: ${one.reason}` })),
   ].sort((a, b) => a.at - b.at);
   const first = rows[0]?.at || 0;
   const whole = Math.max(1, ...rows.map((row) => row.at - first + (row.took || 0) * 1e9));

@@ -5,6 +5,8 @@ import { inUnit, moment } from "./format.js";
 import { dot } from "./findings.js";
 import { change } from "./route.js";
 
+const FAR = 4; // times the highest reading
+
 export async function runtime(page) {
   const name = page.query.metric || "";
   const [found, metrics, one] = await Promise.all([
@@ -13,15 +15,21 @@ export async function runtime(page) {
   const choose = (range) => change({ range });
   const marks = found.marks.map((mark) => ({ ...mark, time: Number(mark.time) / 1e6 }));
   const boxes = [];
+  const last = (line) => line.points[line.points.length - 1]?.[1] ?? 0;
   const chart = (panel, answer) => {
     const box = h("div", { class: "chart" });
-    boxes.push([box, panel, answer]);
-    const used = panel.lines.filter((line) => !line.label.endsWith(" limit")); // a limit is drawn, and is no reading
-    const values = used.map((line) => line.points[line.points.length - 1]?.[1]).filter((value) => value !== undefined && value !== null);
-    const high = Math.max(0, ...values);
+    const isLimit = (line) => line.label.endsWith(" limit"); // it is drawn, and is no reading
+    const used = panel.lines.filter((line) => !isLimit(line));
+    const high = Math.max(0, ...used.map(last));
+    // Of a machine's whole memory a process would be a line along the bottom, in which nothing is seen to grow.
+    const most = Math.max(0, ...used.flatMap((line) => line.points.map(([, value]) => value)));
+    const far = used.length ? panel.lines.filter((line) => isLimit(line) && last(line) > FAR * most) : [];
+    boxes.push([box, { ...panel, lines: panel.lines.filter((line) => !far.includes(line)) }, answer]);
     return h("section", { class: "chart-card", "data-panel": panel.key, "aria-label": panel.title },
       h("h2", {}, panel.title, " ", h("span", { class: "now", "data-now": panel.key }, panel.lines.length ? inUnit(panel.unit)(high) : "")),
-      box, panel.more ? h("p", { class: "quiet" }, `and ${panel.more} more`) : null);
+      box,
+      far.length ? h("p", { class: "quiet" }, `The limit, ${inUnit(panel.unit)(Math.min(...far.map(last)))}, is far above.`) : null,
+      panel.more ? h("p", { class: "quiet" }, `and ${panel.more} more`) : null);
   };
   const content = [
     h("h1", {}, "Runtime"),
