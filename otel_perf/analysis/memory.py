@@ -20,6 +20,8 @@ EVENTS: Final = frozenset(
 )
 STEPS: Final = {"stepped down", "back"}  # of a feature: by itself, mostly because memory was short
 _CACHE: Final = "perf.cache."
+_NOW: Final = {"size", "limit"}  # of a cache as it is, not since its start
+SILENT: Final = 300 * 10**9  # ns without a reading, after which a process is taken for gone
 _Key = tuple[str, str]  # service and instance
 
 
@@ -37,7 +39,10 @@ class Process(BaseModel):
 
 
 class Cache(BaseModel):
-    """The caches of one name in one service, all its processes together; what is not known is null."""
+    """The caches of one name in one service, all its processes together; what is not known is null.
+
+    Size and limit are of those that there are: processes that were gone when the last one began are not among them.
+    """
 
     service: str
     name: str
@@ -71,6 +76,7 @@ class Memory:
         self._first: dict[_Key, int] = {}
         self._totals: dict[_Key, dict[tuple[str, str], float]] = defaultdict(dict)
         self._caches: dict[tuple[str, str], dict[tuple[str, str], float]] = defaultdict(dict)
+        self._lives: dict[_Key, tuple[int, int]] = {}  # ns, of processes with caches
         self._events: dict[tuple[str, str], MemoryEvent] = {}
 
     def add_point(self, point: Point) -> None:
@@ -80,6 +86,8 @@ class Memory:
             cache = self._caches[key[0], str(point.attributes.get("perf.cache.name", ""))]
             place = point.name, key[1]
             cache[place] = point.value + (cache.get(place, 0.0) if point.delta else 0.0)
+            first, last = self._lives.get(key, (point.time, point.time))
+            self._lives[key] = min(first, point.start or point.time), max(last, point.time)
         elif point.name.startswith(("process.", "cpython.gc.")):
             self._add_process(key, point)
 
@@ -134,13 +142,21 @@ class Memory:
     def _cache_rows(self) -> Iterator[Cache]:
         for (service, name), values in self._caches.items():
             totals: dict[str, int] = {}
-            for (metric, _instance), value in values.items():
+            here = self._here(service, {instance for _, instance in values})
+            for (metric, instance), value in values.items():
                 field = metric.removeprefix(_CACHE)
-                totals[field] = totals.get(field, 0) + int(value)
+                if field not in _NOW or instance in here:
+                    totals[field] = totals.get(field, 0) + int(value)
             yield Cache(
                 service=service, name=name, hits=totals.get("hits", 0), misses=totals.get("misses", 0),
                 evictions=totals.get("evictions"), size=totals.get("size"), limit=totals.get("limit"),
             )  # fmt: skip
+
+    def _here(self, service: str, instances: set[str]) -> set[str]:
+        """Those of which the last one's time has readings, and which were not silent at its end."""
+        lives = {instance: self._lives[service, instance] for instance in instances}
+        began, ended = max(lives.values(), key=lambda life: life[1])
+        return {instance for instance, (_, last) in lives.items() if last >= max(began, ended - SILENT)}
 
     def events(self) -> list[MemoryEvent]:
         """The latest first."""

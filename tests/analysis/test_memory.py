@@ -5,10 +5,11 @@ from otel_perf.analysis.otlp import LogEntry, Point
 from otel_perf.cli import sections, text
 
 
-def point(name, value, *, cache="pages", instance="a", service="shop", delta=False):
+def point(name, value, *, cache="pages", instance="a", service="shop", delta=False, time=0, start=0):
     resource = {"service.name": service, "service.instance.id": instance}
     attributes = {"perf.cache.name": cache}
-    return Point(name, "1", 0, value, 0, attributes, "otel_perf", resource, delta)
+    times = {"start": int(start * 1e9)}
+    return Point(name, "1", int(time * 1e9), value, 0, attributes, "otel_perf", resource, delta, **times)
 
 
 def event(name, body, time, service="shop", **attributes):
@@ -26,6 +27,17 @@ def test_the_processes_of_a_service_are_summed_up_by_their_last_readings():
     (cache,) = memory.caches()
     assert (cache.service, cache.name) == ("shop", "pages")
     assert (cache.hits, cache.misses, cache.evictions, cache.size, cache.limit) == (15, 2, None, 3, 100)
+
+
+def test_the_size_of_a_cache_is_that_of_the_processes_that_there_are():
+    """GIVEN a run of an hour ago, a worker that was replaced, and two that live THEN all have hits, and the two a size."""
+    memory = Memory()
+    for instance, start, time in (("old", 1, 50), ("gone", 3600, 3700), ("a", 3600, 4200), ("b", 3700, 4230)):
+        memory.add_point(point("perf.cache.hits", 10, instance=instance, time=time, start=start))
+        memory.add_point(point("perf.cache.size", 3, instance=instance, time=time))
+        memory.add_point(point("perf.cache.limit", 100, instance=instance, time=time))
+    (cache,) = memory.caches()
+    assert (cache.hits, cache.size, cache.limit) == (40, 6, 200)
 
 
 def test_deltas_are_added_up():
