@@ -22,6 +22,7 @@ from otel_perf.logs.accounts import DROPPED
 from otel_perf.logs.correlation import TRACE_ID
 from otel_perf.logs.filters import keep_line
 from otel_perf.testing import FixedClock
+from tests import alarms
 from tests.core.test_rollout import write_flags
 from tests.stored import logs, points
 
@@ -628,7 +629,7 @@ def test_a_signal_handler_may_log_in_the_midst_of_a_decision(start, kept, said):
             made += 2
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        alarms.restore(before)
     pipeline.shutdown()
     check(kept, said, made=made + 2 * len(handled), errors=0)
 

@@ -13,6 +13,7 @@ import pytest
 from otel_perf.memory import lookup
 from otel_perf.memory.cached import cached
 from otel_perf.memory.caches import LRUCache, TTLCache
+from tests import alarms
 
 PATIENCE = 30.0  # seconds after which a probe hangs
 
@@ -285,7 +286,7 @@ def test_a_signal_handler_may_use_the_cache(make):
             adapter.read((number % 5, "x"))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        alarms.restore(before)
     assert again.calls >= 300
     again.adapter = None
     adapter.whole()
@@ -319,7 +320,7 @@ def test_a_signal_handler_that_raises_leaves_the_cache_whole(make, monkeypatch):
         while True:
             try:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-                signal.signal(signal.SIGALRM, before)
+                alarms.restore(before)
                 break
             except KeyboardInterrupt:
                 pass

@@ -13,6 +13,7 @@ import pytest
 from otel_perf.memory.collections import BoundedDeque, BoundedDict, BoundedSet
 from otel_perf.memory.priority_queue import BoundedPriorityQueue
 from otel_perf.memory.singletons import Singletons
+from tests import alarms
 from tests.memory.test_safety import PATIENCE, Key, Reentering, Value, finishes
 
 LIMIT = 8
@@ -193,7 +194,7 @@ def test_a_signal_handler_may_use_it(make, again):
             adapter.read((number % 5, "x"))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        alarms.restore(before)
     assert again.calls >= 300
     again.adapter = None
     for number in range(20):  # an order that was disturbed mends itself
@@ -227,7 +228,7 @@ def test_a_signal_handler_that_raises_leaves_it_whole(make):
         while True:
             try:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-                signal.signal(signal.SIGALRM, before)
+                alarms.restore(before)
                 break
             except KeyboardInterrupt:
                 pass
@@ -402,7 +403,7 @@ def test_a_signal_handler_may_use_the_registry(registry):
             registry.close(name)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        alarms.restore(before)
     assert len(calls) >= 200
     assert all(isinstance(registry.get(name), Thing) for name in "abc")
 
