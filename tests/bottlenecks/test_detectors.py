@@ -16,6 +16,8 @@ from opentelemetry.trace import SpanKind
 
 from tests.bottlenecks.conftest import costs_fit
 
+pytestmark = pytest.mark.alone  # they judge what is slow
+
 NOISE = {"gc_pause", "cpu_starved", "gil_wait"}  # of a machine that is busy
 
 

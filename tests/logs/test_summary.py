@@ -30,7 +30,8 @@ def summary_of(pipeline):
 
 
 def make(pipeline):
-    """What the thread that cleans up does."""
+    """What the thread that cleans up does, once requests that the machine made slow have been looked at."""
+    assert pipeline.providers.tracer.force_flush()
     for _ in summary_of(pipeline).run():
         pass
 
