@@ -44,18 +44,17 @@ def wait_for(condition: Callable[[], T], timeout: float = PATIENCE, what: str = 
         time.sleep(POLL)
 
 
-# Below those that the kernel gives to whoever asks for any, which would be somebody's before it is used; of each worker
-# its own, and another one each time.
+# Ports that tests listen on are below those that the kernel gives to whoever asks for any, which would be somebody's
+# before they are used. Each worker has its own, and takes another one each time.
 _WORKER: Final = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
-_PORTS: Final = itertools.cycle(range(12_000 + _WORKER * 2_500, 14_500 + _WORKER * 2_500))
-for _ in range(os.getpid() % 2_000):
-    next(_PORTS)
+_PORTS: Final = 2_500
+_turns = itertools.count(os.getpid())
 
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on, nor will."""
     while True:
-        port = next(_PORTS)
+        port = 12_000 + _WORKER * _PORTS + next(_turns) % _PORTS
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

@@ -66,6 +66,7 @@ def test_a_change_is_an_event_and_the_status_a_metric(start, home):
     becomes("db", "healthy")
     answers.append(("degraded", "it is slow"))
     becomes("db", "degraded")
+    wait_for(lambda: {status(name) for name in OWN} == {"healthy"}, what="all have been asked")
     pipeline.shutdown()
     (event,) = [event for event in events(home, "perf.health.changed") if event.attributes["perf.health.check"] == "db"]
     assert event.body == "db: degraded, it is slow"
