@@ -59,7 +59,7 @@ class Pauses:
         if phase == "start":
             self._cpu, self._start = time.thread_time_ns(), time.time_ns()
             return
-        start, now = self._start, time.time_ns()
+        start, now, self._start = self._start, time.time_ns(), 0
         if not start or now - start < SHORTEST:
             return
         # On a busy machine the collection itself may wait for a CPU; that is not its fault.

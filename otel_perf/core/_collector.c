@@ -4,7 +4,7 @@
  * A signal that arrives while the collector runs is handled at the next instruction of Python: that is a callback's
  * first, and what the handler raises there (a time limit, an interrupt, an exit) would be printed and dropped by the
  * collector. So signals are handled before the callbacks begin, and what they raise is raised again in the main thread
- * after the collection.
+ * after the collection; so is what comes out of a callback because a signal arrived while it ran.
  *
  * find() looks for objects while nothing else runs. A list of all objects that lives for longer breaks code that makes
  * a tuple step by step: tuple(generator) raises SystemError in another thread, since somebody else has its tuple.
@@ -21,40 +21,67 @@ raise_again(void *error)
     return -1;
 }
 
-/* call(callbacks, phase, info): all of them, one after the other. */
+static PyObject *
+take_error(void)
+{
+    PyObject *type = NULL, *error = NULL, *traceback = NULL;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback != NULL)
+        PyException_SetTraceback(error, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return error;
+}
+
+static PyObject *held; /* what is to be raised when the collection ends; CPython runs one at a time */
+
+/* call(callbacks, is_handlers, phase, info): all of them, one after the other. is_handlers(callback, error) tells whether
+ * what came out of a callback is a signal handler's. */
 static PyObject *
 call(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    PyObject *type = NULL, *error = NULL, *traceback = NULL;
-    if (count != 3 || !PyList_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "call() takes a list of callbacks and what the collector tells them");
+    PyObject *error = held; /* from the start of this collection */
+    if (count != 4 || !PyList_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "call() takes a list of callbacks, a judge, and what the collector tells them");
         return NULL;
     }
-    if (PyErr_CheckSignals() < 0) {
-        PyErr_Fetch(&type, &error, &traceback);
-        PyErr_NormalizeException(&type, &error, &traceback);
-        if (traceback != NULL)
-            PyException_SetTraceback(error, traceback);
-    }
+    held = NULL;
+    if (error == NULL && PyErr_CheckSignals() < 0)
+        error = take_error();
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[0]); i++) {
         PyObject *callback = Py_NewRef(PyList_GET_ITEM(args[0], i));
-        PyObject *done = PyObject_Vectorcall(callback, args + 1, 2, NULL);
-        if (done == NULL)
-            PyErr_WriteUnraisable(callback);
+        PyObject *done = PyObject_Vectorcall(callback, args + 2, 2, NULL);
+        if (done == NULL) {
+            PyObject *raised = take_error();
+            PyObject *judged = error == NULL ? PyObject_CallFunctionObjArgs(args[1], callback, raised, NULL) : NULL;
+            PyErr_Clear(); /* of the judge */
+            if (judged == Py_True)
+                error = raised;
+            else {
+                PyErr_SetObject((PyObject *)Py_TYPE(raised), raised);
+                PyErr_WriteUnraisable(callback);
+                Py_DECREF(raised);
+            }
+            Py_XDECREF(judged);
+        }
         Py_XDECREF(done);
         Py_DECREF(callback);
+    }
+    if (PyUnicode_Check(args[2]) && PyUnicode_CompareWithASCIIString(args[2], "start") == 0) {
+        held = error; /* raised now, the callbacks at the end would not run */
+        Py_RETURN_NONE;
     }
     if (error == NULL)
         Py_RETURN_NONE;
     /* Not before: the first instruction of a callback would have raised it. */
     if (Py_AddPendingCall(raise_again, Py_NewRef(error)) < 0) { /* 32 wait already: the collector prints it */
         Py_DECREF(error);
-        PyErr_Restore(type, error, traceback);
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        Py_DECREF(error);
         return NULL;
     }
-    Py_XDECREF(type);
-    Py_XDECREF(error);
-    Py_XDECREF(traceback);
+    Py_DECREF(error);
     Py_RETURN_NONE;
 }
 
@@ -107,7 +134,7 @@ failed:
 
 static PyMethodDef functions[] = {
     {"find", (PyCFunction)find, METH_VARARGS, "find(kinds, most)"},
-    {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL, "call(callbacks, phase, info)"},
+    {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL, "call(callbacks, is_handlers, phase, info)"},
     {NULL},
 };
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -77,8 +78,24 @@ def find(*kinds: type, most: int = sys.maxsize // 2) -> list[Any]:
     return _find(kinds, most) if _compiled is None else list(_compiled.find(kinds, most))
 
 
+def is_handlers(callback: Callback, error: BaseException) -> bool:
+    """Whether ``error``, which came out of ``callback``, is what a signal handler raised while that ran.
+
+    Those of Python run in the main thread only, as calls in between. A callback's own error ends in its own package.
+    """
+    trace = error.__traceback__
+    if trace is None or threading.main_thread().ident != get_ident():
+        return False
+    if not isinstance(error, Exception):  # an interrupt: its handler is written in C, and leaves no frame
+        return True
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    where = str(trace.tb_frame.f_globals.get("__name__"))
+    return where.partition(".")[0] != callback.__module__.partition(".")[0]
+
+
 _callbacks: list[Callback] = []
-_shielded: Any = None if _compiled is None else partial(_compiled.call, _callbacks)
+_shielded: Any = None if _compiled is None else partial(_compiled.call, _callbacks, is_handlers)
 
 
 def on_collection(callback: Callback) -> Callable[[], None]:

@@ -1,6 +1,7 @@
 """Objects are looked for, and collections are watched, without harm to the app."""
 
 import gc
+import signal
 import threading
 import time
 
@@ -104,6 +105,78 @@ def test_a_callback_that_fails_keeps_the_others_from_nothing(monkeypatch):
     assert seen == ["start", "stop"]
     assert [type(found.exc_value) for found in unraisable] == [ValueError, ValueError]
     assert len(gc.callbacks) < len(before)
+
+
+class LimitError(Exception):
+    """What an app's time limit raises."""
+
+
+@pytest.fixture
+def alarm():
+    """Handle SIGALRM by a function of another module than the callbacks'."""
+    before, callbacks = signal.getsignal(signal.SIGALRM), gc.callbacks[:]
+    gc.callbacks.clear()  # those of other libraries, like hypothesis's, take it for themselves
+    handlers = {"LimitError": LimitError, "__name__": "app"}
+    exec("def limit(number, frame): raise LimitError", handlers)  # noqa: S102
+
+    yield lambda handler=handlers["limit"]: signal.signal(signal.SIGALRM, handler)
+    signal.signal(signal.SIGALRM, before)
+    gc.callbacks[:] = callbacks
+
+
+def collects_until_told():
+    gc.collect()
+    for _ in range(1_000):
+        pass
+
+
+@pytest.mark.skipif(collector._compiled is None, reason="otel_perf/core/_collector.c is not compiled here")
+@pytest.mark.parametrize("phase", ["start", "stop"])
+@pytest.mark.parametrize("kind", [LimitError, KeyboardInterrupt])
+def test_what_a_signal_handler_raises_within_a_callback_reaches_the_app(monkeypatch, alarm, phase, kind):
+    """GIVEN a time limit, or Ctrl-C, that comes while a callback of ours runs THEN the app gets its exception, once."""
+    seen, unraisable = [], []
+    monkeypatch.setattr("sys.unraisablehook", unraisable.append)
+    alarm() if kind is LimitError else alarm(signal.default_int_handler)
+
+    def interrupted(now, _info):
+        seen.append(now)
+        if now == phase and len(seen) < 4:
+            signal.raise_signal(signal.SIGALRM)
+
+    def sees(now, _info):
+        seen.append(f"then {now}")
+
+    removes = [collector.on_collection(interrupted), collector.on_collection(sees)]
+    try:
+        with pytest.raises(kind):
+            collects_until_told()
+        collects_until_told()
+    finally:
+        for remove in removes:
+            remove()
+    assert seen[:4] == ["start", "then start", "stop", "then stop"]
+    assert unraisable == []
+
+
+@pytest.mark.skipif(collector._compiled is None, reason="otel_perf/core/_collector.c is not compiled here")
+def test_what_another_thread_is_given_to_raise_is_not_the_main_threads(monkeypatch):
+    """GIVEN an exception that was sent to a thread, in a callback of ours THEN the main thread does not get it."""
+    unraisable = []
+    monkeypatch.setattr("sys.unraisablehook", unraisable.append)
+
+    def ends(_phase, _info):
+        if threading.current_thread() is not threading.main_thread():
+            raise SystemExit
+
+    remove = collector.on_collection(ends)
+    thread = threading.Thread(target=gc.collect)
+    thread.start()
+    thread.join()
+    for _ in range(1_000):
+        pass
+    remove()
+    assert [type(found.exc_value) for found in unraisable] == [SystemExit, SystemExit]
 
 
 def test_our_own_collections_are_known_by_their_thread():

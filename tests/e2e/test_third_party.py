@@ -193,6 +193,8 @@ def test_httpbin_under_gunicorn(env: Path, home: Path) -> None:
     port = free_port()
     with plain(env, home, *GUNICORN, f"127.0.0.1:{port}", "--preload", "httpbin:app") as without:
         without.wait_until_listening(port)
+        # gunicorn by itself may hang at an end that comes while it starts a worker.
+        wait_for(lambda: without.output().count("Booting worker") == 2, what="two workers")
         Browser(port).get("/get")
         assert status == without.stop(signal.SIGTERM) == 0
 
