@@ -61,6 +61,22 @@ def test_ports_can_be_changed(compose):
     assert {port["published"] for port in services["collector"]["ports"]} == {"4317", "5318"}
 
 
+def test_variables_of_the_collector_reach_it(compose):
+    """GIVEN those that do not say where something is THEN they are handed on, and by default are what the configuration says."""
+    text = (COLLECTOR / "config.yaml").read_text()
+    defaults = dict(re.findall(r"\$\{env:(OTELCOL_\w+):-([^}]*)\}", text))
+    places = {"GRPC", "HTTP", "HEALTH", "STORAGE", "TEMPO", "PROMETHEUS", "LOKI", "METRICS_HOST", "METRICS_PORT"}
+    wanted = {name: value for name, value in defaults.items() if name.removeprefix("OTELCOL_") not in places}
+
+    def handed_on(**variables):
+        environ = json.loads(compose("config", "--format", "json", **variables).stdout)["services"]["collector"]["environment"]
+        return {name: value for name, value in environ.items() if name.startswith("OTELCOL_")}
+
+    assert handed_on() == wanted
+    assert handed_on(**dict.fromkeys(wanted, "")) == wanted, "one that is empty would end the Collector"
+    assert handed_on(**dict.fromkeys(wanted, "7")) == dict.fromkeys(wanted, "7")
+
+
 @each()
 def test_images_have_a_tag(name):
     """None says latest. What is built here is built from a file that is there."""
