@@ -91,7 +91,9 @@ KEYS = [
     "API-KEY", "http.request.header.authorization", "HTTP_AUTHORIZATION", "HTTP_COOKIE", "PRIVATE_KEY", "accountKey",
     "AWS_SECRET_ACCESS_KEY", "AWS_CREDENTIALS",
 ]  # fmt: skip
-OTHER_KEYS = ["aws.access_key_id", "cache_key", "passenger", "compass", "passed", "max_tokens", "author", "cwd", "primary_key"]
+OTHER_KEYS = [
+    "aws.access_key_id", "cache_key", "passenger", "compass", "passed", "max_tokens", "author", "cwd", "primary_key",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
