@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from otel_perf.cli import main
 from tests.e2e.prometheus import CONFIG, FLAGS, SCRAPED, promtool
 from tools import queries
 
@@ -62,6 +63,27 @@ def test_every_runbook_is_of_an_alert():
 def test_dashboards_of_alerts_exist():
     uids = {board["uid"] for board in queries.boards().values()}
     assert {rule["annotations"]["dashboard"] for rule in ALERTS.values()} <= uids
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_what_a_runbook_leads_to_is_there(name):
+    """GIVEN *Dashboard → Panel* and a link of it THEN Grafana has them by these names."""
+    boards = {board["title"]: board for board in queries.boards().values()}
+    (text,) = re.findall(rf"^## {name}\n(.*?)(?=^## |\Z)", RUNBOOKS, re.MULTILINE | re.DOTALL)
+    for board, panel, link in re.findall(r"\*([\w ]+) → ([^*]+)\*(?:, its link \*([^*]+)\*)?", " ".join(text.split())):
+        panels = {each["title"]: each for each in boards[board]["panels"]}
+        assert panel in panels
+        assert not link or link in {each["title"] for each in panels[panel]["links"]}
+
+
+def test_commands_of_runbooks_and_alerts_are_complete(monkeypatch, capsys):
+    """GIVEN `otel-perf …` as it stands there THEN the command takes it: nothing is missing that somebody woken has to find."""
+    texts = RUNBOOKS, *(rule["annotations"]["description"] for rule in ALERTS.values())
+    commands = {command for text in texts for command in re.findall(r"`otel-perf ([^`]+)`", " ".join(text.split()))}
+    assert commands == {"doctor", "health", "signals ls"}
+    for command in commands:
+        monkeypatch.setattr(f"otel_perf.cli.{command.split()[0]}.execute", lambda options: 0)
+        assert main(command.split()) == 0, capsys.readouterr().err
 
 
 def test_the_alerts_that_the_bundle_promises_are_there():

@@ -71,6 +71,18 @@ def test_it_runs_by_hand_as_the_document_says(tmp_path):
     assert "0.0.0.0" not in "".join(said.values())
 
 
+def test_the_document_has_every_variable_with_its_default():
+    """In one row: its name in the first column, what it is without being set in the second."""
+    defaults = {}
+    for name in NAMES:
+        defaults |= re.findall(r"\$\{env:(OTELCOL_\w+):-([^}]*)\}", (COLLECTOR / f"{name}.yaml").read_text())
+    text = (ROOT / "docs" / "collector.md").read_text()
+    rows = re.findall(r"^\|([^|]*`OTELCOL_[^|]*)\|([^|]*)\|$", text, re.MULTILINE)
+    said = {name: value for names, value in rows for name in re.findall(r"`(OTELCOL_\w+)`", names)}
+    assert said.keys() == defaults.keys()
+    assert [name for name, value in defaults.items() if value.removeprefix("0.0.0.0") not in said[name]] == []
+
+
 def test_load_balancing_is_as_its_schema_says():
     jsonschema.validate(CONFIGS["agent"]["exporters"]["load_balancing"], SCHEMA)
 

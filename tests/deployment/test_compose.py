@@ -6,11 +6,13 @@ import re
 import subprocess
 
 import pytest
+import yaml
 
 from tests.deployment.files import COLLECTOR, ROOT, VERSION, limits_fit, load
 from tests.e2e.prometheus import FLAGS
 from tools import environments
 
+DOCUMENT = ROOT / "docs" / "collector.md"
 COMPOSE = load(ROOT / "docker-compose.yml")
 SERVICES = COMPOSE["services"]
 LASTING = {name: service for name, service in SERVICES.items() if name != "prepare"}
@@ -59,6 +61,24 @@ def test_ports_can_be_changed(compose):
     assert services["grafana"]["ports"][0]["published"] == "3333"
     assert services["grafana"]["environment"]["GF_SERVER_ROOT_URL"] == "http://localhost:3333/"
     assert {port["published"] for port in services["collector"]["ports"]} == {"4317", "5318"}
+
+
+def test_variables_of_the_collector_reach_it(compose):
+    """GIVEN those that do not say where something is THEN they are handed on, and by default are what the configuration says."""
+    text = (COLLECTOR / "config.yaml").read_text()
+    defaults = dict(re.findall(r"\$\{env:(OTELCOL_\w+):-([^}]*)\}", text))
+    places = {"GRPC", "HTTP", "HEALTH", "STORAGE", "TEMPO", "PROMETHEUS", "LOKI", "METRICS_HOST", "METRICS_PORT"}
+    wanted = {name: value for name, value in defaults.items() if name.removeprefix("OTELCOL_") not in places}
+
+    def handed_on(**variables):
+        environ = json.loads(compose("config", "--format", "json", **variables).stdout)["services"]["collector"][
+            "environment"
+        ]
+        return {name: value for name, value in environ.items() if name.startswith("OTELCOL_")}
+
+    assert handed_on() == wanted
+    assert handed_on(**dict.fromkeys(wanted, "")) == wanted, "one that is empty would end the Collector"
+    assert handed_on(**dict.fromkeys(wanted, "7")) == dict.fromkeys(wanted, "7")
 
 
 @each()
@@ -244,6 +264,20 @@ def test_grafana_has_no_password_to_know():
     assert settings["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
     assert settings["GF_AUTH_BASIC_ENABLED"] == "false"
     assert "Admin" not in settings["GF_AUTH_ANONYMOUS_ORG_ROLE"]
+
+
+def test_accounts_of_the_document_are_an_override_that_compose_takes(compose, tmp_path):
+    """GIVEN docs/collector.md's file THEN every setting of it takes the place of one that is there, or is the password's."""
+    (example,) = re.findall(r"```yaml\n(# docker-compose\.override\.yml.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    (tmp_path / "override.yml").write_text(example)
+    done = compose("-f", "docker-compose.yml", "-f", tmp_path / "override.yml", "config", "--format", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    grafana = json.loads(done.stdout)["services"]["grafana"]
+    wanted = yaml.safe_load(example)["services"]["grafana"]["environment"]
+    assert wanted.items() <= grafana["environment"].items()
+    assert wanted.keys() - SERVICES["grafana"]["environment"].keys() == {"GF_SECURITY_ADMIN_PASSWORD__FILE"}
+    (secret,) = grafana["secrets"]
+    assert wanted["GF_SECURITY_ADMIN_PASSWORD__FILE"] == f"/run/secrets/{secret['source']}"
 
 
 @pytest.mark.parametrize("old", ["ingester", "compactor"])
