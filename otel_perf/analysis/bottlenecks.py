@@ -72,7 +72,8 @@ class _Group:
     def add(self, entry: LogEntry) -> None:
         cost = float(entry.attributes.get(f"{BOTTLENECK.name}.cost", 0.0))
         self._findings += 1
-        self._traces.add(entry.trace_id)
+        if entry.trace_id:  # a collection, or a stall, may be of none
+            self._traces.add(entry.trace_id)
         self._costs[_text(entry, "culprit")] += cost
         if self._worst is None or cost > self._worst[0]:
             self._worst = cost, entry

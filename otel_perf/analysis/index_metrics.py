@@ -9,7 +9,7 @@ any.
 from __future__ import annotations
 
 import json
-from math import isfinite
+from math import isfinite, nan
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -18,7 +18,7 @@ from otel_perf.analysis.exponential import FINEST, Counts, bound_of
 from otel_perf.analysis.functions import NAMES as FUNCTIONS
 from otel_perf.analysis.index_names import MOST, as_json
 from otel_perf.analysis.index_tables import POINT_WIDTHS
-from otel_perf.analysis.otlp import DELTA, attributes_of
+from otel_perf.analysis.otlp import DELTA, NO_VALUE, attributes_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -79,6 +79,8 @@ class Points:
                     delta = getattr(data, "aggregation_temporality", 0) == DELTA
                     for point in data.data_points:
                         count += 1
+                        if point.flags & NO_VALUE:  # a zero would be a fall, and what is said next a jump
+                            continue
                         time = point.time_unix_nano
                         if low <= time <= high and not first <= time <= last:  # most points are of one time
                             first, last = min(first, time), max(last, time)
@@ -116,7 +118,7 @@ class Points:
         time = point.time_unix_nano // _MS
         if kind in {"gauge", "sum"}:
             number = point.WhichOneof("value")
-            value = float(getattr(point, number)) if number else 0.0
+            value = float(getattr(point, number)) if number else nan
             if not isfinite(value):
                 return  # no chart has a place for it, and a total would stay it
             series.total = series.total + value if kind == "sum" and delta else value

@@ -108,7 +108,8 @@ class Memory:
         elif point.name == "process.thread.count":
             process.threads = int(value)
         elif point.name in {"process.cpu.time", "cpython.gc.collections"}:
-            self._totals[key][point.name, repr(sorted(point.attributes.items()))] = value
+            totals, series = self._totals[key], (point.name, repr(sorted(point.attributes.items())))
+            totals[series] = value + (totals.get(series, 0.0) if point.delta else 0.0)
 
     def add_log(self, entry: LogEntry) -> None:
         """Look at a log record."""

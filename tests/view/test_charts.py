@@ -394,3 +394,18 @@ def test_starts_are_those_of_the_time_that_is_shown(metrics):
         times = {"from": str(BEGIN + 1_800_000), "to": str(BEGIN + 5_400_000)}
         found = charts.charts(reading, Question(times))
     assert [mark["text"] for mark in found["marks"]] == ["process 1-proces started "]
+
+
+def test_a_series_that_could_not_be_asked_for_a_while_neither_falls_nor_jumps(tmp_path):
+    """GIVEN a counter of 1 a second, and the Collector's mark for one reading that failed THEN its rate stays 1."""
+    metrics = Metrics(tmp_path)
+    said = {"aggregation_temporality": CUMULATIVE, "is_monotonic": True}
+    for seconds in range(10_000, 10_240, 60):
+        metrics.put("requests", "sum", seconds, as_double=seconds, **said)
+    metrics.put("requests", "sum", 10_200, flags=1, **said)
+    for seconds in range(10_240, 10_360, 60):
+        metrics.put("requests", "sum", seconds, as_double=seconds, **said)
+    with metrics.reading() as reading:
+        (panel,) = charts.metric(reading, Question({"name": "requests"}))["panels"]
+    ((_, points),) = [(line["label"], line["points"]) for line in panel["lines"]]
+    assert {round(value, 6) for _, value in points} == {1.0}
