@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel
 
 from otel_perf.analysis.numbers import quantile
-from otel_perf.analysis.otlp import service_of
+from otel_perf.analysis.otlp import instance_of, service_of
 from otel_perf.core.events import BUSINESS_SCOPE, REQUEST, SUMMARY
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Events:
         self._requests[key].add(entry)
 
     def _add_summary(self, entry: LogEntry) -> None:
-        key = service_of(entry.resource), str(entry.resource.get("service.instance.id", ""))
+        key = service_of(entry.resource), instance_of(entry.resource)
         known = self._summaries.get(key)
         if known is None or entry.time >= known.time_ns:
             period = float(entry.attributes.get("perf.summary.period", 0.0))

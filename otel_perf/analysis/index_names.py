@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_perf.analysis.otlp import attributes_of, service_of
+from otel_perf.analysis.otlp import attributes_of, instance_of, service_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -48,7 +48,7 @@ class Resource:
     def __init__(self, attributes: dict[str, Any], service: int) -> None:
         self.attributes = attributes
         self.service = service
-        self.instance = str(attributes.get("service.instance.id", ""))[:LONGEST]
+        self.instance = instance_of(attributes)[:LONGEST]
         self.version = str(attributes.get("service.version", ""))[:LONGEST]
 
 

@@ -24,6 +24,7 @@ _REQUESTS: dict[str, Any] = {
 }
 _SIGNAL_OF = {"resourceSpans": "traces", "resourceMetrics": "metrics", "resourceLogs": "logs"}
 _ID_FIELDS = frozenset({"traceId", "spanId", "parentSpanId"})
+_WHICH = ("k8s.pod.name", "container.id", "host.name", "process.pid")
 KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 ERROR_STATUS = 2
 DELTA = 1  # AGGREGATION_TEMPORALITY_DELTA
@@ -124,6 +125,12 @@ def service_of(resource: dict[str, Any]) -> str:
 def _id(given: bytes) -> str:
     """In hex; nothing for only zeros, as which some SDKs write that there is none."""
     return given.hex() if any(given) else ""
+
+
+def instance_of(resource: dict[str, Any]) -> str:
+    """What tells a process from the others of its service: its id, or what an SDK that gives it none says of it."""
+    given = resource.get("service.instance.id")
+    return str(given) if given else " ".join(str(resource[name]) for name in _WHICH if name in resource)
 
 
 def spans(batches: Iterable[Batch]) -> Iterator[SpanRecord]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel
 
-from otel_perf.analysis.otlp import service_of
+from otel_perf.analysis.otlp import instance_of, service_of
 from otel_perf.core.events import WAITED_FOR
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Signals:
 
 
 def _process(span: SpanRecord) -> tuple[str, str]:
-    return service_of(span.resource), str(span.resource.get("service.instance.id", ""))
+    return service_of(span.resource), instance_of(span.resource)
 
 
 def _key(attributes: dict[str, object]) -> Key:

@@ -70,9 +70,11 @@ class Guard:
         if refused is not None:
             await answer(send, *refused)
             return
-        if self._token and not self._is_known(scope, headers):
-            await self._let_in(scope, send)
-            return
+        if self._token:
+            is_known = self._is_known(scope, headers)
+            if not is_known or (scope["path"] == "/" and b"token=" in scope["query_string"]):
+                await self._let_in(scope, send, is_known=is_known)
+                return
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -125,12 +127,18 @@ class Guard:
                 given = found.value if found is not None else ""
         return hmac.compare_digest(given.encode(), self._token.encode())
 
-    async def _let_in(self, scope: MutableMapping[str, Any], send: Send) -> None:
-        """The address that was printed has the token; it becomes a cookie, and leaves the address."""
+    async def _let_in(self, scope: MutableMapping[str, Any], send: Send, *, is_known: bool) -> None:
+        """The address that was printed has the token; it becomes a cookie, and leaves the address.
+
+        Also where the cookie was there already: an address is kept, copied and shown to others.
+        """
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if scope["path"] == "/" and hmac.compare_digest(given.encode(), self._token.encode()):
             cookie = f"{cookie_of(scope)}={self._token}; Path=/; HttpOnly; SameSite=Strict"
             await answer(send, 303, "", [(b"location", b"/"), (b"set-cookie", cookie.encode())])
+            return
+        if is_known:  # and the token that it has no longer
+            await answer(send, 303, "", [(b"location", b"/")])
             return
         await answer(
             send,

@@ -95,3 +95,21 @@ def test_an_id_of_zeros_is_none(tmp_path):
     assert row.root == "root"
     batch = Batch(1, "traces", 0, 1, trace(*spans).SerializeToString())
     assert [span.parent_id for span in otlp.spans([batch])] == [f"{1:016x}", ""]
+
+
+def test_processes_without_an_instance_id_are_told_apart_by_what_else_is_said_of_them(tmp_path):
+    """GIVEN two of another SDK, with host and process id alone THEN each has its own figures, and neither shrank."""
+    requests = []
+    for value, pid in ((900e6, 1), (5e6, 2), (910e6, 1), (6e6, 2)):
+        request = reading(value)
+        resource = request.resource_metrics[0].resource
+        resource.attributes.add(key="host.name").value.string_value = "web"
+        resource.attributes.add(key="process.pid").value.int_value = pid
+        requests.append(request)
+    found = report(store(tmp_path, "metrics", *requests)).processes
+    assert [(one.instance, one.rss, one.rss_growth) for one in found] == [
+        ("web 1", 910_000_000, 10_000_000),
+        ("web 2", 6_000_000, 1_000_000),
+    ]
+    assert otlp.instance_of({"service.instance.id": "a", "process.pid": 1}) == "a"
+    assert otlp.instance_of({"service.name": "shop"}) == ""
