@@ -34,11 +34,14 @@ _MS: Final = 1_000_000
 class Series:
     """One series, as far as it has come."""
 
-    __slots__ = ("buckets", "count", "kind", "number", "total")
+    __slots__ = ("buckets", "count", "kind", "number", "store", "time", "total")
 
-    def __init__(self, number: int, kind: str, total: float, count: int, buckets: str | None) -> None:
+    def __init__(
+        self, number: int, kind: str, total: float, count: int, buckets: str | None, store: int, time: int
+    ) -> None:
         self.number, self.kind, self.total, self.count = number, kind, total, count
         self.buckets = counts_of(buckets)
+        self.store, self.time = store, time  # where its newest point was, and when
 
     def text(self) -> str | None:
         """The buckets as they are stored."""
@@ -85,6 +88,9 @@ class Points:
                         if low <= time <= high and not first <= time <= last:  # most points are of one time
                             first, last = min(first, time), max(last, time)
                         series = self._of(metric, kind, data, point, resource)
+                        if self._names.store and self._is_here(metric.name, series, min(time, MOST), delta=delta):
+                            self._names.twice += 1
+                            continue
                         self._changed[series.number] = series
                         self._take(metric.name, kind, point, series, delta=delta)
             if last:
@@ -108,11 +114,23 @@ class Points:
                 (*row, metric.unit, kind, bool(getattr(data, "is_monotonic", False))),
             )
             stored = execute(
-                "SELECT id, kind, total, count, buckets FROM series"
+                "SELECT id, kind, total, count, buckets, teller, newest FROM series"
                 " WHERE name = ? AND service = ? AND instance = ? AND attributes = ?", row
             ).fetchone()  # fmt: skip
             found = self._series[key] = Series(*stored)
         return found
+
+    def _is_here(self, name: str, series: Series, time: int, *, delta: bool) -> bool:
+        """Whether another store had this point, or a newer one that says it all."""
+        if series.store not in {0, self._names.store} and time <= series.time:
+            if not delta or name in FUNCTIONS:
+                return True
+            row = series.number, time // _MS
+            found = self._connection.execute("SELECT 1 FROM point WHERE series = ? AND time = ?", row).fetchone()
+            return found is not None
+        if time > series.time:
+            series.store, series.time = self._names.store, time
+        return False
 
     def _take(self, name: str, kind: str, point: Any, series: Series, *, delta: bool) -> None:
         time = point.time_unix_nano // _MS
@@ -148,8 +166,8 @@ class Points:
     def flush_series(self) -> None:
         """Write the totals."""
         self._connection.executemany(
-            "UPDATE series SET total = ?, count = ?, buckets = ? WHERE id = ?",
-            [(s.total, s.count, s.text(), s.number) for s in self._changed.values()],
+            "UPDATE series SET total = ?, count = ?, buckets = ?, teller = ?, newest = ? WHERE id = ?",
+            [(s.total, s.count, s.text(), s.store, s.time, s.number) for s in self._changed.values()],
         )
         self._changed.clear()
 

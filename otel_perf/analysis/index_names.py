@@ -75,6 +75,8 @@ class Names:
         self._resources: dict[bytes, Resource] = {}
         self._touched: dict[bytes, Trace] = {}
         self._seen: dict[tuple[int, str], list[int]] = {}  # first and last of each process
+        self.store = 0  # whose batch is at hand, where the index is of several; else nothing can be in another one
+        self.twice = 0  # items of it that another store has as well
         self.bounds = 0, MOST  # times (ns) that the batch at hand can be of; see ``saw``
         self.next_trace = self._next("trace")
         self.next_span = self._next("span")

@@ -318,7 +318,7 @@ def span(reading: Reading, question: Question) -> dict[str, Any]:
 
 
 def _said(value: Any) -> Any:
-    """An attribute's value as the page can show it: its numbers are floats, which have neither all ids nor NaN in JSON."""
+    """An attribute's value as the page can show it: JavaScript's numbers have not all ids, and JSON's no NaN."""
     if isinstance(value, dict):
         return {key: _said(one) for key, one in value.items()}
     if isinstance(value, list):
