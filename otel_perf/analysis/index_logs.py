@@ -10,8 +10,9 @@ from otel_perf.analysis.bottlenecks import ANYWHERE
 from otel_perf.analysis.errors import ERROR_SEVERITY
 from otel_perf.analysis.errors import place_of as spot_of
 from otel_perf.analysis.index_errors import Errors
-from otel_perf.analysis.index_names import MOST, number_of
+from otel_perf.analysis.index_names import MOST
 from otel_perf.analysis.index_tables import LOGGED, elsewhere, has_words, signed
+from otel_perf.analysis.numbers import number_of
 from otel_perf.analysis.otlp import attributes_of, value_of
 from otel_perf.analysis.templates import Templates
 from otel_perf.core.events import (

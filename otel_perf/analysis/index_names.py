@@ -19,11 +19,6 @@ CUT: Final = "(cut)"  # an attribute that only such a set has
 MOST: Final = (1 << 63) - 1  # that SQLite takes: OTLP's times and counts may be higher
 
 
-def number_of(value: Any) -> float:
-    """An attribute as a number that SQLite takes; 0 for what is none. Anybody may have sent it."""
-    return float(value) if isinstance(value, int | float) and -1e15 < value < 1e15 else 0.0
-
-
 def as_json(attributes: dict[str, Any], longest: int) -> str:
     """As JSON of about ``longest`` characters. What is too long is cut in its values: cut JSON is none any more."""
     text = json.dumps(attributes, sort_keys=True, default=repr)

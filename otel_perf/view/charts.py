@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_perf.analysis.index_tables import POINT_WIDTHS
-from otel_perf.view.reading import MS
+from otel_perf.view.reading import FOREVER, MS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -247,7 +247,7 @@ def _marks(asked: Asked) -> list[dict[str, Any]]:
     rows = asked.reading.rows(
         f"SELECT time, kind, service, text FROM mark WHERE time BETWEEN ? AND ?{where}"
         f" ORDER BY time DESC LIMIT {MARKS}",
-        (asked.begin * MS, (asked.end + 1) * MS),
+        (asked.begin * MS, min((asked.end + 1) * MS, FOREVER)),
     )
     found = [
         {"time": time, "kind": kind, "service": asked.reading.text(service), "text": text}

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -113,3 +114,42 @@ def test_processes_without_an_instance_id_are_told_apart_by_what_else_is_said_of
     ]
     assert otlp.instance_of({"service.instance.id": "a", "process.pid": 1}) == "a"
     assert otlp.instance_of({"service.name": "shop"}) == ""
+
+
+STRANGE = {
+    "perf.bottleneck": {"perf.bottleneck.cost": "much", "code.line.number": "seven"},
+    "perf.request": {"perf.request.duration": "long", "perf.request.db.calls": "many", "perf.request.logs.info": "some",
+                     "perf.bottleneck.kinds": "all"},
+    "perf.summary": {"perf.summary.period": "a while"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("event", STRANGE)
+@pytest.mark.parametrize("is_said", [True, False])
+def test_an_event_that_is_none_of_ours_ends_no_report(tmp_path, event, is_said):
+    """GIVEN an event of one of our names, whose numbers are words or nothing THEN all else is reported, and it counts."""
+    request = ExportLogsServiceRequest()
+    record = request.resource_logs.add().scope_logs.add().log_records.add(event_name=event, time_unix_nano=NOW)
+    for name, value in STRANGE[event].items():
+        pair = record.attributes.add(key=name)
+        if is_said:
+            pair.value.string_value = value
+    found = report(store(tmp_path, "logs", request))
+    assert len(found.bottlenecks) + len(found.requests) + len(found.summaries) == 1
+    assert all(row.cost == row.line == 0 for row in found.bottlenecks)
+    assert all(row.p50 == row.lines == row.findings == 0 for row in found.requests)
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [(4, {"perf.signal.name": "ready", "perf.signal.sequence": "first"}), (5, {"perf.signal.names": "ready"})],
+    ids=["emits", "waits"],
+)
+def test_a_signal_that_is_none_of_ours_ends_no_report(tmp_path, kind, attributes):
+    request = trace(("signal", 1, b"", NOW, NOW + S))
+    (span,) = request.resource_spans[0].scope_spans[0].spans
+    span.kind = kind
+    for name, value in attributes.items():
+        span.attributes.add(key=name).value.string_value = value
+    found = report(store(tmp_path, "traces", request)).readiness
+    assert [row.sequence for row in found.emissions] + [row.names for row in found.waits] == [0 if kind == 4 else []]
