@@ -76,6 +76,7 @@ class Points:
             resource, last = self._names.resource(of_resource.resource), 0
             first = MOST
             for of_scope in of_resource.scope_metrics:
+                scope = self._names.text(of_scope.scope.name)
                 for metric in of_scope.metrics:
                     kind = metric.WhichOneof("data") or "gauge"
                     data = getattr(metric, kind)
@@ -87,7 +88,7 @@ class Points:
                         time = point.time_unix_nano
                         if low <= time <= high and not first <= time <= last:  # most points are of one time
                             first, last = min(first, time), max(last, time)
-                        series = self._of(metric, kind, data, point, resource)
+                        series = self._of(metric, kind, data, point, (resource, scope))
                         if self._names.store and self._is_here(metric.name, series, min(time, MOST), delta=delta):
                             self._names.twice += 1
                             continue
@@ -97,25 +98,26 @@ class Points:
                 self._names.saw(resource, first, last)
         return count
 
-    def _of(self, metric: Any, kind: str, data: Any, point: Any, resource: Resource) -> Series:
+    def _of(self, metric: Any, kind: str, data: Any, point: Any, whose: tuple[Resource, int]) -> Series:
+        resource, scope = whose  # two libraries may give one name to what each of them counts
         attributes = b"".join(sorted(pair.SerializeToString() for pair in point.attributes))
-        key = metric.name, resource.service, resource.instance, attributes
+        key = metric.name, resource.service, resource.instance, scope, attributes
         found = self._series.get(key)
         if found is None:
             if len(self._series) >= KNOWN:
                 self.flush_series()
                 self._series.clear()
             text = as_json(attributes_of(point.attributes), LONGEST)
-            row = self._names.text(metric.name), resource.service, resource.instance, text
+            row = self._names.text(metric.name), resource.service, resource.instance, scope, text
             execute = self._connection.execute
             execute(
-                "INSERT OR IGNORE INTO series(name, service, instance, attributes, unit, kind, monotonic, total, count)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)",
+                "INSERT OR IGNORE INTO series(name, service, instance, scope, attributes, unit, kind, monotonic, total,"
+                " count) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
                 (*row, metric.unit, kind, bool(getattr(data, "is_monotonic", False))),
             )
             stored = execute(
                 "SELECT id, kind, total, count, buckets, teller, newest FROM series"
-                " WHERE name = ? AND service = ? AND instance = ? AND attributes = ?", row
+                " WHERE name = ? AND service = ? AND instance = ? AND scope = ? AND attributes = ?", row
             ).fetchone()  # fmt: skip
             found = self._series[key] = Series(*stored)
         return found

@@ -81,9 +81,10 @@ CREATE INDEX log_severe ON log (own, time, severity) WHERE severity >= 13;
 CREATE INDEX log_template ON log (template, time);
 CREATE INDEX log_trace ON log (trace) WHERE trace > 0;
 
-CREATE TABLE series (id INTEGER PRIMARY KEY, name INTEGER, service INTEGER, instance TEXT, attributes TEXT, unit TEXT,
+CREATE TABLE series (id INTEGER PRIMARY KEY, name INTEGER, service INTEGER, instance TEXT, scope INTEGER,
+    attributes TEXT, unit TEXT,
     kind TEXT, monotonic INTEGER, total REAL, count INTEGER, buckets TEXT,
-    teller INTEGER DEFAULT 0, newest INTEGER DEFAULT 0, UNIQUE (name, service, instance, attributes));
+    teller INTEGER DEFAULT 0, newest INTEGER DEFAULT 0, UNIQUE (name, service, instance, scope, attributes));
 CREATE TABLE point (series INTEGER, time INTEGER, value REAL, high REAL, count INTEGER, PRIMARY KEY (series, time))
     WITHOUT ROWID;
 CREATE TABLE point_slot (width INTEGER, series INTEGER, slot INTEGER, value REAL, time INTEGER, high REAL,

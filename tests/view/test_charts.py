@@ -30,7 +30,9 @@ class Metrics:
         for key, value in (("service.name", service), ("service.instance.id", instance)):
             pair = of.resource.attributes.add()
             pair.key, pair.value.string_value = key, value
-        metric = of.scope_metrics.add().metrics.add()
+        scope = of.scope_metrics.add()
+        scope.scope.name = fields.pop("scope", "")
+        metric = scope.metrics.add()
         metric.name, metric.unit = name, "1"
         data = getattr(metric, kind)
         for field in ("aggregation_temporality", "is_monotonic"):
@@ -409,3 +411,21 @@ def test_a_series_that_could_not_be_asked_for_a_while_neither_falls_nor_jumps(tm
         (panel,) = charts.metric(reading, Question({"name": "requests"}))["panels"]
     ((_, points),) = [(line["label"], line["points"]) for line in panel["lines"]]
     assert {round(value, 6) for _, value in points} == {1.0}
+
+
+def test_what_two_libraries_count_by_one_name_is_told_apart(tmp_path):
+    """GIVEN httpx and requests that ask one server WHEN both count it THEN each has its rate, and a process one memory."""
+    metrics = Metrics(tmp_path)
+    for minute in range(5):
+        for scope, base in (("httpx", 1000), ("requests", 5)):
+            at = 60 * minute + base / 1e6
+            said = {"aggregation_temporality": CUMULATIVE, "is_monotonic": True, "scope": scope}
+            metrics.put("http.client.calls", "sum", at, as_double=base + 60 * minute, **said)
+            metrics.put("process.memory.usage", "gauge", at, as_double=1e6, scope=scope)
+    with metrics.reading() as reading:
+        (panel,) = charts.metric(reading, Question({"name": "http.client.calls"}))["panels"]
+        memory = charts.charts(reading, Question({}))["panels"][0]
+    assert {line["label"]: {round(rate, 3) for _, rate in line["points"]} for line in panel["lines"]} == {
+        "shop · httpx": {1.0}, "shop · requests": {1.0},
+    }  # fmt: skip
+    assert [{value for _, value in line["points"]} for line in memory["lines"]] == [{1e6}]
