@@ -58,12 +58,12 @@ class Series(NamedTuple):
     number: int
     metric: str
     service: str
+    scope: str
     instance: str
     attributes: str
     unit: str
     kind: str
     monotonic: int
-    scope: str
 
     @property
     def is_total(self) -> bool:
@@ -98,13 +98,13 @@ class Asked:
         numbers = [self.reading.number(name) for name in names]
         where = "" if self.service is None else f" AND service = {self.service}"
         rows = self.reading.rows(
-            f"SELECT min(id), name, service, instance, attributes, unit, kind, monotonic, scope FROM series"
+            f"SELECT min(id), name, service, scope, instance, attributes, unit, kind, monotonic FROM series"
             f" WHERE name IN ({','.join(map(str, numbers))}){where}"
             f" GROUP BY name, service, instance, attributes{'' if once else ', id'}"
             f" ORDER BY service, instance, attributes LIMIT {MOST}"  # the hits of a cache and its misses
         )
         text = self.reading.text
-        return [Series(row[0], text(row[1]), text(row[2]), *row[3:-1], text(row[-1])) for row in rows]
+        return [Series(row[0], text(row[1]), text(row[2]), text(row[3]), *row[4:]) for row in rows]
 
     def steps(self, series: Iterable[Series], column: str = "value") -> dict[int, list[Step]]:
         """The highest value of each step, and of some before the first."""
