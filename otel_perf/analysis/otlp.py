@@ -149,7 +149,7 @@ def _span(span: Any, scope: str, resource: dict[str, Any]) -> SpanRecord:
         _id(span.span_id),
         _id(span.parent_span_id),
         span.name,
-        KINDS[span.kind] if span.kind < len(KINDS) else KINDS[0],
+        KINDS[span.kind] if 0 <= span.kind < len(KINDS) else KINDS[0],
         span.start_time_unix_nano,
         max(span.start_time_unix_nano, span.end_time_unix_nano),
         span.status.code == ERROR_STATUS,

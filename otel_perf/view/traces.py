@@ -159,7 +159,7 @@ def operation_name(reading: Reading, number: int) -> dict[str, Any]:
     row = reading.row("SELECT service, name, kind FROM operation WHERE id = ?", (number,))
     if not row:
         return {"service": "", "name": "(unknown)", "kind": ""}
-    kind = KINDS[row[2]] if row[2] < len(KINDS) else KINDS[0]
+    kind = KINDS[row[2]] if 0 <= row[2] < len(KINDS) else KINDS[0]
     return {"service": reading.text(row[0]), "name": reading.text(row[1]), "kind": kind}
 
 

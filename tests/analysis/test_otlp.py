@@ -153,3 +153,10 @@ def test_a_signal_that_is_none_of_ours_ends_no_report(tmp_path, kind, attributes
         span.attributes.add(key=name).value.string_value = value
     found = report(store(tmp_path, "traces", request)).readiness
     assert [row.sequence for row in found.emissions] + [row.names for row in found.waits] == [0 if kind == 4 else []]
+
+
+@pytest.mark.parametrize("kind", [-3, 77])
+def test_a_kind_that_there_is_not_is_none_of_those_that_there_are(tmp_path, kind):
+    request = trace(("work", 1, b"", NOW, NOW + S))
+    request.resource_spans[0].scope_spans[0].spans[0].kind = kind
+    assert [row.kind for row in report(store(tmp_path, "traces", request)).operations] == ["UNSPECIFIED"]
