@@ -11,16 +11,23 @@ plugin imports nothing and costs nothing. A test costs some milliseconds more.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import inspect
 import os
 import shutil
+import sys
 import tempfile
 from collections import Counter
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
     from otel_perf.pipeline import Pipeline
 
@@ -60,6 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start, if it is asked for. Wrong options end the session before a test runs."""
     if not (config.getoption("--otel-perf") or config.getoption("--otel-perf-fail")):
         return
+    sys.meta_path.insert(0, _Plainly)
     from otel_perf import distro
     from otel_perf.core.settings import parse_duration
 
@@ -90,6 +98,25 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_Workers(), f"{PLUGIN}-workers")
     if worker is None:
         config.pluginmanager.register(_Summary(session, failing=bool(failing)), f"{PLUGIN}-summary")
+
+
+def pytest_unconfigure() -> None:
+    """Undo what was done to imports."""
+    if _Plainly in sys.meta_path:
+        sys.meta_path.remove(_Plainly)
+
+
+class _Plainly:
+    """Finds our modules before pytest does, which has the assertions of all plugins' packages rewritten.
+
+    For that it parses each anew, also where a thread of ours imports it while the session imports tests: before Python
+    3.11.8 (gh-106905) one of the two then ends with a SystemError, and the session with it.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """As an import without pytest would find it."""
+        return PathFinder.find_spec(name, path, target) if name.startswith("otel_perf.") else None
 
 
 def _failing(config: pytest.Config) -> set[str]:
@@ -196,7 +223,8 @@ class _Session:
             return (yield)
         found: list[dict[str, Any]] = []
         try:
-            with providers.tracer.get_tracer("otel_perf.pytest").start_as_current_span(item.nodeid) as span:
+            tracer = providers.tracer.get_tracer("otel_perf.pytest")
+            with tracer.start_as_current_span(item.nodeid) as span, _brought(item):
                 answer = yield
         finally:
             found, trouble = self._findings(providers, f"{span.get_span_context().trace_id:032x}")
@@ -244,6 +272,36 @@ class _Session:
             _set(self._before)
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _brought(item: pytest.Item) -> Iterator[None]:
+    """Have a coroutine's test run within the span that is current here.
+
+    anyio runs it in the task that its first async fixture began, unittest in the context that its case was made in.
+    Both are of before, and what the test does would be in traces of its own, in which nobody looks.
+    """
+    from opentelemetry import context
+
+    function, here = getattr(item, "obj", None), context.get_current()
+    if function is None or not inspect.iscoroutinefunction(function):
+        yield
+        return
+
+    @functools.wraps(function)
+    async def inside(*arguments: Any, **named: Any) -> Any:
+        token = context.attach(here)
+        try:
+            return await function(*arguments, **named)
+        finally:
+            context.detach(token)
+
+    case, cases = getattr(item, "instance", None), sys.modules.get("unittest")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(item, "obj", inside)
+        if cases is not None and isinstance(case, cases.TestCase):  # which takes its own method
+            patch.setattr(case, function.__name__, inside)
+        yield
 
 
 def _set(variables: dict[str, str | None]) -> None:

@@ -286,3 +286,71 @@ def test_with_the_distribution_running_already_it_does_not_start(others, receive
     done = run(others, "--otel-perf", "--otel-perf-send", start=instrument, **aimed, OTEL_PERF_STORE_KEEP="on")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test_has_a_home_of_its_own: self_time at test_others.py:" in done.stdout
+
+
+ASYNC = """
+import asyncio
+import unittest
+import pytest
+from opentelemetry import trace
+
+async def queries():
+    for _ in range(8):
+        attributes = {"db.system.name": "sqlite", "db.query.text": "SELECT 1"}
+        with trace.get_tracer("t").start_as_current_span("SELECT", kind=trace.SpanKind.CLIENT, attributes=attributes):
+            await asyncio.sleep(0.02)
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+@pytest.fixture
+async def connection():
+    yield "connected"
+
+@pytest.mark.anyio
+async def test_of_anyio(connection):
+    assert connection == "connected"
+    await queries()
+
+class TestOfAnyio:
+    @pytest.mark.anyio
+    async def test_it(self, connection):
+        await queries()
+
+class OfUnittest(unittest.IsolatedAsyncioTestCase):
+    async def asyncSetUp(self):
+        self.connection = "connected"
+
+    async def test_it(self):
+        assert self.connection == "connected"
+        await queries()
+"""
+
+
+@pytest.mark.alone  # calls of a busy machine are too far apart
+def test_coroutines_are_looked_at_whoever_began_their_task(tmp_path):
+    """GIVEN tests that an async fixture, or their case, made a task or a context for THEN what is slow in them fails them."""
+    (tmp_path / "test_it.py").write_text(ASYNC)
+    done = run(tmp_path, "--otel-perf-fail=n_plus_one")
+    assert done.returncode == 1
+    assert "3 failed" in done.stdout
+    assert done.stdout.count("ran SELECT ? 8 times") >= 3, done.stdout
+
+
+PLAIN = """
+import sys
+import otel_perf.signals.hub
+
+def test_ours_are_no_tests():
+    for name, module in list(sys.modules.items()):
+        if name.startswith("otel_perf.") and name != "otel_perf.pytest_plugin":
+            assert "Rewrit" not in type(module.__loader__).__name__, name
+"""
+
+
+def test_our_modules_are_imported_as_without_pytest(tmp_path):
+    """GIVEN a plugin, whose package pytest parses THEN ours is not: a thread of ours would parse beside the session."""
+    (tmp_path / "test_it.py").write_text(PLAIN)
+    done = run(tmp_path, "--otel-perf")
+    assert done.returncode == 0, done.stdout + done.stderr

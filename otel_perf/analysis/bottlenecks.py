@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel
 
+from otel_perf.analysis.numbers import number_of
 from otel_perf.analysis.otlp import service_of
 from otel_perf.core.events import BOTTLENECK
 
@@ -70,9 +71,10 @@ class _Group:
         self._worst: tuple[float, LogEntry] | None = None
 
     def add(self, entry: LogEntry) -> None:
-        cost = float(entry.attributes.get(f"{BOTTLENECK.name}.cost", 0.0))
+        cost = max(0.0, number_of(entry.attributes.get(f"{BOTTLENECK.name}.cost")))
         self._findings += 1
-        self._traces.add(entry.trace_id)
+        if entry.trace_id:  # a collection, or a stall, may be of none
+            self._traces.add(entry.trace_id)
         self._costs[_text(entry, "culprit")] += cost
         if self._worst is None or cost > self._worst[0]:
             self._worst = cost, entry
@@ -87,7 +89,7 @@ class _Group:
             cost=sum(self._costs.values()), worst=worst,
             culprits=sorted(self._costs, key=lambda culprit: (culprit != own, -self._costs[culprit])),
             function=str(attributes.get("code.function.name", "")),
-            path=str(attributes.get("code.file.path", "")), line=int(attributes.get("code.line.number", 0)),
+            path=str(attributes.get("code.file.path", "")), line=int(number_of(attributes.get("code.line.number"))),
             evidence=entry.body or _text(entry, "evidence"), trace_id=entry.trace_id,
         )  # fmt: skip
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
-from otel_perf.analysis.numbers import quantile
-from otel_perf.analysis.otlp import service_of
+from otel_perf.analysis.numbers import number_of, quantile
+from otel_perf.analysis.otlp import instance_of, service_of
 from otel_perf.core.events import BUSINESS_SCOPE, REQUEST, SUMMARY
 
 if TYPE_CHECKING:
@@ -110,10 +110,10 @@ class Events:
         self._requests[key].add(entry)
 
     def _add_summary(self, entry: LogEntry) -> None:
-        key = service_of(entry.resource), str(entry.resource.get("service.instance.id", ""))
+        key = service_of(entry.resource), instance_of(entry.resource)
         known = self._summaries.get(key)
         if known is None or entry.time >= known.time_ns:
-            period = float(entry.attributes.get("perf.summary.period", 0.0))
+            period = number_of(entry.attributes.get("perf.summary.period"))
             self._summaries[key] = SummaryRow(
                 service=key[0], instance=key[1], time_ns=entry.time, period=period, text=entry.body
             )
@@ -144,15 +144,16 @@ class _Requests:
 
     def add(self, entry: LogEntry) -> None:
         attributes = entry.attributes
-        duration = float(attributes.get(f"{_REQUEST}duration", 0.0))
+        duration = number_of(attributes.get(f"{_REQUEST}duration"))
         self.total += duration
         self._durations.append(duration)
         self._longest = max(self._longest, (duration, entry.trace_id))
         self._failed += entry.severity_text == "ERROR"
-        self._findings += len(attributes.get("perf.bottleneck.kinds") or ())
+        kinds = attributes.get("perf.bottleneck.kinds")
+        self._findings += len(kinds) if isinstance(kinds, list) else 0
         for name in ("db.calls", "db.time", "http.calls", "http.time", "cpu_time"):
-            self._sums[name] += float(attributes.get(_REQUEST + name, 0))
-        self._lines += sum(int(value) for name, value in _lines(attributes))
+            self._sums[name] += number_of(attributes.get(_REQUEST + name))
+        self._lines += sum(int(number_of(value)) for _, value in _lines(attributes))
 
     def row(self, service: str, name: str) -> RequestRow:
         ordered, sums = sorted(self._durations), self._sums

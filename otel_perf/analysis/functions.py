@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import BaseModel
 
 from otel_perf.analysis.exponential import FINEST, Counts
+from otel_perf.analysis.otlp import instance_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -68,7 +69,7 @@ class Functions:
             if point.name in NAMES:
                 service = str(point.resource.get("service.name", "unknown_service"))
                 function = str(point.attributes.get("code.function.name", "(all others)"))
-                instance = str(point.resource.get("service.instance.id", ""))
+                instance = instance_of(point.resource)
                 self._series[service, function][instance].add(point)
             yield point
 

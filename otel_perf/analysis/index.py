@@ -160,19 +160,21 @@ class Builder:
         try:
             first = self._stores.first(store, piece[0])
             for batch in piece:
+                self._names.store = store if len(self._stores.numbers) > 1 else 0
+                self._names.twice = 0
                 if not skipped:
                     self._names.bounds = first - EARLIER, batch.created + LATER
                     items += self._takers[batch.signal].add(place_of(store, batch.id), batch.body)
-                entry = done.setdefault(batch.signal, [0, 0])
-                entry[0], entry[1] = batch.id, entry[1] + batch.items
+                entry = done.setdefault(batch.signal, [0, 0, 0])
+                entry[:] = batch.id, entry[1] + batch.items, entry[2] + self._names.twice
             for taker in self._takers.values():
                 taker.flush()
             self._names.flush()
-            for name, (last, count) in done.items():
+            for name, found in done.items():
                 execute(
-                    "INSERT INTO progress VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET last = excluded.last,"
-                    " items = items + excluded.items",
-                    (store, SIGNALS.index(name), last, count),
+                    "INSERT INTO progress VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET last = excluded.last,"
+                    " items = items + excluded.items, twice = twice + excluded.twice",
+                    (store, SIGNALS.index(name), *found),
                 )
             self._stores.took(store, piece[-1], self._clock(), skipped=skipped)
             execute("COMMIT")

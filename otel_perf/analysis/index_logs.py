@@ -10,8 +10,9 @@ from otel_perf.analysis.bottlenecks import ANYWHERE
 from otel_perf.analysis.errors import ERROR_SEVERITY
 from otel_perf.analysis.errors import place_of as spot_of
 from otel_perf.analysis.index_errors import Errors
-from otel_perf.analysis.index_names import MOST, number_of
-from otel_perf.analysis.index_tables import LOGGED, has_words, signed
+from otel_perf.analysis.index_names import MOST
+from otel_perf.analysis.index_tables import LOGGED, elsewhere, has_words, signed
+from otel_perf.analysis.numbers import number_of
 from otel_perf.analysis.otlp import attributes_of, value_of
 from otel_perf.analysis.templates import Templates
 from otel_perf.core.events import (
@@ -69,6 +70,7 @@ class Lines:
         self._names = names
         self._has_words = has_words(connection)
         self._rows: list[list[Any]] = []
+        self._moved: list[tuple[int, int, int]] = []  # where rows are as well, from now on
         self._findings: list[tuple[Any, ...]] = []
         self._errors = Errors(connection)
         self._marks: list[tuple[Any, ...]] = []
@@ -108,15 +110,21 @@ class Lines:
 
     def _add(self, record: Any, whose: _Whose, time: int, place: int, pos: int) -> None:
         event, trace = record.event_name, None
-        if any(record.trace_id):
-            trace = self._names.trace(record.trace_id)
-            trace.logs += 1
         if record.body.HasField("string_value"):
             text = record.body.string_value
         else:
             value = value_of(record.body)
             text = "" if value is None else repr(value)
         own = event.startswith(_OURS) or event in MARKS
+        known = (
+            int(own), time, whose.resource.service, whose.scope, self._names.text(event) if event else 0,
+            signed(record.span_id), (text or event)[:LONGEST],
+        )  # fmt: skip
+        if self._names.store and self._is_here(known, place, pos):
+            return
+        if any(record.trace_id):
+            trace = self._names.trace(record.trace_id)
+            trace.logs += 1
         if (event or record.severity_number >= ERROR_SEVERITY) and not (
             event in _NO_LINES or whose.logger == BUSINESS_SCOPE
         ):
@@ -124,13 +132,25 @@ class Lines:
         template = None if own else self._template(record, whose, text or event, time)
         row = [
             self._names.next_log, time, int(own), record.severity_number, whose.resource.service, whose.scope,
-            self._names.text(event) if event else 0, _number(trace), signed(record.span_id), template, place, pos,
-            (text or event)[:LONGEST],
+            known[4], _number(trace), known[5], template, place, pos, known[6],
         ]  # fmt: skip
         self._rows.append(row)
         self._names.next_log += 1
         if len(self._rows) >= ROWS:
             self.flush()
+
+    def _is_here(self, line: tuple[int, int, int, int, int, int, str], place: int, pos: int) -> bool:
+        """Whether another store had this very line; its row is of this copy then. Records have no ids."""
+        found = self._connection.execute(
+            "SELECT id FROM log WHERE own = ? AND time = ? AND service = ? AND scope = ? AND event = ? AND sid = ?"
+            " AND body = ? AND place NOT BETWEEN ? AND ?",
+            (*line, *elsewhere(place)),
+        ).fetchone()
+        if found is None:
+            return False
+        self._moved.append((place, pos, found[0]))
+        self._names.twice += 1
+        return True
 
     def _template(self, record: Any, whose: _Whose, text: str, time: int) -> _Template:
         count = 1
@@ -195,6 +215,7 @@ class Lines:
         )
         rows = [(*row[:9], 0 if row[9] is None else row[9].number, *row[10:]) for row in self._rows]
         many("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        many("UPDATE log SET place = ?, pos = ? WHERE id = ?", self._moved)
         if self._has_words:
             many("INSERT INTO log_words(rowid, body) VALUES (?, ?)", [(row[0], row[12]) for row in rows])
         many(
@@ -204,7 +225,7 @@ class Lines:
         )
         self._errors.flush()
         many("INSERT INTO mark(time, kind, service, text) VALUES (?, ?, ?, ?)", self._marks)
-        self._rows, self._findings, self._marks = [], [], []
+        self._rows, self._moved, self._findings, self._marks = [], [], [], []
 
     def _template_rows(self) -> list[tuple[Any, ...]]:
         rows = []

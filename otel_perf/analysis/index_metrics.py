@@ -9,7 +9,7 @@ any.
 from __future__ import annotations
 
 import json
-from math import isfinite
+from math import isfinite, nan
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -18,7 +18,7 @@ from otel_perf.analysis.exponential import FINEST, Counts, bound_of
 from otel_perf.analysis.functions import NAMES as FUNCTIONS
 from otel_perf.analysis.index_names import MOST, as_json
 from otel_perf.analysis.index_tables import POINT_WIDTHS
-from otel_perf.analysis.otlp import DELTA, attributes_of
+from otel_perf.analysis.otlp import DELTA, NO_VALUE, attributes_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -34,11 +34,14 @@ _MS: Final = 1_000_000
 class Series:
     """One series, as far as it has come."""
 
-    __slots__ = ("buckets", "count", "kind", "number", "total")
+    __slots__ = ("buckets", "count", "kind", "number", "store", "time", "total")
 
-    def __init__(self, number: int, kind: str, total: float, count: int, buckets: str | None) -> None:
+    def __init__(
+        self, number: int, kind: str, total: float, count: int, buckets: str | None, store: int, time: int
+    ) -> None:
         self.number, self.kind, self.total, self.count = number, kind, total, count
         self.buckets = counts_of(buckets)
+        self.store, self.time = store, time  # where its newest point was, and when
 
     def text(self) -> str | None:
         """The buckets as they are stored."""
@@ -73,50 +76,69 @@ class Points:
             resource, last = self._names.resource(of_resource.resource), 0
             first = MOST
             for of_scope in of_resource.scope_metrics:
+                scope = self._names.text(of_scope.scope.name)
                 for metric in of_scope.metrics:
                     kind = metric.WhichOneof("data") or "gauge"
                     data = getattr(metric, kind)
                     delta = getattr(data, "aggregation_temporality", 0) == DELTA
                     for point in data.data_points:
                         count += 1
+                        if point.flags & NO_VALUE:  # a zero would be a fall, and what is said next a jump
+                            continue
                         time = point.time_unix_nano
                         if low <= time <= high and not first <= time <= last:  # most points are of one time
                             first, last = min(first, time), max(last, time)
-                        series = self._of(metric, kind, data, point, resource)
+                        series = self._of(metric, kind, data, point, (resource, scope))
+                        if self._names.store and self._is_here(metric.name, series, min(time, MOST), delta=delta):
+                            self._names.twice += 1
+                            continue
                         self._changed[series.number] = series
                         self._take(metric.name, kind, point, series, delta=delta)
             if last:
                 self._names.saw(resource, first, last)
         return count
 
-    def _of(self, metric: Any, kind: str, data: Any, point: Any, resource: Resource) -> Series:
+    def _of(self, metric: Any, kind: str, data: Any, point: Any, whose: tuple[Resource, int]) -> Series:
+        resource, scope = whose  # two libraries may give one name to what each of them counts
         attributes = b"".join(sorted(pair.SerializeToString() for pair in point.attributes))
-        key = metric.name, resource.service, resource.instance, attributes
+        key = metric.name, resource.service, resource.instance, scope, attributes
         found = self._series.get(key)
         if found is None:
             if len(self._series) >= KNOWN:
                 self.flush_series()
                 self._series.clear()
             text = as_json(attributes_of(point.attributes), LONGEST)
-            row = self._names.text(metric.name), resource.service, resource.instance, text
+            row = self._names.text(metric.name), resource.service, resource.instance, scope, text
             execute = self._connection.execute
             execute(
-                "INSERT OR IGNORE INTO series(name, service, instance, attributes, unit, kind, monotonic, total, count)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)",
+                "INSERT OR IGNORE INTO series(name, service, instance, scope, attributes, unit, kind, monotonic, total,"
+                " count) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
                 (*row, metric.unit, kind, bool(getattr(data, "is_monotonic", False))),
             )
             stored = execute(
-                "SELECT id, kind, total, count, buckets FROM series"
-                " WHERE name = ? AND service = ? AND instance = ? AND attributes = ?", row
+                "SELECT id, kind, total, count, buckets, teller, newest FROM series"
+                " WHERE name = ? AND service = ? AND instance = ? AND scope = ? AND attributes = ?", row
             ).fetchone()  # fmt: skip
             found = self._series[key] = Series(*stored)
         return found
+
+    def _is_here(self, name: str, series: Series, time: int, *, delta: bool) -> bool:
+        """Whether another store had this point, or a newer one that says it all."""
+        if series.store not in {0, self._names.store} and time <= series.time:
+            if not delta or name in FUNCTIONS:
+                return True
+            row = series.number, time // _MS
+            found = self._connection.execute("SELECT 1 FROM point WHERE series = ? AND time = ?", row).fetchone()
+            return found is not None
+        if time > series.time:
+            series.store, series.time = self._names.store, time
+        return False
 
     def _take(self, name: str, kind: str, point: Any, series: Series, *, delta: bool) -> None:
         time = point.time_unix_nano // _MS
         if kind in {"gauge", "sum"}:
             number = point.WhichOneof("value")
-            value = float(getattr(point, number)) if number else 0.0
+            value = float(getattr(point, number)) if number else nan
             if not isfinite(value):
                 return  # no chart has a place for it, and a total would stay it
             series.total = series.total + value if kind == "sum" and delta else value
@@ -146,8 +168,8 @@ class Points:
     def flush_series(self) -> None:
         """Write the totals."""
         self._connection.executemany(
-            "UPDATE series SET total = ?, count = ?, buckets = ? WHERE id = ?",
-            [(s.total, s.count, s.text(), s.number) for s in self._changed.values()],
+            "UPDATE series SET total = ?, count = ?, buckets = ?, teller = ?, newest = ? WHERE id = ?",
+            [(s.total, s.count, s.text(), s.store, s.time, s.number) for s in self._changed.values()],
         )
         self._changed.clear()
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_perf.analysis.otlp import attributes_of, service_of
+from otel_perf.analysis.otlp import attributes_of, instance_of, service_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -17,11 +17,6 @@ LONGEST: Final = 500  # characters of a name
 VALUE: Final = 200  # characters of an attribute's value where all of them together are too long
 CUT: Final = "(cut)"  # an attribute that only such a set has
 MOST: Final = (1 << 63) - 1  # that SQLite takes: OTLP's times and counts may be higher
-
-
-def number_of(value: Any) -> float:
-    """An attribute as a number that SQLite takes; 0 for what is none. Anybody may have sent it."""
-    return float(value) if isinstance(value, int | float) and -1e15 < value < 1e15 else 0.0
 
 
 def as_json(attributes: dict[str, Any], longest: int) -> str:
@@ -48,7 +43,7 @@ class Resource:
     def __init__(self, attributes: dict[str, Any], service: int) -> None:
         self.attributes = attributes
         self.service = service
-        self.instance = str(attributes.get("service.instance.id", ""))[:LONGEST]
+        self.instance = instance_of(attributes)[:LONGEST]
         self.version = str(attributes.get("service.version", ""))[:LONGEST]
 
 
@@ -75,6 +70,8 @@ class Names:
         self._resources: dict[bytes, Resource] = {}
         self._touched: dict[bytes, Trace] = {}
         self._seen: dict[tuple[int, str], list[int]] = {}  # first and last of each process
+        self.store = 0  # whose batch is at hand, where the index is of several; else nothing can be in another one
+        self.twice = 0  # items of it that another store has as well
         self.bounds = 0, MOST  # times (ns) that the batch at hand can be of; see ``saw``
         self.next_trace = self._next("trace")
         self.next_span = self._next("span")

@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_perf.analysis.errors import place_of as spot_of
 from otel_perf.analysis.index_errors import Errors
-from otel_perf.analysis.index_tables import ERROR, FAILED, PER_DOUBLING, RAISED, SIGNAL, WAIT, WIDTHS, signed
+from otel_perf.analysis.index_tables import ERROR, FAILED, PER_DOUBLING, RAISED, SIGNAL, WAIT, WIDTHS, elsewhere, signed
 from otel_perf.analysis.intervals import covered
 from otel_perf.analysis.otlp import ERROR_STATUS, attributes_of, value_of
 
@@ -45,6 +45,7 @@ class Spans:
         self._connection = connection
         self._names = names
         self._rows: list[tuple[int, ...]] = []
+        self._moved: list[tuple[int, int, int]] = []  # where rows are as well, from now on
         self._errors = Errors(connection)
         self._slots: dict[tuple[int, int, int], list[int]] = {}
         self._hist: dict[tuple[int, int, int, int], int] = {}
@@ -85,6 +86,8 @@ class Spans:
         if kind >= _PRODUCER and any(pair.key in _SIGNALS for pair in span.attributes):
             flags |= SIGNAL if parent or kind != _CONSUMER else SIGNAL | WAIT
         trace = self._names.trace(span.trace_id)
+        if self._names.store and sid and self._is_here((trace.number, sid, operation, start), place, pos):
+            return
         _extend(trace, start, start + took, operation, root=not parent)
         trace.errors += failed
         if failed or span.events:
@@ -98,6 +101,20 @@ class Spans:
             children.append((start, start + took))
         if len(self._rows) >= ROWS:
             self.flush()
+
+    def _is_here(self, span: tuple[int, int, int, int], place: int, pos: int) -> bool:
+        """Whether another store had this very span; its row is of this copy then."""
+        if span[0] >= self._unwritten:
+            return False
+        found = self._connection.execute(
+            "SELECT id FROM span WHERE trace = ? AND sid = ? AND op = ? AND start = ? AND place NOT BETWEEN ? AND ?",
+            (*span, *elsewhere(place)),
+        ).fetchone()
+        if found is None:
+            return False
+        self._moved.append((place, pos, found[0]))
+        self._names.twice += 1
+        return True
 
     def _resolve(self) -> None:
         """Count the rows, each with its own time; correct parents that were counted without these children."""
@@ -185,6 +202,7 @@ class Spans:
         self._resolve()
         many = self._connection.executemany
         many("INSERT INTO span VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows)
+        many("UPDATE span SET place = ?, pos = ? WHERE id = ?", self._moved)
         self._errors.flush()
         many(
             "INSERT INTO op_slot VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
@@ -198,7 +216,7 @@ class Spans:
             "INSERT INTO op_hist VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
             [(*key, count) for key, count in self._hist.items()],
         )
-        self._rows, self._slots, self._hist = [], {}, {}
+        self._rows, self._moved, self._slots, self._hist = [], [], {}, {}
 
 
 def _extend(trace: Trace, start: int, end: int, operation: int, *, root: bool) -> None:

@@ -2,7 +2,9 @@
 
 It can be deleted at any time and is made again. What is long (attributes, events, whole lines) stays in the store: rows
 name the batch (``place``) and the position in it. One index may be of several stores: ``place`` has the store's number
-in its upper bits. Names are numbers of ``text``. Times are ns since the epoch, but ms in ``point``.
+in its upper bits. What two of them have (a program's own home, and that of ``otel-perf view --receive``, to which it
+sends) is one row, of the copy that came last: the first is deleted when it is delivered. Names are numbers of ``text``.
+Times are ns since the epoch, but ms in ``point``.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INDEX_FILE: Final = "index.db"
-VERSION: Final = 3
+VERSION: Final = 4
 ALL: Final = 10**10  # seconds, 317 years: one slot of all time
 WIDTHS: Final = (60, 3600, ALL)  # seconds of the slots in which operations are counted
 POINT_WIDTHS: Final = (300, 3600)  # and of those of which charts of many hours draw the highest point
@@ -29,7 +31,8 @@ _SCHEMA: Final = """
 CREATE TABLE store (id INTEGER PRIMARY KEY, home TEXT UNIQUE, own INTEGER DEFAULT 0, inode TEXT DEFAULT '',
     mark TEXT DEFAULT '', first INTEGER DEFAULT 0, since INTEGER DEFAULT 0, trying INTEGER DEFAULT 0,
     tries INTEGER DEFAULT 0, skipped INTEGER DEFAULT 0, problem TEXT DEFAULT '');
-CREATE TABLE progress (store INTEGER, signal INTEGER, last INTEGER, items INTEGER, PRIMARY KEY (store, signal))
+CREATE TABLE progress (store INTEGER, signal INTEGER, last INTEGER, items INTEGER, twice INTEGER,
+    PRIMARY KEY (store, signal))
     WITHOUT ROWID;
 CREATE TABLE text (id INTEGER PRIMARY KEY, value TEXT NOT NULL UNIQUE);
 CREATE TABLE process (service INTEGER, instance TEXT, version TEXT, first INTEGER, last INTEGER, resource TEXT,
@@ -78,9 +81,10 @@ CREATE INDEX log_severe ON log (own, time, severity) WHERE severity >= 13;
 CREATE INDEX log_template ON log (template, time);
 CREATE INDEX log_trace ON log (trace) WHERE trace > 0;
 
-CREATE TABLE series (id INTEGER PRIMARY KEY, name INTEGER, service INTEGER, instance TEXT, attributes TEXT, unit TEXT,
+CREATE TABLE series (id INTEGER PRIMARY KEY, name INTEGER, service INTEGER, instance TEXT, scope INTEGER,
+    attributes TEXT, unit TEXT,
     kind TEXT, monotonic INTEGER, total REAL, count INTEGER, buckets TEXT,
-    UNIQUE (name, service, instance, attributes));
+    teller INTEGER DEFAULT 0, newest INTEGER DEFAULT 0, UNIQUE (name, service, instance, scope, attributes));
 CREATE TABLE point (series INTEGER, time INTEGER, value REAL, high REAL, count INTEGER, PRIMARY KEY (series, time))
     WITHOUT ROWID;
 CREATE TABLE point_slot (width INTEGER, series INTEGER, slot INTEGER, value REAL, time INTEGER, high REAL,
@@ -148,6 +152,12 @@ def remove(path: Path) -> None:
 def place_of(store: int, batch: int) -> int:
     """A batch of a store as one number."""
     return store << _STORE_SHIFT | batch
+
+
+def elsewhere(place: int) -> tuple[int, int]:
+    """The numbers that places of the same store lie between."""
+    store = place >> _STORE_SHIFT
+    return place_of(store, 0), place_of(store + 1, 0) - 1
 
 
 def store_and_batch(place: int) -> tuple[int, int]:

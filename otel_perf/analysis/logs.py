@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel
 
-from otel_perf.analysis.otlp import service_of
+from otel_perf.analysis.otlp import instance_of, service_of
 from otel_perf.analysis.templates import Templates
 from otel_perf.core.events import FOLDED, REPEATED
 
@@ -102,7 +102,7 @@ class LogLines:
         if point.name == DROPPED:
             key = (
                 service_of(point.resource),
-                str(point.resource.get("service.instance.id", "")),
+                instance_of(point.resource),
                 str(point.attributes.get("perf.log.reason", "")),
                 str(point.attributes.get("perf.log.level", "")),
             )

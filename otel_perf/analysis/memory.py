@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel
 
-from otel_perf.analysis.otlp import service_of
+from otel_perf.analysis.otlp import instance_of, service_of
 from otel_perf.core.events import FEATURE_CHANGED
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Memory:
 
     def add_point(self, point: Point) -> None:
         """Look at a data point."""
-        key = service_of(point.resource), str(point.resource.get("service.instance.id", ""))
+        key = service_of(point.resource), instance_of(point.resource)
         if point.name.startswith(_CACHE):
             cache = self._caches[key[0], str(point.attributes.get("perf.cache.name", ""))]
             place = point.name, key[1]
@@ -108,7 +108,8 @@ class Memory:
         elif point.name == "process.thread.count":
             process.threads = int(value)
         elif point.name in {"process.cpu.time", "cpython.gc.collections"}:
-            self._totals[key][point.name, repr(sorted(point.attributes.items()))] = value
+            totals, series = self._totals[key], (point.name, repr(sorted(point.attributes.items())))
+            totals[series] = value + (totals.get(series, 0.0) if point.delta else 0.0)
 
     def add_log(self, entry: LogEntry) -> None:
         """Look at a log record."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -23,14 +24,19 @@ _REQUESTS: dict[str, Any] = {
 }
 _SIGNAL_OF = {"resourceSpans": "traces", "resourceMetrics": "metrics", "resourceLogs": "logs"}
 _ID_FIELDS = frozenset({"traceId", "spanId", "parentSpanId"})
+_WHICH = ("k8s.pod.name", "container.id", "host.name", "process.pid")
 KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 ERROR_STATUS = 2
 DELTA = 1  # AGGREGATION_TEMPORALITY_DELTA
+NO_VALUE = 1  # flag of a data point: the series ended, or could not be asked
 
 
 @dataclass(frozen=True, slots=True)
 class SpanRecord:
-    """One span. Times in nanoseconds since the epoch; ids in hex, an empty parent for a root."""
+    """One span. Times in nanoseconds since the epoch; ids in hex, an empty parent for a root.
+
+    It ends no sooner than it starts: one that has no end, or that of a clock that was set back, took no time.
+    """
 
     trace_id: str
     span_id: str
@@ -116,6 +122,17 @@ def service_of(resource: dict[str, Any]) -> str:
     return str(resource.get("service.name", "unknown_service"))
 
 
+def _id(given: bytes) -> str:
+    """In hex; nothing for only zeros, as which some SDKs write that there is none."""
+    return given.hex() if any(given) else ""
+
+
+def instance_of(resource: dict[str, Any]) -> str:
+    """What tells a process from the others of its service: its id, or what an SDK that gives it none says of it."""
+    given = resource.get("service.instance.id")
+    return str(given) if given else " ".join(str(resource[name]) for name in _WHICH if name in resource)
+
+
 def spans(batches: Iterable[Batch]) -> Iterator[SpanRecord]:
     """Every span of ``batches`` (of signal traces)."""
     for batch in batches:
@@ -128,13 +145,13 @@ def spans(batches: Iterable[Batch]) -> Iterator[SpanRecord]:
 
 def _span(span: Any, scope: str, resource: dict[str, Any]) -> SpanRecord:
     return SpanRecord(
-        span.trace_id.hex(),
-        span.span_id.hex(),
-        span.parent_span_id.hex(),
+        _id(span.trace_id),
+        _id(span.span_id),
+        _id(span.parent_span_id),
         span.name,
-        KINDS[span.kind] if span.kind < len(KINDS) else KINDS[0],
+        KINDS[span.kind] if 0 <= span.kind < len(KINDS) else KINDS[0],
         span.start_time_unix_nano,
-        span.end_time_unix_nano,
+        max(span.start_time_unix_nano, span.end_time_unix_nano),
         span.status.code == ERROR_STATUS,
         span.status.message,
         attributes_of(span.attributes),
@@ -157,8 +174,8 @@ def logs(batches: Iterable[Batch]) -> Iterator[LogEntry]:
 def _log(record: Any, scope: str, resource: dict[str, Any]) -> LogEntry:
     body = value_of(record.body)
     return LogEntry(
-        record.trace_id.hex(),
-        record.span_id.hex(),
+        _id(record.trace_id),
+        _id(record.span_id),
         record.time_unix_nano or record.observed_time_unix_nano,
         record.severity_number,
         record.severity_text,
@@ -194,7 +211,7 @@ def log_at(body: bytes, position: int) -> LogEntry | None:
 
 
 def points(batches: Iterable[Batch]) -> Iterator[Point]:
-    """Every data point of ``batches`` (of signal metrics)."""
+    """Every data point of ``batches`` (of signal metrics) that has a value, and one that is a number."""
     for batch in batches:
         for of_resource in ExportMetricsServiceRequest.FromString(batch.body).resource_metrics:
             resource = attributes_of(of_resource.resource.attributes)
@@ -202,13 +219,16 @@ def points(batches: Iterable[Batch]) -> Iterator[Point]:
                 for metric in of_scope.metrics:
                     data = getattr(metric, metric.WhichOneof("data") or "gauge")
                     for point in data.data_points:
-                        number = point.WhichOneof("value") if hasattr(point, "as_int") else None
+                        number = point.WhichOneof("value") if hasattr(point, "as_int") else "sum"
+                        value = float(getattr(point, number)) if number else 0.0
+                        if not number or point.flags & NO_VALUE or not isfinite(value):
+                            continue
                         yield Point(
                             metric.name,
                             metric.unit,
                             point.time_unix_nano,
-                            float(getattr(point, number)) if number else float(point.sum),
-                            1 if number else int(point.count),
+                            value,
+                            int(point.count) if number == "sum" else 1,
                             attributes_of(point.attributes),
                             of_scope.scope.name,
                             resource,

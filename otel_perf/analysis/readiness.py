@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel
 
-from otel_perf.analysis.otlp import service_of
+from otel_perf.analysis.numbers import number_of
+from otel_perf.analysis.otlp import instance_of, service_of
 from otel_perf.core.events import WAITED_FOR
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Signals:
             key=str(said.get("perf.signal.key", "")),
             state=str(said.get("perf.signal.state", "")),
             reason=str(said.get("perf.signal.reason", "")),
-            sequence=int(said.get("perf.signal.sequence", 0)),
+            sequence=int(number_of(said.get("perf.signal.sequence"))),
             trace_id=span.trace_id,
         )
         self._emissions.append((_process(span), emission))
@@ -113,19 +114,19 @@ class Signals:
     def _add_wait(self, span: SpanRecord) -> None:
         said = span.attributes
         got = [attributes for name, attributes in span.events if name == _RECEIVED]
-        got.sort(key=lambda attributes: int(attributes.get("perf.signal.sequence", 0)))
+        got.sort(key=lambda attributes: number_of(attributes.get("perf.signal.sequence")))
         last = got[-1] if got else {}
         row = WaitRow(
             start_ns=span.start,
             end_ns=span.end,
             service=service_of(span.resource),
-            names=[str(name) for name in said[WAITED_FOR]],
+            names=_names(said[WAITED_FOR]),
             key=str(said.get("perf.signal.key", "")),
             seconds=span.seconds,
             outcome=str(said.get("perf.signal.outcome", "")),
             last=str(last.get("perf.signal.name", "")),
             emitter=str(last.get("perf.signal.emitter", "")),
-            missing=[str(name) for name in said.get("perf.signal.missing", ())],
+            missing=_names(said.get("perf.signal.missing")),
             trace_id=span.trace_id,
         )
         self._waits.append(_Got(_process(span), row, tuple(_key(attributes) for attributes in got)))
@@ -167,8 +168,12 @@ class Signals:
         return steps[::-1]
 
 
+def _names(given: object) -> list[str]:
+    return [str(name) for name in given] if isinstance(given, list | tuple) else []
+
+
 def _process(span: SpanRecord) -> tuple[str, str]:
-    return service_of(span.resource), str(span.resource.get("service.instance.id", ""))
+    return service_of(span.resource), instance_of(span.resource)
 
 
 def _key(attributes: dict[str, object]) -> Key:

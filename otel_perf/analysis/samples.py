@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from otel_perf.analysis.intervals import covered
-from otel_perf.analysis.otlp import service_of
+from otel_perf.analysis.otlp import instance_of, service_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -106,7 +106,7 @@ class Samples:
         }
 
     def _add(self, span: SpanRecord) -> None:
-        owner = service_of(span.resource), str(span.resource.get("service.instance.id", ""))
+        owner = service_of(span.resource), instance_of(span.resource)
         key = (owner[0], span.name, span.kind)
         self.spans += 1
         ended = self._ended[key, owner[1]]
@@ -118,7 +118,7 @@ class Samples:
         self._lived(owner, span.start, span.end)
 
     def _add_point(self, point: Point) -> None:
-        owner = service_of(point.resource), str(point.resource.get("service.instance.id", ""))
+        owner = service_of(point.resource), instance_of(point.resource)
         if point.name == MEMORY:
             self._peaks[owner] = max(self._peaks[owner], point.value)
         elif point.name in {CALLS, OWN, RAISED} and "code.function.name" in point.attributes:

@@ -102,13 +102,14 @@ def _otlp(lines: Iterable[str], skipped: Skipped) -> Iterator[Span]:
 def _otlp_spans(document: dict[str, Any]) -> Iterator[Span]:
     for of_resource in document.get("resourceSpans", ()):
         attributes = of_resource.get("resource", {}).get("attributes", ())
-        names = [pair["value"]["stringValue"] for pair in attributes if pair["key"] == "service.name"]
+        names = [pair["value"].get("stringValue", "") for pair in attributes if pair["key"] == "service.name"]
         service = intern(names[0] if names else UNKNOWN_SERVICE)
         for of_scope in of_resource.get("scopeSpans", ()):
             for span in of_scope.get("spans", ()):
+                start = int(span.get("startTimeUnixNano", 0))  # what is empty or 0 is left out in JSON
                 yield Span(
-                    span["traceId"], span["spanId"], span.get("parentSpanId", ""), service, intern(span["name"]),
-                    int(span["startTimeUnixNano"]), int(span["endTimeUnixNano"]),
+                    span["traceId"], span["spanId"], span.get("parentSpanId", ""), service,
+                    intern(span.get("name", "")), start, max(start, int(span.get("endTimeUnixNano", 0))),
                 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from html import escape
 from typing import TYPE_CHECKING, Final
 
@@ -57,7 +57,7 @@ def render(report: Report, *, asked: str = "") -> str:
     title = ", ".join(report.services) or "no spans"
     digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    made = datetime.now(UTC)
+    made = datetime.now().astimezone()  # as the times above, and whoever reads it may be elsewhere
     return "".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
@@ -66,7 +66,8 @@ def render(report: Report, *, asked: str = "") -> str:
             f"<title>{escape(title)}: otel-perf report</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n",
             f"<main>\n<h1>{escape(title)}</h1>\n<p>{escape(heading.title)}</p>\n",
             *(part for section in sections for part in _section(section)),
-            f'</main>\n<p class="soft">otel-perf {otel_perf.__version__}, {made:%Y-%m-%d %H:%M} UTC</p>\n',
+            f'</main>\n<p class="soft">otel-perf {otel_perf.__version__}, {made:%Y-%m-%d %H:%M %Z};',
+            " all times are of this zone</p>\n",
             "</body>\n</html>\n",
         ]
     )

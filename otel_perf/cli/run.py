@@ -48,8 +48,20 @@ def execute(arguments: argparse.Namespace) -> int:
     before = _last_id(home)
     status = _run([program, *arguments.arguments], environment(os.environ, home.path), arguments.limit)
     if not arguments.no_report:
-        _report(arguments, home, before)
+        try:
+            _report(arguments, home, before)
+            sys.stderr.flush()
+        except Exception as error:  # the status is the program's, whatever becomes of the report
+            _say_last(f"otel-perf run: there is no report, or not all of it: {error!r}")
     return status
+
+
+def _say_last(line: str) -> None:
+    """On standard error, if anybody reads it and its disk has room; else leave nothing that a later flush fails on."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def environment(environ: Any, home: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_perf.analysis.index_tables import POINT_WIDTHS
-from otel_perf.view.reading import MS
+from otel_perf.view.reading import FOREVER, MS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -58,6 +58,7 @@ class Series(NamedTuple):
     number: int
     metric: str
     service: str
+    scope: str
     instance: str
     attributes: str
     unit: str
@@ -92,16 +93,18 @@ class Asked:
             self.begin -= self.begin % self._slot
         self.service = reading.number(question.text("service")) if question.text("service") else None
 
-    def series(self, names: tuple[str, ...]) -> list[Series]:
-        """The series of these metrics."""
+    def series(self, names: tuple[str, ...], *, once: bool = True) -> list[Series]:
+        """The series of these metrics; what two scopes say of one process ``once``: it has only one memory."""
         numbers = [self.reading.number(name) for name in names]
         where = "" if self.service is None else f" AND service = {self.service}"
         rows = self.reading.rows(
-            f"SELECT id, name, service, instance, attributes, unit, kind, monotonic FROM series"
+            f"SELECT min(id), name, service, scope, instance, attributes, unit, kind, monotonic FROM series"
             f" WHERE name IN ({','.join(map(str, numbers))}){where}"
+            f" GROUP BY name, service, instance, attributes{'' if once else ', id'}"
             f" ORDER BY service, instance, attributes LIMIT {MOST}"  # the hits of a cache and its misses
         )
-        return [Series(row[0], self.reading.text(row[1]), self.reading.text(row[2]), *row[3:]) for row in rows]
+        text = self.reading.text
+        return [Series(row[0], text(row[1]), text(row[2]), text(row[3]), *row[4:]) for row in rows]
 
     def steps(self, series: Iterable[Series], column: str = "value") -> dict[int, list[Step]]:
         """The highest value of each step, and of some before the first."""
@@ -247,7 +250,7 @@ def _marks(asked: Asked) -> list[dict[str, Any]]:
     rows = asked.reading.rows(
         f"SELECT time, kind, service, text FROM mark WHERE time BETWEEN ? AND ?{where}"
         f" ORDER BY time DESC LIMIT {MARKS}",
-        (asked.begin * MS, (asked.end + 1) * MS),
+        (asked.begin * MS, min((asked.end + 1) * MS, FOREVER)),
     )
     found = [
         {"time": time, "kind": kind, "service": asked.reading.text(service), "text": text}
@@ -284,15 +287,15 @@ def metrics(reading: Reading, _: Question) -> dict[str, Any]:
 def metric(reading: Reading, question: Question) -> dict[str, Any]:
     """One metric, a line for each series: the rate of a total, the highest of a histogram, else the value."""
     asked, name = Asked(reading, question), question.text("name")
-    every = asked.series((name,))
+    every = asked.series((name,), once=False)
     series = every[:60]
     kind = series[0].kind if series else "gauge"
     is_total = bool(series) and all(one.is_total for one in series)
     values = asked.steps(series, "high" if kind.endswith("histogram") else "value")
     drawn: dict[str, dict[int, float]] = {}
-    labels = _labels(series)
+    labels, several = _labels(series), len({one.scope for one in series}) > 1
     for one in series:
-        label = labels[one.service, one.instance]
+        label = labels[one.service, one.instance] + (f" · {one.scope}" if several else "")
         said = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in one.said.items())
         if f"{label} {said}".strip() in drawn:  # names that end alike
             said = ", ".join(f"{key}={value}" for key, value in one.said.items())

@@ -70,8 +70,8 @@ class Guard:
         if refused is not None:
             await answer(send, *refused)
             return
-        if self._token and not self._is_known(scope, headers):
-            await self._let_in(scope, send)
+        if self._token and (_has_token(scope) or not self._is_known(scope, headers)):
+            await self._let_in(scope, headers, send)
             return
 
         async def guarded(message: Message) -> None:
@@ -125,12 +125,18 @@ class Guard:
                 given = found.value if found is not None else ""
         return hmac.compare_digest(given.encode(), self._token.encode())
 
-    async def _let_in(self, scope: MutableMapping[str, Any], send: Send) -> None:
-        """The address that was printed has the token; it becomes a cookie, and leaves the address."""
+    async def _let_in(self, scope: MutableMapping[str, Any], headers: list[tuple[bytes, bytes]], send: Send) -> None:
+        """The address that was printed has the token; it becomes a cookie, and leaves the address.
+
+        Also where the cookie was there already: an address is kept, copied and shown to others.
+        """
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if scope["path"] == "/" and hmac.compare_digest(given.encode(), self._token.encode()):
             cookie = f"{cookie_of(scope)}={self._token}; Path=/; HttpOnly; SameSite=Strict"
             await answer(send, 303, "", [(b"location", b"/"), (b"set-cookie", cookie.encode())])
+            return
+        if self._is_known(scope, headers):  # and the token that it has no longer
+            await answer(send, 303, "", [(b"location", b"/")])
             return
         await answer(
             send,
@@ -138,6 +144,11 @@ class Guard:
             "a token is needed: open the address that otel-perf view printed",
             [(b"www-authenticate", b"Bearer")],
         )
+
+
+def _has_token(scope: MutableMapping[str, Any]) -> bool:
+    """Whether the page's own address says one, right or wrong."""
+    return scope["path"] == "/" and b"token=" in scope["query_string"]
 
 
 def cookie_of(scope: MutableMapping[str, Any]) -> str:

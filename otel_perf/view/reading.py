@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PATIENCE: Final = 10.0  # seconds that one question may take
 MS: Final = 1_000_000
 _STEPS: Final = 20_000  # of SQLite's machine between two looks at the clock
-_FOREVER: Final = (1 << 63) - 1
+FOREVER: Final = (1 << 63) - 1
 
 
 class BadQuestionError(OtelPerfError):
@@ -43,7 +43,7 @@ class Question:
         """The same with other parameters."""
         return Question({**self._given, **given})
 
-    def number(self, name: str, default: int, *, most: int = _FOREVER) -> int:
+    def number(self, name: str, default: int, *, most: int = FOREVER) -> int:
         """A whole number from 0 to ``most``."""
         given = self._given.get(name, "")
         if not given:
@@ -54,7 +54,7 @@ class Question:
 
     def nanoseconds(self, name: str) -> int:
         """A number of ms, in ns; 0 where nothing is said."""
-        return min(_FOREVER, self.number(name, 0) * MS)
+        return min(FOREVER, self.number(name, 0) * MS)
 
     def one_of(self, name: str, choices: Iterable[str]) -> str:
         """One of ``choices``, by default the first."""
@@ -78,7 +78,7 @@ class Question:
     @property
     def times(self) -> tuple[int, int]:
         """From and to (ns); everything, where nothing is said. The parameters are in ms."""
-        return self.nanoseconds("from"), self.nanoseconds("to") or _FOREVER
+        return self.nanoseconds("from"), self.nanoseconds("to") or FOREVER
 
     @property
     def is_bounded(self) -> bool:

@@ -208,6 +208,8 @@ def _unpacked(encoding: str, body: bytes, most: int) -> bytes:
             raise RefusedError(400, f"this is no gzip: {error}") from error
         if not unpacker.eof and len(plain) <= most:
             raise RefusedError(400, "the gzip is not whole")
+        if unpacker.eof and unpacker.unused_data:  # it would be said to be stored, and is not
+            raise RefusedError(400, "more follows the gzip: send it as one member")
     else:
         raise RefusedError(415, f"content encoding {encoding!r}; send gzip, or none")
     if len(plain) > most:

@@ -34,7 +34,7 @@ def state(reading: Reading, _: Question) -> dict[str, Any]:
     """How much is here, of which services and time."""
     first, last = reading.extent()
     services = reading.rows("SELECT DISTINCT service FROM process")
-    progress = reading.rows("SELECT signal, sum(last), sum(items) FROM progress GROUP BY signal")
+    progress = reading.rows("SELECT signal, sum(last), sum(items) - sum(twice) FROM progress GROUP BY signal")
     counts = {SIGNALS[signal]: items for signal, _, items in progress}
     return {
         "services": sorted(reading.text(row[0]) for row in services),

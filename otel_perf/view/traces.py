@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_perf.analysis.index_tables import ALL, ERROR, SIGNAL, hexadecimal
@@ -19,6 +20,7 @@ SIGNALS: Final = 200  # of one trace whose names are read from the store
 BATCHES: Final = 20  # of the store that are read for them
 FEW: Final = 20_000  # rows that are sorted rather than walked by an index
 SLOWEST: Final = 1_000  # spans of an operation, of a range, whose traces are listed where it has many
+EXACT: Final = (1 << 53) - 1  # whole numbers that JavaScript's can be
 _COLUMNS: Final = "id, tid, start, finish, root, spans, errors, logs, findings, cost"
 _FINDING: Final = ("kind", "spot", "culprit", "function", "path", "line", "cost", "count", "evidence")
 _SORTS: Final = {"slowest": "finish - start DESC", "newest": "start DESC", "costliest": "cost DESC"}
@@ -157,7 +159,7 @@ def operation_name(reading: Reading, number: int) -> dict[str, Any]:
     row = reading.row("SELECT service, name, kind FROM operation WHERE id = ?", (number,))
     if not row:
         return {"service": "", "name": "(unknown)", "kind": ""}
-    kind = KINDS[row[2]] if row[2] < len(KINDS) else KINDS[0]
+    kind = KINDS[row[2]] if 0 <= row[2] < len(KINDS) else KINDS[0]
     return {"service": reading.text(row[0]), "name": reading.text(row[1]), "kind": kind}
 
 
@@ -309,9 +311,21 @@ def span(reading: Reading, question: Question) -> dict[str, Any]:
     if found is None:
         return {"gone": True}
     return {
-        "status": found.status, "attributes": found.attributes, "scope": found.scope, "resource": found.resource,
-        "events": [{"name": name, "attributes": attributes} for name, attributes in found.events],
+        "status": found.status, "attributes": _said(found.attributes), "scope": found.scope,
+        "resource": _said(found.resource),
+        "events": [{"name": name, "attributes": _said(attributes)} for name, attributes in found.events],
     }  # fmt: skip
+
+
+def _said(value: Any) -> Any:
+    """An attribute's value as the page can show it: JavaScript's numbers have not all ids, and JSON's no NaN."""
+    if isinstance(value, dict):
+        return {key: _said(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_said(one) for one in value]
+    if isinstance(value, int) and abs(value) > EXACT:
+        return str(value)
+    return value if not isinstance(value, float) or isfinite(value) else str(value)
 
 
 def line(reading: Reading, question: Question) -> dict[str, Any]:
@@ -321,6 +335,7 @@ def line(reading: Reading, question: Question) -> dict[str, Any]:
     if found is None:
         return {"gone": True}
     return {
-        "text": found.body, "attributes": found.attributes, "scope": found.scope, "resource": found.resource,
+        "text": found.body, "attributes": _said(found.attributes), "scope": found.scope,
+        "resource": _said(found.resource),
         "severity": found.severity_text, "trace": found.trace_id, "span": found.span_id,
     }  # fmt: skip

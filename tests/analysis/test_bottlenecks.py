@@ -38,6 +38,11 @@ def test_findings_at_one_line_are_one_row_that_shows_the_costliest():
     assert row.culprits == ["GET", "SELECT"]
 
 
+def test_what_is_of_no_trace_counts_as_none():
+    (row,) = rows(finding(trace=""), finding(trace="a"), finding(trace=""))
+    assert (row.findings, row.traces) == (3, 1)
+
+
 @pytest.mark.parametrize("other", [{"line": 8}, {"kind": "slow_io"}, {"service": "payment"}])
 def test_another_line_kind_or_service_is_another_row(other):
     assert len(rows(finding(), finding(**other))) == 2

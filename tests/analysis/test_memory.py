@@ -48,6 +48,16 @@ def test_deltas_are_added_up():
     assert cache.misses == 6
 
 
+def test_the_cpu_time_of_deltas_is_added_up():
+    """GIVEN OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta THEN a process has all of its CPU time."""
+    memory = Memory()
+    for value in (1, 5):
+        memory.add_point(point("process.cpu.time", value, delta=True))
+        memory.add_point(point("cpython.gc.collections", value, delta=True))
+    (process,) = memory.processes()
+    assert (process.cpu, process.gc_collections) == (6, 6)
+
+
 def test_those_with_the_most_misses_come_first_and_the_unused_last():
     memory = Memory()
     for name, hits, misses in (("idle", 0, 0), ("good", 90, 10), ("bad", 5, 95)):

@@ -167,3 +167,11 @@ def test_an_unknown_format_is_an_error_with_the_remedy(load, text, complaint):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(SettingError, match="none cannot be read"):
         list(read(tmp_path / "none", Skipped()))
+
+
+def test_what_json_leaves_out_costs_no_line(load):
+    """GIVEN a batch with a span that has no name and no end, which protobuf's JSON leaves out THEN all of it is read."""
+    bare = {key: value for key, value in span(spanId="b").items() if key not in {"name", "endTimeUnixNano"}}
+    spans, skipped = load(otlp(span(), bare))
+    assert spans == [("t1", "a", "", "cart", "GET /", 1000, 9000), ("t1", "b", "", "cart", "", 1000, 1000)]
+    assert not skipped.count

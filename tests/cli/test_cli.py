@@ -271,6 +271,22 @@ def test_a_report_that_cannot_be_written_leaves_the_exit_status(home, capfd):
     assert "cannot be written to /dev/null/x" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("status", [0, 7])
+def test_a_report_that_nobody_reads_leaves_the_exit_status(home, status):
+    """GIVEN otel-perf run program 2>&1 | head, whose reader has gone THEN a program that failed has failed, and no other."""
+    program = (
+        f"from opentelemetry import trace; trace.get_tracer('t').start_span('job').end(); raise SystemExit({status})"
+    )
+    command = "import sys; from otel_perf.cli import main; sys.exit(main())"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", command, "run", sys.executable, "-c", program], stderr=write, check=False, timeout=60
+    )
+    os.close(write)
+    assert done.returncode == status
+
+
 def test_run_tells_a_death_by_signal_as_a_shell_does(home, capfd):
     assert cli.main(["run", "--no-report", sys.executable, "-c", "import os; os.kill(os.getpid(), 15)"]) == 143
     assert cli.main(["run", sys.executable, "-c", "pass"]) == 0

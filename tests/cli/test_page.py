@@ -2,6 +2,8 @@
 
 import re
 import sys
+import time
+from datetime import datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
@@ -137,3 +139,20 @@ def test_elsewhere_it_is_plain(why, report, monkeypatch, capsys):
         monkeypatch.setitem(__import__("sys").modules, "rich.console", None)
     terminal.show(report)
     assert capsys.readouterr().out == text.render(report) + "\n"
+
+
+def test_whoever_reads_it_elsewhere_knows_of_which_zone_its_times_are(report, monkeypatch):
+    """GIVEN a machine in New York WHEN the page is written THEN its foot is in the zone of its heading, and names it."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        document = page.render(report)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    heading = re.search(r"1 trace, 2 spans, (\d{4}-\d\d-\d\d \d\d:\d\d):", document)
+    foot = re.search(r"(\d{4}-\d\d-\d\d \d\d:\d\d) (E[SD]T); all times are of this zone", document)
+    assert heading
+    assert foot
+    apart = datetime.fromisoformat(foot[1]) - datetime.fromisoformat(heading[1])
+    assert apart < timedelta(minutes=10)

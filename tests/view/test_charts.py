@@ -30,7 +30,9 @@ class Metrics:
         for key, value in (("service.name", service), ("service.instance.id", instance)):
             pair = of.resource.attributes.add()
             pair.key, pair.value.string_value = key, value
-        metric = of.scope_metrics.add().metrics.add()
+        scope = of.scope_metrics.add()
+        scope.scope.name = fields.pop("scope", "")
+        metric = scope.metrics.add()
         metric.name, metric.unit = name, "1"
         data = getattr(metric, kind)
         for field in ("aggregation_temporality", "is_monotonic"):
@@ -394,3 +396,36 @@ def test_starts_are_those_of_the_time_that_is_shown(metrics):
         times = {"from": str(BEGIN + 1_800_000), "to": str(BEGIN + 5_400_000)}
         found = charts.charts(reading, Question(times))
     assert [mark["text"] for mark in found["marks"]] == ["process 1-proces started "]
+
+
+def test_a_series_that_could_not_be_asked_for_a_while_neither_falls_nor_jumps(tmp_path):
+    """GIVEN a counter of 1 a second, and the Collector's mark for one reading that failed THEN its rate stays 1."""
+    metrics = Metrics(tmp_path)
+    said = {"aggregation_temporality": CUMULATIVE, "is_monotonic": True}
+    for seconds in range(10_000, 10_240, 60):
+        metrics.put("requests", "sum", seconds, as_double=seconds, **said)
+    metrics.put("requests", "sum", 10_200, flags=1, **said)
+    for seconds in range(10_240, 10_360, 60):
+        metrics.put("requests", "sum", seconds, as_double=seconds, **said)
+    with metrics.reading() as reading:
+        (panel,) = charts.metric(reading, Question({"name": "requests"}))["panels"]
+    ((_, points),) = [(line["label"], line["points"]) for line in panel["lines"]]
+    assert {round(value, 6) for _, value in points} == {1.0}
+
+
+def test_what_two_libraries_count_by_one_name_is_told_apart(tmp_path):
+    """GIVEN httpx and requests that ask one server WHEN both count it THEN each has its rate, and a process one memory."""
+    metrics = Metrics(tmp_path)
+    for minute in range(5):
+        for scope, base in (("httpx", 1000), ("requests", 5)):
+            at = 60 * minute + base / 1e6
+            said = {"aggregation_temporality": CUMULATIVE, "is_monotonic": True, "scope": scope}
+            metrics.put("http.client.calls", "sum", at, as_double=base + 60 * minute, **said)
+            metrics.put("process.memory.usage", "gauge", at, as_double=1e6, scope=scope)
+    with metrics.reading() as reading:
+        (panel,) = charts.metric(reading, Question({"name": "http.client.calls"}))["panels"]
+        memory = charts.charts(reading, Question({}))["panels"][0]
+    assert {line["label"]: {round(rate, 3) for _, rate in line["points"]} for line in panel["lines"]} == {
+        "shop · httpx": {1.0}, "shop · requests": {1.0},
+    }  # fmt: skip
+    assert [{value for _, value in line["points"]} for line in memory["lines"]] == [{1e6}]

@@ -64,6 +64,16 @@ def test_every_answer_forbids_inline_and_outside_resources():
         assert answered.headers["x-content-type-options"] == "nosniff"
 
 
+def test_the_token_leaves_the_address_also_where_the_cookie_is_known():
+    """GIVEN a visitor who opens the printed address a second time THEN it is not in what they keep, copy and show."""
+    app = Guard(inner, token=TOKEN)
+    headers = {"cookie": f"otel-perf-view-4319={TOKEN}"}
+    assert request(app, headers=headers).status == 200
+    for query in (f"token={TOKEN}", "token=of-yesterday"):
+        found = request(app, query=query, headers=headers)
+        assert (found.status, found.headers["location"]) == (303, "/")
+
+
 def test_a_token_is_asked_for_and_becomes_a_cookie():
     app = Guard(inner, token=TOKEN)
     assert request(app).status == 401

@@ -9,6 +9,7 @@ import sys
 import textwrap
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_perf.analysis import index_cache
 from otel_perf.analysis.index import Builder
@@ -18,7 +19,8 @@ from otel_perf.core.home import STORE_FILE, make_private
 from otel_perf.store.database import StoreReader
 from otel_perf.view.reading import index_path
 from tests.e2e.support import wait_for
-from tests.view.test_index import build, one_span, put, rows
+from tests.view.test_index import build, content, one_span, put, rows
+from tests.view.test_questions import log_lines
 
 NAMES = "SELECT value FROM span JOIN operation ON operation.id = op JOIN text ON text.id = name ORDER BY span.id"
 
@@ -310,3 +312,76 @@ def test_the_process_cleans_up_and_leaves_no_deleted_store_in_its_own_index(tmp_
     finally:
         process.terminate()
         assert process.wait(30) == 128 + signal.SIGTERM
+
+
+def test_what_a_program_sent_to_the_page_as_well_counts_once(filled, tmp_path):
+    """GIVEN a home, and all of it once more in another store, in other batches WHEN both are indexed THEN it counts once."""
+    home, received = tmp_path / "home", tmp_path / "received"
+    home.mkdir()
+    shutil.copy(filled / STORE_FILE, home)
+    reader = StoreReader(home)
+    by_signal = {name: list(reader.batches([name])) for name in ("metrics", "logs", "traces")}
+    reader.close()
+    for name, batches in by_signal.items():
+        for at in range(0, len(batches), 3):  # as a drain sends them: several in a request
+            some = batches[at : at + 3]
+            put(received, name, b"".join(one.body for one in some), sum(one.items for one in some), some[-1].created)
+    build(tmp_path / "one.db", home)
+    build(tmp_path / "both.db", home, received)
+    assert content(tmp_path / "both.db") == content(tmp_path / "one.db")
+    build(tmp_path / "both.db", home, received)  # goes on, and nothing is new
+    assert content(tmp_path / "both.db") == content(tmp_path / "one.db")
+
+
+def test_what_two_stores_have_is_read_where_it_stays(tmp_path, ask_of):
+    """GIVEN a span that was sent on, and then deleted where it was first THEN its attributes are still to be seen."""
+    home, received = tmp_path / "home", tmp_path / "received"
+    for place in (home, received):
+        put(place, "traces", one_span())
+        put(place, "logs", log_lines((10**18, "hello", {"trace_id": b"t" * 16}, {"number": "7"})))
+    ask = ask_of(home, received)
+    connection = sqlite3.connect(home / STORE_FILE)
+    connection.execute("DELETE FROM batch")
+    connection.commit()
+    connection.close()
+    assert ask("state")["items"] == {"traces": 1, "logs": 1}
+    found = ask("trace", trace=(b"t" * 16).hex())
+    (span,), (line,) = found["list"], found["lines"]
+    assert ask("span", place=span["at"][0], pos=span["at"][1])["resource"] == {"service.name": "shop"}
+    assert ask("line", place=line["place"][0], pos=line["place"][1])["attributes"] == {"number": "7"}
+
+
+def test_what_was_deleted_before_it_was_read_counts_where_it_was_sent(tmp_path):
+    """GIVEN a home of which the indexer saw each second batch before it was delivered THEN the others are not lost."""
+    home, received = tmp_path / "home", tmp_path / "received"
+    for number in range(10):
+        here = [received] if number % 2 else [home, received]
+        for place in here:
+            at = 10**18 + number * 10**9
+            put(place, "traces", one_span(tid=number.to_bytes(16), sid=b"s" * 8, start=at))
+            put(place, "logs", log_lines((at, f"line {number}", {}, {})))
+            put(place, "metrics", delta(at, 1 + number))
+    build(tmp_path / "index.db", home, received)
+    assert rows(tmp_path / "index.db", "SELECT count(*), (SELECT count(*) FROM log) FROM span") == [(10, 10)]
+    assert rows(tmp_path / "index.db", "SELECT total FROM series") == [(sum(range(1, 11)),)]
+
+
+def delta(at, value):
+    """A point of a sum that says what came since the one before."""
+    request = ExportMetricsServiceRequest()
+    metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="requests")
+    metric.sum.aggregation_temporality = 1
+    metric.sum.data_points.add(time_unix_nano=at, as_double=value)
+    return request
+
+
+def test_of_one_store_nothing_is_twice(tmp_path):
+    """GIVEN a program that says the same at one tick of its clock, and another span of one id THEN each counts."""
+    home, other = tmp_path / "home", tmp_path / "other"
+    put(home, "logs", log_lines(*[(10**18, "tick", {}, {})] * 3))
+    put(home, "traces", one_span())
+    put(home, "traces", one_span())
+    put(other, "traces", one_span(name="another"))  # as Zipkin's libraries do: client and server share an id
+    put(other, "traces", one_span(sid=bytes(8)))
+    build(tmp_path / "index.db", home, other)
+    assert rows(tmp_path / "index.db", "SELECT count(*), (SELECT count(*) FROM log) FROM span") == [(4, 3)]

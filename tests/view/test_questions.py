@@ -1,6 +1,7 @@
 """What the page asks is answered from the index."""
 
 import asyncio
+import math
 import shutil
 import sqlite3
 import time
@@ -512,3 +513,22 @@ def test_source_is_of_python_files_in_the_folders_that_may_be_shown(tmp_path):
         "orders.py/../../secret.py",
     ):
         assert source(hidden) == {"missing": True}, hidden
+
+
+def test_numbers_that_javascript_has_not_are_shown_as_they_are(tmp_path, ask_of):
+    """GIVEN an id of 19 digits, and no number THEN the page gets their digits: its own numbers would round them."""
+    request = one_span()
+    (span,) = request.resource_spans[0].scope_spans[0].spans
+    span.attributes.add(key="id").value.int_value = 1_234_567_890_123_456_789
+    span.attributes.add(key="least").value.int_value = -(2**63)
+    span.attributes.add(key="exact").value.int_value = 2**53 - 1
+    span.attributes.add(key="none").value.double_value = math.nan
+    span.attributes.add(key="list").value.array_value.values.add().int_value = 2**53
+    put(tmp_path / "home", "traces", request)
+    ask = ask_of(tmp_path / "home")
+    (shown,) = ask("trace", trace=(b"t" * 16).hex())["list"]
+    place, pos = shown["at"]
+    assert ask("span", place=place, pos=pos)["attributes"] == {
+        "id": "1234567890123456789", "least": "-9223372036854775808", "exact": 2**53 - 1, "none": "nan",
+        "list": ["9007199254740992"],
+    }  # fmt: skip

@@ -58,6 +58,12 @@ def test_telemetry_that_is_older_than_its_store_has_its_own_range(tmp_path, ask_
     assert [count for _, count, _ in ask("timeline")["slots"]] == [1, 1, 1]
 
 
+def test_the_last_time_that_there_is_has_charts(tmp_path, ask_of):
+    """GIVEN nothing but a line of the year 2554 THEN the page says that there is no figure, and not that it cannot."""
+    put(tmp_path / "home", "logs", log_lines((2**64 - 1, "far", {}, {})))
+    assert ask_of(tmp_path / "home")("charts")["panels"] == []
+
+
 def test_nothing_is_a_range_as_well(tmp_path, ask_of):
     put(tmp_path / "home", "logs", log_lines())
     ask = ask_of(tmp_path / "home")

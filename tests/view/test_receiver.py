@@ -64,6 +64,13 @@ def test_protobuf_and_json_plain_and_gzip_are_stored(receiver):
     assert spans[2].resource == {"service.name": "stranger"}
 
 
+def test_what_follows_a_gzip_is_not_said_to_be_stored(receiver):
+    """GIVEN two members, which gunzip reads as one, and of which the first is read here THEN the sender hears of it."""
+    body = gzip.compress(one_span().SerializeToString()) + gzip.compress(one_span(sid=b"z" * 8).SerializeToString())
+    assert post(receiver, headers={**PROTOBUF, "content-encoding": "gzip"}, body=body).status == 400
+    assert stored.spans(receiver.home) == []
+
+
 def test_metrics_and_logs_are_stored(receiver):
     metrics = {
         "resourceMetrics": [
