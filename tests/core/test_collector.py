@@ -117,7 +117,7 @@ def alarm():
     before, callbacks = signal.getsignal(signal.SIGALRM), gc.callbacks[:]
     gc.callbacks.clear()  # those of other libraries, like hypothesis's, take it for themselves
     handlers = {"LimitError": LimitError, "__name__": "app"}
-    exec("def limit(number, frame): raise LimitError", handlers)  # noqa: S102
+    exec("def limit(number, frame): raise LimitError", handlers)
 
     yield lambda handler=handlers["limit"]: signal.signal(signal.SIGALRM, handler)
     signal.signal(signal.SIGALRM, before)
