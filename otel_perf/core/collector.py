@@ -78,7 +78,7 @@ def find(*kinds: type, most: int = sys.maxsize // 2) -> list[Any]:
     return _find(kinds, most) if _compiled is None else list(_compiled.find(kinds, most))
 
 
-def is_handlers(callback: Callback, error: BaseException) -> bool:
+def is_handlers(callback: Callable[..., object], error: BaseException) -> bool:
     """Whether ``error``, which came out of ``callback``, is what a signal handler raised while that ran.
 
     Those of Python run in the main thread only, as calls in between. A callback's own error ends in its own package.
