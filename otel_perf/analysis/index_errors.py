@@ -56,10 +56,10 @@ class Errors:
                 f" (origin = {FAILED} OR (origin = {LOGGED} AND raised = ?))",
                 {(row.trace, row.raised) for row in raised},
             )
-        for origin, alike in ((LOGGED, " AND raised = ?8"), (FAILED, "")):
+        for origin, alike in ((LOGGED, " AND raised = ?"), (FAILED, "")):
             many(
-                f"INSERT INTO error({_COLUMNS}) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE NOT EXISTS"
-                f" (SELECT 1 FROM error WHERE trace = ?6 AND ?6 > 0 AND origin = {RAISED}{alike})",
-                self._rows[origin],
+                f"INSERT INTO error({_COLUMNS}) SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"
+                f" (SELECT 1 FROM error WHERE trace = ? AND ? > 0 AND origin = {RAISED}{alike})",
+                [(*row, row.trace, row.trace, *([row.raised] if alike else [])) for row in self._rows[origin]],
             )
         self._rows = {RAISED: [], LOGGED: [], FAILED: []}

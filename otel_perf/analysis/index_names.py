@@ -171,8 +171,8 @@ class Names:
         )  # fmt: skip
         self._touched.clear()
         self._connection.executemany(
-            "UPDATE process SET first = min(coalesce(first, ?1), ?1), last = max(coalesce(last, ?2), ?2)"
-            " WHERE service = ?3 AND instance = ?4",
-            [(first, last, *process) for process, (first, last) in self._seen.items()],
+            "UPDATE process SET first = min(coalesce(first, ?), ?), last = max(coalesce(last, ?), ?)"
+            " WHERE service = ? AND instance = ?",
+            [(first, first, last, last, *process) for process, (first, last) in self._seen.items()],
         )
         self._seen.clear()

@@ -118,9 +118,9 @@ class Asked:
         at = table.rpartition(" ")[2]
         for one in series:
             rows = self.reading.rows(
-                f"SELECT ({at} - ?1) / ?2 - ?5, max({column}), time FROM {table} BETWEEN ?1 AND ?4 AND series = ?3"
+                f"SELECT ({at} - ?) / ? - ?, max({column}), time FROM {table} BETWEEN ? AND ? AND series = ?"
                 " GROUP BY 1 ORDER BY 1",  # the time is that of the highest value
-                (begin, self.step // (self._slot or 1), one.number, end, ahead),
+                (begin, self.step // (self._slot or 1), ahead, begin, end, one.number),
             )
             found[one.number] = [row for row in rows if row[1] is not None]
         return found

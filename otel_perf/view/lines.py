@@ -259,9 +259,9 @@ def search(reading: Reading, question: Question) -> dict[str, Any]:
         return {"operations": [], "traces": [], "findings": [], "lines": []}
     like = "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     found = reading.rows(
-        "SELECT service, kind, spot, max(cost), culprit FROM finding WHERE kind LIKE ?1 ESCAPE '\\' OR spot LIKE ?1"
-        " ESCAPE '\\' OR culprit LIKE ?1 ESCAPE '\\' GROUP BY service, kind, spot ORDER BY sum(cost) DESC LIMIT 8",
-        (like,),
+        "SELECT service, kind, spot, max(cost), culprit FROM finding WHERE kind LIKE ? ESCAPE '\\' OR spot LIKE ?"
+        " ESCAPE '\\' OR culprit LIKE ? ESCAPE '\\' GROUP BY service, kind, spot ORDER BY sum(cost) DESC LIMIT 8",
+        (like, like, like),
     )  # fmt: skip
     traces = []
     if re.fullmatch("[0-9a-fA-F]{32}", text):

@@ -191,7 +191,7 @@ def timeline(reading: Reading, question: Question) -> dict[str, Any]:
     first, last = reading.extent()
     slots = _Slots(max(begin, first), min(end, last))
     rows = reading.rows(
-        f"SELECT slot * width / ?1, sum(count), sum(errors) FROM ({slots.rows('op_slot')}) WHERE {serving}"
+        f"SELECT slot * width / ?, sum(count), sum(errors) FROM ({slots.rows('op_slot')}) WHERE {serving}"
         " GROUP BY 1 ORDER BY 1 LIMIT 5000", (slots.width,),
     )  # fmt: skip
     count, failed = reading.row(
@@ -281,9 +281,9 @@ def flame(reading: Reading, question: Question) -> dict[str, Any]:
             (number, FLAME_SPANS),
         )
         inner = reading.rows(
-            "SELECT sid, parent, op FROM span INDEXED BY span_trace WHERE trace = ?1 AND sid IN"
-            " (SELECT parent FROM span INDEXED BY span_child WHERE trace = ?1 AND parent <> 0) LIMIT ?2",
-            (number, FLAME_SPANS),
+            "SELECT sid, parent, op FROM span INDEXED BY span_trace WHERE trace = ? AND sid IN"
+            " (SELECT parent FROM span INDEXED BY span_child WHERE trace = ? AND parent <> 0) LIMIT ?",
+            (number, number, FLAME_SPANS),
         )
         spans += sum(row[2] for row in rows)
         traces += 1
