@@ -511,6 +511,18 @@ def test_turning_the_feature_off_stops_it_and_emits_what_waits(start, home):
     assert [record.attributes["perf.request.name"] for record in records(home)] == ["kept"]
 
 
+def test_a_slow_request_has_its_record_when_it_is_turned_off_while_that_is_looked_at(start, home):
+    """GIVEN a request that waits for what is found of bottlenecks WHEN the feature is turned off THEN it is emitted."""
+    pipeline = start()
+    with serve("slow", start_time=time.time_ns() - 100_000_000):
+        pass
+    requests = pipeline.features["logs"].feature._assembly._requests
+    pipeline.step_down("logs", "the test")
+    assert not requests.ended
+    pipeline.shutdown()
+    assert [record.attributes["perf.request.name"] for record in records(home)] == ["slow"]
+
+
 @pytest.mark.parametrize("where", ["_begin", "_end"])
 def test_an_internal_error_leaves_the_span_alone(start, home, absorbing, monkeypatch, where):
     from tests.stored import spans
