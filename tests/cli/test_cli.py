@@ -487,7 +487,8 @@ def test_a_report_on_what_was_sent_says_where_it_is(start, home, capsys):
         pipeline = start(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_PERF_STORE_EXIT="20s")
         trace.get_tracer("t").start_span("x").end()
         pipeline.flush()
-        assert {path for path, _, _ in receiver.requests} == {"/v1/traces", "/v1/metrics"}
+        # Of what a busy machine shows there may be events, too.
+        assert {path for path, _, _ in receiver.requests} - {"/v1/logs"} == {"/v1/traces", "/v1/metrics"}
         pipeline.shutdown()
     assert cli.main(["report"]) == 0
     out = capsys.readouterr().out
