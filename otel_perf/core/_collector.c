@@ -4,7 +4,7 @@
  * A signal that arrives while the collector runs is handled at the next instruction of Python: that is a callback's
  * first, and what the handler raises there (a time limit, an interrupt, an exit) would be printed and dropped by the
  * collector. So signals are handled before the callbacks begin, and what they raise is raised again in the main thread
- * after the collection.
+ * after the collection; so is what the handler of one raises that comes while a callback runs.
  *
  * find() looks for objects while nothing else runs. A list of all objects that lives for longer breaks code that makes
  * a tuple step by step: tuple(generator) raises SystemError in another thread, since somebody else has its tuple.
@@ -21,40 +21,63 @@ raise_again(void *error)
     return -1;
 }
 
-/* call(callbacks, phase, info): all of them, one after the other. */
+/* What has been raised, as one object with its traceback. */
+static PyObject *
+fetched(void)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback != NULL)
+        PyException_SetTraceback(error, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return error;
+}
+
+static void
+restore(PyObject *error) /* which is taken */
+{
+    PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(error)), error, PyException_GetTraceback(error));
+}
+
+/* call(callbacks, is_of_signal, phase, info): all of them, one after the other. */
 static PyObject *
 call(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    PyObject *type = NULL, *error = NULL, *traceback = NULL;
-    if (count != 3 || !PyList_Check(args[0])) {
+    if (count != 4 || !PyList_Check(args[0])) {
         PyErr_SetString(PyExc_TypeError, "call() takes a list of callbacks and what the collector tells them");
         return NULL;
     }
-    if (PyErr_CheckSignals() < 0) {
-        PyErr_Fetch(&type, &error, &traceback);
-        PyErr_NormalizeException(&type, &error, &traceback);
-        if (traceback != NULL)
-            PyException_SetTraceback(error, traceback);
-    }
+    PyObject *raised = NULL; /* by handlers of signals; of several the first */
+    if (PyErr_CheckSignals() < 0)
+        raised = fetched();
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[0]); i++) {
         PyObject *callback = Py_NewRef(PyList_GET_ITEM(args[0], i));
-        PyObject *done = PyObject_Vectorcall(callback, args + 1, 2, NULL);
-        if (done == NULL)
-            PyErr_WriteUnraisable(callback);
+        PyObject *done = PyObject_Vectorcall(callback, args + 2, 2, NULL);
+        if (done == NULL) {
+            PyObject *error = fetched(), *is_of_signal = PyObject_CallOneArg(args[1], error);
+            if (is_of_signal == NULL) /* another signal has come */
+                PyErr_Clear();
+            if (raised == NULL && is_of_signal != Py_False)
+                raised = Py_NewRef(error);
+            else {
+                restore(Py_NewRef(error));
+                PyErr_WriteUnraisable(callback);
+            }
+            Py_XDECREF(is_of_signal);
+            Py_DECREF(error);
+        }
         Py_XDECREF(done);
         Py_DECREF(callback);
     }
-    if (error == NULL)
+    if (raised == NULL)
         Py_RETURN_NONE;
     /* Not before: the first instruction of a callback would have raised it. */
-    if (Py_AddPendingCall(raise_again, Py_NewRef(error)) < 0) { /* 32 wait already: the collector prints it */
-        Py_DECREF(error);
-        PyErr_Restore(type, error, traceback);
+    if (Py_AddPendingCall(raise_again, raised) < 0) { /* 32 wait already: the collector prints it */
+        restore(raised);
         return NULL;
     }
-    Py_XDECREF(type);
-    Py_XDECREF(error);
-    Py_XDECREF(traceback);
     Py_RETURN_NONE;
 }
 
@@ -107,7 +130,7 @@ failed:
 
 static PyMethodDef functions[] = {
     {"find", (PyCFunction)find, METH_VARARGS, "find(kinds, most)"},
-    {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL, "call(callbacks, phase, info)"},
+    {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL, "call(callbacks, is_of_signal, phase, info)"},
     {NULL},
 };
 

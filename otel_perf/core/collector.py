@@ -38,6 +38,18 @@ def look() -> None:
             looker()
 
 
+def is_of_signal(error: BaseException) -> bool:
+    """Whether what a callback of the collector raised comes of a signal's handler, called by Python in its midst.
+
+    Callbacks call what is in their own package, and in C; a handler is the app's.
+    """
+    packages, at = set(), error.__traceback__
+    while at is not None:
+        packages.add(str(at.tb_frame.f_globals.get("__name__")).partition(".")[0])
+        at = at.tb_next
+    return len(packages) > 1 or not isinstance(error, Exception)
+
+
 def collect() -> int:
     """A full collection that is ours and not the app's; the number of objects it found."""
     thread = get_ident()
@@ -78,7 +90,7 @@ def find(*kinds: type, most: int = sys.maxsize // 2) -> list[Any]:
 
 
 _callbacks: list[Callback] = []
-_shielded: Any = None if _compiled is None else partial(_compiled.call, _callbacks)
+_shielded: Any = None if _compiled is None else partial(_compiled.call, _callbacks, is_of_signal)
 
 
 def on_collection(callback: Callback) -> Callable[[], None]:

@@ -160,7 +160,7 @@ class Tuner:
         return sys.getallocatedblocks() > (1 + (SHARED if self._inherited else GROWTH)) * self._count
 
     def ended(self, generation: int, seconds: float) -> None:
-        """It took so long (s). Never raises."""
+        """It took so long (s). Raises only what a signal's handler does meanwhile."""
         try:
             self._collecting += seconds
             if generation == 0:
@@ -170,6 +170,8 @@ class Tuner:
             elif self.tunes and self._clock() - self._window >= WINDOW:
                 self._look_at_thresholds()
         except Exception as error:
+            if collector.is_of_signal(error):
+                raise
             self._guard().handle(error)
 
     def _full(self, seconds: float) -> None:

@@ -1,6 +1,7 @@
 """Objects are looked for, and collections are watched, without harm to the app."""
 
 import gc
+import signal
 import threading
 import time
 
@@ -104,6 +105,52 @@ def test_a_callback_that_fails_keeps_the_others_from_nothing(monkeypatch):
     assert seen == ["start", "stop"]
     assert [type(found.exc_value) for found in unraisable] == [ValueError, ValueError]
     assert len(gc.callbacks) < len(before)
+
+
+class TooLongError(Exception):
+    pass
+
+
+def collected_then_more():
+    gc.collect()
+    for _ in range(1_000):
+        pass
+
+
+HANDLER = """
+def handle(number, frame):
+    raise error
+"""
+
+
+@pytest.mark.skipif(collector._compiled is None, reason="otel_perf/core/_collector.c is not compiled here")
+@pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="this system has no signals")
+@pytest.mark.parametrize("raised", [TooLongError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("phase", ["start", "stop"])
+def test_what_a_handler_raises_within_a_callback_reaches_the_app(monkeypatch, raised, phase):
+    """GIVEN a signal that comes while a callback runs, as of a busy machine it may THEN the others are called, too."""
+    unraisable, seen, sent = [], [], []
+    monkeypatch.setattr("sys.unraisablehook", unraisable.append)
+    app = {"__name__": "app", "error": raised}
+    exec(HANDLER, app)
+
+    def interrupted(now, _info):
+        if now == phase and not sent:
+            sent.append(now)
+            signal.raise_signal(signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, app["handle"])
+    remove = collector.on_collection(interrupted)
+    remove_other = collector.on_collection(lambda now, _info: seen.append(now))
+    try:
+        with pytest.raises(raised):
+            collected_then_more()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        remove()
+        remove_other()
+    assert unraisable == []
+    assert seen[:2] == ["start", "stop"]
 
 
 def test_our_own_collections_are_known_by_their_thread():
