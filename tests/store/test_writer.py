@@ -90,7 +90,8 @@ def test_a_delay_gathers_what_comes_soon_after(make, home):
     assert len(batches(home)) == 1
 
 
-def test_many_threads_that_are_faster_than_the_disk_lose_nothing(make, home):
+def test_many_threads_that_are_faster_than_the_disk_lose_nothing(make, home, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 30.0)  # of a busy machine's thread, which is slow and not stuck
     writer, lane = make(queue=64, batch=16)
     count, threads = 3000, 8
 
@@ -149,6 +150,7 @@ def test_a_pause_of_the_whole_process_is_no_stuck_thread(make, home, monkeypatch
 
     writer, lane = make(queue=16, batch=8)
     with monkeypatch.context() as patched:
+        patched.setattr(module, "PATIENCE", 30.0)  # of a busy machine's thread
         patched.setattr(module, "allocate_lock", Paused)
         for number in range(200):
             writer.offer(lane, number)
