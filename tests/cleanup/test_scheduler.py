@@ -6,6 +6,7 @@ import statistics
 import threading
 import time
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
@@ -75,11 +76,13 @@ def test_one_that_was_taken_back_does_not_run(scheduler, clock, told):
     assert len(told) == 1
 
 
-def test_a_generator_runs_in_slices_with_rests(told):
+def test_a_generator_runs_in_slices_with_rests(told, monkeypatch):
     """GIVEN 0.2 s of work in small steps WHEN it is run THEN slices are short and take a twentieth of the time."""
+    # A thread that loses its CPU within a slice makes that longer, and not the slices fewer.
+    monkeypatch.setattr(module, "time", SimpleNamespace(**{**vars(time), "perf_counter": time.thread_time}))
 
     def sweep():
-        until = time.perf_counter
+        until = time.thread_time
         for _ in range(2_000):
             end = until() + 0.00001
             while until() < end:
