@@ -1,8 +1,13 @@
 """What a home folder holds, as flat records."""
 
 from otel_perf.analysis import otlp
+from otel_perf.core.events import BOTTLENECK
+from otel_perf.core.health import CHANGED
 from otel_perf.core.home import STORE_FILE
+from otel_perf.memory.pressure import PRESSURE
 from otel_perf.store.database import SIGNALS, StoreReader
+
+MACHINES = {BOTTLENECK.name, CHANGED.name, PRESSURE.name}  # events that a machine makes that is busy
 
 
 def _read(home, signal, decode):
@@ -41,6 +46,16 @@ def spans(home):
 def logs(home):
     """Every stored log record and event."""
     return _read(home, "logs", otlp.logs)
+
+
+def apps_logs(home):
+    """Every stored log record and event that does not come of how busy the machine is."""
+    return [entry for entry in logs(home) if entry.event_name not in MACHINES]
+
+
+def apps_events(span):
+    """(name, attributes) of the events of a stored span that do not come of how busy the machine is."""
+    return tuple(event for event in span.events if event[0] not in MACHINES)
 
 
 def lines(home):

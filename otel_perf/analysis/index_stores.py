@@ -81,8 +81,7 @@ class Stores:
     def tries(self, store: int, batch: Batch, *, alone: bool) -> None:
         """Say which batches are tried now, in case that this is the end of the process."""
         self._execute(
-            "UPDATE store SET tries = iif(?, iif(trying = ? AND tries > 0, tries + 1, 1), 0), trying = ?"
-            " WHERE id = ?",
+            "UPDATE store SET tries = iif(?, iif(trying = ? AND tries > 0, tries + 1, 1), 0), trying = ? WHERE id = ?",
             (alone, batch.id, batch.id, store),
         )
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from otel_perf.core.guard import Guard
 
 OLDEST: Final = 2
-IMMORTAL: Final = 1_000  # objects, at most, that CPython freezes by itself since 3.12 (375 of 3.12.1); an app has thousands
+IMMORTAL: Final = 1_000  # objects at most that CPython freezes by itself since 3.12 (375); an app has thousands
 GROWTH: Final = 0.5  # of what there was after a whole collection may have come since
 SHARED: Final = 2.0  # the same in a child that shares what its parent left
 COUNT: Final = 0.5  # of a whole collection's time goes into others, before it is counted what there is

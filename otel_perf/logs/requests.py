@@ -51,7 +51,7 @@ class Request:
 
     __slots__ = (
         "begun", "cpu", "db_calls", "db_time", "error", "grown", "http_calls", "http_time", "lines", "looked_up",
-        "nested", "other_calls", "other_time", "others", "overlapping", "resident", "span_id", "spans", "start",
+        "nested", "other_calls", "other_time", "others", "overlapping", "resident", "span", "span_id", "spans", "start",
         "thread", "trace_id", "used",
     )  # fmt: skip
 
@@ -73,6 +73,7 @@ class Request:
         self.begun = 0  # which one it is
         self.overlapping = 0  # others that were open when it began; in the end, that ran meanwhile
         self.looked_up: Lookups | None = None  # at the start; in the end, meanwhile; None if that is not known
+        self.span: Any = None  # its own, once it has ended
         self.error: tuple[str, str] | None = None  # type and message of what is on its way through its span
 
 
@@ -211,6 +212,7 @@ class Requests:
             request.error = described(sys.exc_info()[1])
         if len(self.ended) >= OPEN:  # whoever was to bring them has gone
             self.ended.clear()
+        request.span = span
         self.ended[request.span_id] = request
 
     def _close(self, request: Request) -> None:
@@ -286,9 +288,11 @@ class Requests:
         undo.callback(on_fork(child=self.after_fork_in_child))
 
     def _stop(self) -> None:
+        self._open, self._shared = {}, set()
+        for request in list(self.ended.values()):  # what is found of bottlenecks on them is not waited for
+            self.finished(request.span)
         self.emit_all()
-        self.on = False
-        self._open, self.ended, self._shared = {}, {}, set()
+        self.on, self.ended = False, {}
         task, self._task = self._task, None
         if task is not None:
             task()

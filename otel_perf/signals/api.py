@@ -19,6 +19,7 @@ from otel_perf.core.errors import SignalError
 from otel_perf.core.forks import on_fork
 from otel_perf.core.home import Home
 from otel_perf.core.settings import load
+from otel_perf.core.threads import is_patched
 from otel_perf.signals import boards, present
 from otel_perf.signals.hub import Hub
 from otel_perf.signals.identity import producer_of
@@ -272,12 +273,11 @@ class Signals:
         with getattr(hub.board, "together", nullcontext)():
             for answer in said:
                 failed = shown_reason(answer.reason) if answer.reason else None
-                hub.put(
-                    hub.draft(
-                        who, answer.name, key=who.identity[:LONGEST_KEY], scope=self._settings.scope, reason=failed,
-                        payload="null", uid=uid_of(who, None), ttl=0.0,
-                    )
+                draft = hub.draft(
+                    who, answer.name, key=who.identity[:LONGEST_KEY], scope=self._settings.scope, reason=failed,
+                    payload="null", uid=uid_of(who, None), ttl=0.0,
                 )  # fmt: skip
+                hub.put(draft)
         for answer in said if not alone else ():
             self.emit(answer.name, failed=shown_reason(answer.reason) if answer.reason else None)
 
@@ -297,9 +297,8 @@ class Signals:
             self.telemetry.refused()
         _log.warning(
             "otel-perf: signal %s of %s has not the mark of OTEL_PERF_SIGNALS_KEY and is refused",
-            signal.name,
-            signal.producer,
-        )
+            signal.name, signal.producer,
+        )  # fmt: skip
 
     def failed(self, error: Exception) -> None:
         """The board cannot be reached, or a handler raised; said again after a minute."""
@@ -323,6 +322,8 @@ class Signals:
         if self._forking:
             with self._lock:
                 pass
+        if self._hub is not None and self._hub.patched != is_patched():  # since: its locks hold no greenlet back
+            self.close()
         hub = self._hub
         while hub is None:
             # Under no lock: it may take seconds, and a fork or a signal's handler come meanwhile.

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from otel_perf.core.errors import SignalAwayError, SignalError
+from otel_perf.core.threads import is_patched
 from otel_perf.signals.judge import Judge
 from otel_perf.signals.looker import Looker, Waiter
 from otel_perf.signals.request import checked_timeout, too_late
@@ -38,6 +39,7 @@ class Hub:
         ``responder`` outlives it; ``began`` is told of each life, ``failed`` of a board that cannot be reached.
         """
         self.board = board
+        self.patched = is_patched()  # what has locks, and a thread, of one kind cannot be used by the other
         self._producer_of = producer_of
         self._judge = judge or Judge()
         # RLock: a signal's handler, or a finalizer, may emit in the midst of another emit.

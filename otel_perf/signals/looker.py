@@ -99,13 +99,13 @@ class Looker:
         with self._lock:
             self._news |= news
             if self._token is None:
-                token = object()
+                self._token = token = object()
                 thread = threading.Thread(target=self._run, args=(token,), name="otel-perf-signals", daemon=True)
                 try:
                     thread.start()
                 except RuntimeError as error:  # the interpreter ends, or there are too many
+                    self._token = None
                     raise SignalError(f"signals cannot be waited for: {error}") from error
-                self._token = token
         self._board.interrupt()
 
     def end(self, error: SignalError | None) -> None:

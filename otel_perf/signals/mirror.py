@@ -132,6 +132,9 @@ class Mirror:
             except Exception as error:
                 if present.has_left():  # the program ended meanwhile, and its board was closed beneath us
                     return
+                self._bell.acquire(timeout=DELAY)  # gevent may be in the midst of it
+                if is_patched():  # what was under way, as an import, is broken by that
+                    continue
                 self._guard().handle(error)
                 pause = AGAIN
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from otel_perf.core.home import Home
 
 PATIENCE: Final = 0.25  # seconds without progress after which a producer no longer waits for room
+WAITS: Final = 5  # that these are made of: a pause of the whole process ends one, and the thread could not run either
 COMMIT_BYTES: Final = 256 * 1024  # encoded bytes that are committed at once under load
 LONGEST_REST: Final = 0.005  # seconds
 LONGEST_DELAY: Final = 3600.0  # seconds; more overflows the wait of a lock
@@ -128,7 +129,7 @@ class Writer:
             self._room.append(ticket)
             self._pressed = True
             self._wake.put(None)
-            if not ticket.acquire(timeout=PATIENCE):
+            if not any(ticket.acquire(timeout=PATIENCE / WAITS) for _ in range(WAITS)):
                 lane.stuck = True
                 return False
         return True

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from opentelemetry import trace
@@ -12,10 +13,12 @@ from opentelemetry.sdk.trace import Tracer
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
+from otel_perf.bottlenecks import frames
 from otel_perf.bottlenecks.root import Root
 from otel_perf.bottlenecks.watchdog import Watchdog
 
 MS = 1_000_000  # ns
+NOISE = {"gc_pause", "cpu_starved", "gil_wait"}  # of a machine that is busy
 
 
 class App:
@@ -134,6 +137,19 @@ def wait_for(condition, seconds=10):
             return False
         time.sleep(0.005)
     return True
+
+
+def comes_to_rest(thread):
+    """Whether it stands still before long: at the same instruction for a while, and not for want of a CPU."""
+    seen = [None]
+
+    def rests():
+        time.sleep(0.01)
+        seen.append(frames.threads(1).get(thread.ident))
+        stat = Path(f"/proc/self/task/{thread.native_id}/stat")
+        return seen[-1] and seen[-1] == seen[-2] and (not stat.exists() or ") S " in stat.read_text())
+
+    return wait_for(rests)
 
 
 def in_threads(function, number):

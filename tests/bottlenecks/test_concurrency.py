@@ -8,7 +8,7 @@ from opentelemetry.trace import SpanKind
 
 from otel_perf.bottlenecks.baseline import Baselines
 from otel_perf.bottlenecks.trace import Surroundings, Trace
-from tests.bottlenecks.conftest import costs_fit, in_threads
+from tests.bottlenecks.conftest import NOISE, costs_fit, in_threads
 
 
 def kinds_by_root(app):
@@ -54,7 +54,7 @@ def test_of_a_hundred_tasks_the_slow_ones_are_found(app):
     assert len(found) == 100
     for name, kinds in found.items():
         kind = name.split()[0]
-        kinds -= {"loop_block", "gc_pause"}
+        kinds -= {"loop_block"} | NOISE
         assert kinds == {"slow": {"slow_io"}, "repeats": {"n_plus_one"}, "healthy": set()}[kind], name
     assert costs_fit(app.spans())
 
@@ -74,7 +74,7 @@ def test_of_sixteen_threads_each_has_its_own_findings(app):
     assert {name for name, kinds in found.items() if "slow_io" in kinds} == {
         f"odd {index}" for index in range(1, 16, 2)
     }
-    assert all(not kinds for name, kinds in found.items() if name.startswith("even"))
+    assert all(kinds <= NOISE for name, kinds in found.items() if name.startswith("even"))
     assert costs_fit(app.spans())
 
 
@@ -113,7 +113,7 @@ def test_gathered_calls_are_not_found_to_be_one_after_the_other(app):
             await asyncio.gather(*(call() for _ in range(6)))
 
     asyncio.run(main())
-    assert app.kinds() <= {"loop_block", "gc_pause"}
+    assert app.kinds() <= {"loop_block"} | NOISE
 
 
 def test_what_one_trace_waits_for_is_not_said_of_another(app):
@@ -127,4 +127,4 @@ def test_what_one_trace_waits_for_is_not_said_of_another(app):
                 time.sleep(0.001)
 
     in_threads(work, 4)
-    assert {span.name for span in app.spans() if "perf.bottleneck" in span.attributes} == {"0 1"}
+    assert {name for name, kinds in kinds_by_root(app).items() if kinds - NOISE} == {"0 1"}

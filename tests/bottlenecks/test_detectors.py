@@ -14,11 +14,9 @@ import pytest
 from opentelemetry.instrumentation.sqlite3 import SQLite3Instrumentor
 from opentelemetry.trace import SpanKind
 
-from tests.bottlenecks.conftest import costs_fit
+from tests.bottlenecks.conftest import NOISE, costs_fit
 
 pytestmark = pytest.mark.alone  # they judge what is slow
-
-NOISE = {"gc_pause", "cpu_starved", "gil_wait"}  # of a machine that is busy
 
 
 async def _request(running, program):

@@ -22,13 +22,18 @@ def ago(milliseconds):
 def slow(app):
     """One trace: a root, a function and its slow call."""
     app = app()
-    with app.tracer.start_as_current_span("GET /orders", start_time=ago(800), kind=SpanKind.SERVER):
-        with app.tracer.start_as_current_span("load", start_time=ago(790)):
+    end = time.time_ns()
+    root = app.tracer.start_span("GET /orders", start_time=end - 800 * MS, kind=SpanKind.SERVER)
+    with trace.use_span(root):
+        load = app.tracer.start_span("load", start_time=end - 790 * MS)
+        with trace.use_span(load):
             app.tracer.start_span(
-                "SELECT", kind=SpanKind.CLIENT, start_time=ago(780),
+                "SELECT", kind=SpanKind.CLIENT, start_time=end - 780 * MS,
                 attributes={"db.system": "postgresql", "db.statement": "SELECT a FROM b WHERE c = 'secret'"},
-            ).end()  # fmt: skip
-        app.tracer.start_span("quick").end()
+            ).end(end)  # fmt: skip
+        load.end(end)
+        app.tracer.start_span("quick", start_time=end).end(end)
+    root.end(end)
     return app
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from otel_perf.bottlenecks import frames
-from tests.bottlenecks.conftest import wait_for
+from tests.bottlenecks.conftest import comes_to_rest
 
 ON_LINUX = sys.platform.startswith("linux")
 
@@ -35,8 +35,8 @@ def waiting():
 
     thread = threading.Thread(target=deep, args=(5,))
     thread.start()
-    assert wait_for(lambda: "wait" in [code.co_name for code, _, _ in frames.threads(9).get(thread.ident, ())], 5)
-    time.sleep(0)
+    assert comes_to_rest(thread)
+    assert "wait" in [code.co_name for code, _, _ in frames.threads(9)[thread.ident]]
     yield thread.ident
     release.set()
     thread.join()

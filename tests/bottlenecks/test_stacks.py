@@ -14,7 +14,7 @@ import pytest
 from otel_perf.bottlenecks import frames
 from otel_perf.bottlenecks.place import DEPTH
 from otel_perf.bottlenecks.stacks import LOCK, RUNNING, WAITING, calls, of_task, of_thread
-from tests.bottlenecks.conftest import wait_for
+from tests.bottlenecks.conftest import comes_to_rest
 
 
 class Config:
@@ -123,17 +123,7 @@ def seen(function, make):
     thread = threading.Thread(target=function, args=(thing,))
     thread.start()
     try:
-        before = None
-
-        def rests():
-            nonlocal before
-            copied = frames.threads(1).get(thread.ident)
-            position = copied and copied[0]
-            before, last = position, before
-            time.sleep(0.01)
-            return position is not None and position == last
-
-        assert wait_for(rests)
+        assert comes_to_rest(thread)
         return of_thread(frames.threads(DEPTH)[thread.ident])
     finally:
         release()
@@ -201,10 +191,10 @@ def test_a_thread_that_sleeps_is_not_taken_for_one_that_waits_for_a_lock():
     ended = threading.Event()
 
     def sleep(_):
-        time.sleep(0.3)
-        ended.set()
+        while not ended.is_set():
+            time.sleep(0.3)
 
-    assert seen(sleep, lambda: (None, lambda: None)).doing == RUNNING
+    assert seen(sleep, lambda: (None, ended.set)).doing == RUNNING
 
 
 def test_a_thread_that_reads_a_pipe_in_a_with_is_not_taken_for_one_that_waits_for_a_lock():

@@ -271,6 +271,9 @@ def test_a_report_that_cannot_be_written_leaves_the_exit_status(home, capfd):
     assert "cannot be written to /dev/null/x" in capfd.readouterr().err
 
 
+YOUNG = "from otel_perf.store import exporter; exporter.YOUNG = 3600.0"  # however long a busy machine takes
+
+
 @pytest.mark.parametrize("status", [0, 7])
 def test_a_report_that_nobody_reads_leaves_the_exit_status(home, status):
     """GIVEN otel-perf run program 2>&1 | head, whose reader has gone THEN a program that failed has failed, and no other."""
@@ -288,8 +291,9 @@ def test_a_report_that_nobody_reads_leaves_the_exit_status(home, status):
 
 
 def test_run_tells_a_death_by_signal_as_a_shell_does(home, capfd):
-    assert cli.main(["run", "--no-report", sys.executable, "-c", "import os; os.kill(os.getpid(), 15)"]) == 143
-    assert cli.main(["run", sys.executable, "-c", "pass"]) == 0
+    killed = f"{YOUNG}; import os; os.kill(os.getpid(), 15)"
+    assert cli.main(["run", "--no-report", sys.executable, "-c", killed]) == 143
+    assert cli.main(["run", sys.executable, "-c", YOUNG]) == 0
     assert "made nothing that is stored" in capfd.readouterr().err
 
 
@@ -503,7 +507,8 @@ def test_a_report_on_what_was_sent_says_where_it_is(start, home, capsys):
         pipeline = start(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_PERF_STORE_EXIT="20s")
         trace.get_tracer("t").start_span("x").end()
         pipeline.flush()
-        assert {path for path, _, _ in receiver.requests} == {"/v1/traces", "/v1/metrics"}
+        # Of what a busy machine shows there may be events, too.
+        assert {path for path, _, _ in receiver.requests} - {"/v1/logs"} == {"/v1/traces", "/v1/metrics"}
         pipeline.shutdown()
     assert cli.main(["report"]) == 0
     out = capsys.readouterr().out

@@ -96,8 +96,10 @@ def test_in_place_of_a_loop_that_was_closed_one_of_its_own_and_no_warning(app):
     assert said == []
 
 
-async def there_for_ever(app):
+async def for_ever_once(app, happens):
+    """Never ends in the app's loop, to which something ``happens`` then."""
     if asyncio.get_running_loop() is app:
+        app.call_later(0.1, happens)
         await for_ever()
     return "elsewhere"
 
@@ -109,16 +111,13 @@ def test_a_loop_that_cancels_everything_is_no_answer(app):
         for task in asyncio.all_tasks(app):
             task.cancel()
 
-    threading.Timer(0.1, lambda: app.call_soon_threadsafe(cancel)).start()
-    assert finish(lambda: there_for_ever(app), 5) == "elsewhere"
-    threading.Timer(0.1, lambda: app.call_soon_threadsafe(cancel)).start()
+    assert finish(lambda: for_ever_once(app, cancel), 5) == "elsewhere"
     with pytest.raises(InterruptedError):
-        finish(for_ever(), 5)
+        finish(for_ever_once(app, cancel), 5)
 
 
 def test_a_loop_that_stops_is_no_answer_and_what_it_had_begun_is_over(app):
-    threading.Timer(0.1, lambda: app.call_soon_threadsafe(app.stop)).start()
-    assert finish(lambda: there_for_ever(app), 5) == "elsewhere"
+    assert finish(lambda: for_ever_once(app, app.stop), 5) == "elsewhere"
     app.run_until_complete(asyncio.sleep(0.05))
     assert not asyncio.all_tasks(app)
 

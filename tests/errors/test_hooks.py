@@ -10,7 +10,7 @@ import uvloop
 from opentelemetry import trace
 
 import otel_perf as perf
-from tests.stored import logs, spans
+from tests.stored import apps_logs, logs, spans
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_threads_report_and_the_hook_that_was_there_is_called(start, home, monke
     thread.start()
     thread.join()
     pipeline.shutdown()
-    (event,) = logs(home)
+    (event,) = apps_logs(home)
     assert event.attributes["perf.error.source"] == "thread"
     assert event.attributes["thread.name"] == "worker-7"
     assert [arguments.exc_type for arguments in seen] == [ZeroDivisionError]

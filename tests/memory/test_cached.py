@@ -17,6 +17,7 @@ from otel_perf.memory import cached as cached_module
 from otel_perf.memory import dead, lookup
 from otel_perf.memory.cached import cached
 from tests.bottlenecks.conftest import in_threads
+from tests.e2e.support import wait_for
 
 KINDS = {"compiled": lookup.Cached, "python": lookup._Cached}
 
@@ -133,10 +134,11 @@ def test_bytes_are_a_limit():
 
 
 def test_what_expired_is_computed_anew():
-    function = counted(ttl="60ms")
+    function = counted(ttl="1h")
     assert (function(1), function(1)) == (1, 1)
-    time.sleep(0.08)
-    assert function(1) == 2
+    function = counted(ttl="60ms")
+    assert function(1) == 1
+    wait_for(lambda: function(1) == 2)
     assert function.cache_info().expirations == 1
 
 
@@ -282,13 +284,19 @@ def test_threads_that_miss_together_compute_once():
     assert len(set(map(id, results))) == 1
 
 
+def waiting(function):
+    """How many threads wait for what another one computes."""
+    flights = function.cache_clear.__self__.flights
+    return sum(len(flight.done._cond._waiters) for flight in list(flights.values()))
+
+
 def test_threads_that_wait_get_the_error_and_the_next_call_tries_again():
     calls, gate, caught = [], threading.Barrier(4), []
 
     @cached
     def fails(x):
         calls.append(x)
-        time.sleep(0.1)
+        wait_for(lambda: len(calls) > 1 or waiting(fails) == 3, what="the others wait")
         raise ValueError("no")
 
     def work(_index):
@@ -440,7 +448,7 @@ def test_a_cancelled_task_does_not_cancel_those_that_wait_for_it():
     @cached
     async def slow(x):
         calls.append(x)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0 if len(calls) > 1 else 60)
         return x
 
     async def main():

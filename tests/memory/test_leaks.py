@@ -116,10 +116,10 @@ def test_it_keeps_a_bounded_number_and_judges_quickly():
     trend = fed(range(2_000))
     assert len(trend._floors) == leaks.KEPT
     trend = fed(n * MIB for n in range(1_000))
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(20):
         assert trend.judge(200 * MIB) is not None
-    assert (time.perf_counter() - began) / 20 < 0.02  # 1 ms on an idle machine
+    assert (time.thread_time() - began) / 20 < 0.02  # it takes 1 ms
 
 
 def test_the_slope_is_the_median_of_all():

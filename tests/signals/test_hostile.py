@@ -353,10 +353,12 @@ def test_who_was_last_heard_of_is_known_on_a_board_of_many(opened, home):
 
 GEVENT = """
 import sys, time
+import otel_perf as perf
+if {slow}:
+    perf.signals.emit("STARTED")  # as the thread of the start's signals does, half a second after the start
 from gevent import monkey
 monkey.patch_all()
 import gevent
-import otel_perf as perf
 ticks, had = [0], []
 def tick():
     while True:
@@ -376,9 +378,11 @@ print(sorted(waiting.get(timeout=20)), had)
 """
 
 
-def test_under_gevent_signals_work_and_nothing_is_printed(home):
+@pytest.mark.parametrize("slow", [False, True])
+def test_under_gevent_signals_work_and_nothing_is_printed(home, slow):
+    """GIVEN an app that gevent patches before the board is opened, or that is slow to start: after that."""
     assert importlib.util.find_spec("gevent")  # not imported here: much is left out where it is
-    done = programs.run(GEVENT, home)
+    done = programs.run(GEVENT.replace("{slow}", str(slow)), home)
     assert (done.status, done.out, done.err) == (0, "['B'] [1]\n", "")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from otel_perf.core.errors import SignalError, SignalTimeoutError
 from otel_perf.core.sequence import Answer
-from otel_perf.signals import nats_link, opening
+from otel_perf.signals import mirror, nats_link, opening
 from otel_perf.signals.api import Signals
 from tests.e2e.support import wait_for
 from tests.signals import nats_server
@@ -168,5 +168,23 @@ def test_a_board_that_is_closed_beneath_the_starts_signals_is_no_error(start, mo
     monkeypatch.setattr(Signals, "say", say)
     pipeline = start()
     assert done.wait(10)
+    pipeline.shutdown()
+    assert pipeline.guards["signals"].errors == 0
+
+
+def test_what_gevent_breaks_beneath_the_starts_signals_is_no_error(start, monkeypatch):
+    """GIVEN a thread in the midst of an import WHEN gevent patches THEN that thread gives up, and nobody is told of it."""
+    patched, given_up = [], []
+
+    def say(signals, answers, *, alone):
+        patched.append(1)
+        raise RuntimeError("cannot release un-acquired lock")
+
+    monkeypatch.setattr(Signals, "say", say)
+    monkeypatch.setattr(mirror, "is_patched", lambda: bool(patched))
+    give_up = mirror.Mirror._give_up
+    monkeypatch.setattr(mirror.Mirror, "_give_up", lambda made, why: [give_up(made, why), given_up.append(why)])
+    pipeline = start()
+    wait_for(lambda: given_up, what="it gives up")
     pipeline.shutdown()
     assert pipeline.guards["signals"].errors == 0

@@ -261,6 +261,7 @@ def test_leaving_sends_what_is_there_and_gives_up_at_once_when_nobody_listens(ma
     offer(writer, range(25))
     drain.leave(10)
     assert batches(home) == []
+    drain.end()  # its thread, which may begin only now, would send what comes
     writer, drain = make(url="http://127.0.0.1:1")
     offer(writer, range(5))
     began = time.monotonic()

@@ -10,6 +10,7 @@ import types
 import pytest
 
 from otel_perf.core.home import HOME_VARIABLE, STORE_FILE, Home
+from otel_perf.core.threads import allocate_lock
 from otel_perf.store import committer
 from otel_perf.store import writer as module
 from otel_perf.store.committer import Owner
@@ -126,6 +127,35 @@ def test_a_stuck_thread_costs_the_producer_one_wait_then_drops_are_counted(make)
     assert writer.stored + lane.dropped == 200
     writer.offer(lane, 1)
     assert not lane.stuck
+
+
+def test_a_pause_of_the_whole_process_is_no_stuck_thread(make, home, monkeypatch):
+    """GIVEN a process that was stopped for longer than producers wait THEN they wait on: nobody could make room."""
+
+    class Paused:
+        """A lock in whose first wait nobody runs."""
+
+        def __init__(self):
+            self.lock, self.waits = allocate_lock(), 0
+
+        def acquire(self, timeout=-1):
+            self.waits += timeout > 0
+            if self.waits == 1 and timeout > 0:
+                return False
+            return self.lock.acquire(timeout=timeout)
+
+        def release(self):
+            self.lock.release()
+
+    writer, lane = make(queue=16, batch=8)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "PATIENCE", 30.0)  # of a busy machine's thread
+        patched.setattr(module, "allocate_lock", Paused)
+        for number in range(200):
+            writer.offer(lane, number)
+    assert writer.flush(10)
+    assert lane.dropped == 0
+    assert stored(home) == list(range(200))
 
 
 def test_flush_gives_up_when_its_time_is_over(make):
@@ -324,6 +354,7 @@ def test_the_thread_wakes_only_for_work(make):
     writer, lane = make(delay=0.001)
     writer.offer(lane, 1)
     assert writer.flush(10)
+    wait_for(writer._wake.empty, what="it has heard of the flush")
     with pytest.raises(queue.Empty):
         writer._wake.get(timeout=0.05)
 
