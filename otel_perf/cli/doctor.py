@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import otel_perf
 from otel_perf import environment_variables
 from otel_perf.bottlenecks import detectors, frames
-from otel_perf.cli import BAD, GOOD, options, requirements, surroundings
+from otel_perf.cli import BAD, GOOD, options, requirements, surroundings, tell
 from otel_perf.cli.diagnosis import Diagnosis, FeatureState, Finding, render
 from otel_perf.cli.receivers import sendings
 from otel_perf.core.errors import StoreError
@@ -59,8 +59,8 @@ def _path(value: str) -> Path:
 def execute(arguments: argparse.Namespace) -> int:
     """Print the diagnosis; 1 if something needs mending."""
     diagnosis = diagnose(os.environ, options.home_of(arguments))
-    print(diagnosis.model_dump_json(indent=2) if arguments.json else render(diagnosis))
-    return BAD if diagnosis.findings else GOOD
+    shown = diagnosis.model_dump_json(indent=2) if arguments.json else render(diagnosis)
+    return tell(shown, BAD if diagnosis.findings else GOOD)
 
 
 def diagnose(environ: Mapping[str, str], home: Home) -> Diagnosis:

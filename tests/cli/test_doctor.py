@@ -1,10 +1,15 @@
 """``otel-perf doctor`` on set-ups that look well and are not, or the reverse; in process."""
 
+import os
+import subprocess
+import sys
 import time
 
 import pytest
+from opentelemetry import trace
 
 from otel_perf.cli import receivers
+from tests.e2e import programs
 from tests.store.receiver import Receiver
 
 PARTIAL = b'{"partialSuccess":{"rejectedSpans":"1","errorMessage":"quota"}}'
@@ -135,3 +140,52 @@ def test_an_answer_that_does_not_end_is_not_waited_for(monkeypatch):
     sending, (finding,) = asked("http://127.0.0.1:4318")
     assert (sending.taken, time.monotonic() - begin < 10) == (False, True)
     assert "no answer to the end within" in finding
+
+
+def doctor(home, *words, encoding=None, **options):
+    """The command as a shell runs it, on a set-up with something to mend."""
+    environ = programs.environment(home, OTEL_PERF_MEMROY="off")
+    if encoding:
+        environ["PYTHONIOENCODING"] = encoding
+    command = [sys.executable, "-m", "otel_perf", "doctor", *words]
+    return subprocess.run(
+        command, env=environ, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+        **{"stdout": subprocess.PIPE, "errors": "replace", **options},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "ascii:surrogateescape"])
+def test_an_encoding_without_our_marks_is_no_traceback(encoding, home):
+    done = doctor(home, encoding=encoding)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "traces ? store" in done.stdout
+    assert "OTEL_PERF_MEMROY is no variable" in done.stdout
+
+
+def test_a_standard_output_that_is_closed_is_no_traceback(home):
+    done = doctor(home, stdout=None, preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_what_is_wrong_is_not_well_because_nobody_reads_it(words, home):
+    """``set -o pipefail; otel-perf doctor | grep -q …``"""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = doctor(home, *words, stdout=write)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_json_is_utf_8_whatever_the_locale(start, home):
+    """GIVEN a span with a name that ASCII does not have WHEN it is exported to a file THEN it is what was stored."""
+    pipeline = start()
+    trace.get_tracer("t").start_span("café →").end()
+    pipeline.shutdown()
+    environ = programs.environment(home, PYTHONIOENCODING="ascii")
+    command = [sys.executable, "-m", "otel_perf", "export", "--signal", "traces"]
+    done = subprocess.run(command, env=environ, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert '"name":"café →"' in done.stdout.decode()
