@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from otel_perf.cli import surroundings
 from otel_perf.cli.diagnosis import Finding, Sending
 from otel_perf.core.errors import OtelPerfError
 from otel_perf.core.exporters import OTLP, SIGNALS, exporter_names, names_endpoint
@@ -27,7 +28,7 @@ _LATER: Final = (
     "nothing to change here: what is stored is sent once it is taken again; if it stays so, look at the receiver's"
     " log, its limits and its quota"
 )
-_NAMES: Final = "correct OTEL_EXPORTER_OTLP_HEADERS: a name has letters, digits, - _ and ., a value is of ASCII over gRPC"
+_NAMES: Final = "correct OTEL_EXPORTER_OTLP_HEADERS: names have letters, digits, - _ and ., values over gRPC ASCII"
 # What an answer contains (a status: begins with), and what mends it; the first that fits.
 _REMEDIES: Final = {
     "401": _HEADERS,
@@ -67,25 +68,9 @@ _REMEDIES: Final = {
 
 def sendings(environ: Mapping[str, str], findings: list[Finding], hints: list[Finding]) -> list[Sending]:
     """Each signal's receiver and its answer: to a test span, and to empty requests of the other signals."""
-    from otel_perf.store.destination import resolve
-    from otel_perf.store.local import LocalReceiver
-
-    def say(line: str) -> None:
-        finding = Finding(problem=line, remedy="correct it: https://opentelemetry.io/docs/specs/otel/protocol/exporter")
-        if finding not in findings:  # three signals have mostly the same settings
-            findings.append(finding)
-
-    through_store = [signal for signal in SIGNALS if not OTLP.isdisjoint(exporter_names(environ, signal))]
-    if environ.get("OTEL_CONFIG_FILE") or not through_store:
+    if surroundings.declared(environ, findings):
         return []
-    if not names_endpoint(environ):
-        receiver = LocalReceiver(environ, lambda _url: None)
-        if not receiver.find():
-            return []
-        found = [destination for destination in receiver.destinations if destination.signal in through_store]
-    else:
-        resolved = [resolve(environ, signal, say) for signal in through_store]
-        found = [destination for destination in resolved if destination is not None]
+    found = _destinations(environ, findings)
     _without_effect(environ, found, hints)
     tried = _tried(found)
     troubles: dict[str, list[Sending]] = {}
@@ -103,6 +88,29 @@ def sendings(environ: Mapping[str, str], findings: list[Finding], hints: list[Fi
         problem = f"{', '.join(places)} {'do' if len(places) > 1 else 'does'} not take what is sent: {answer}"
         findings.append(Finding(problem=problem, remedy=f"{remedy}{proxies[answer]}"))
     return tried
+
+
+def _destinations(environ: Mapping[str, str], findings: list[Finding]) -> list[Destination]:
+    """Where the signals that go through the store are sent, and what is wrong with the variables that say so."""
+    from otel_perf.store.destination import resolve
+    from otel_perf.store.local import LocalReceiver
+
+    def say(line: str) -> None:
+        finding = Finding(problem=line, remedy="correct it: https://opentelemetry.io/docs/specs/otel/protocol/exporter")
+        if finding not in findings:  # three signals have mostly the same settings
+            findings.append(finding)
+
+    through_store = [signal for signal in SIGNALS if not OTLP.isdisjoint(exporter_names(environ, signal))]
+    # Also where no endpoint is named: what is wrong is wrong whether or not somebody answers on this machine.
+    resolved = [resolve(environ, signal, say, local=True) for signal in through_store]
+    if names_endpoint(environ) or not through_store:
+        return [destination for destination in resolved if destination is not None]
+    receiver = LocalReceiver(environ, lambda _url: None)
+    try:
+        receiver.find()
+    except OtelPerfError as error:  # something answers, and what would speak to it is missing
+        findings.append(Finding(problem=str(error), remedy=_REMEDIES["needs an extra"]))
+    return [destination for destination in receiver.destinations if destination.signal in through_store]
 
 
 def _past_the_proxy(destination: Destination) -> str:

@@ -26,6 +26,28 @@ _FORKS: Final = ("uwsgi", "pyuwsgi")
 _HOOKS_SINCE: Final = "2.0.27"  # before, its hooks told Python of a fork only afterwards
 
 
+def declared(environ: Mapping[str, str], findings: list[Finding]) -> str:
+    """The file that says where telemetry goes, if the program could use it; else it goes by the environment."""
+    path = environ.get("OTEL_CONFIG_FILE", "")
+    if not path:
+        return ""
+    remedy = "correct the file, or unset OTEL_CONFIG_FILE"
+    try:
+        from opentelemetry.configuration import load_config_file
+
+        load_config_file(path)
+    except ImportError:
+        why, remedy = "opentelemetry-configuration is not installed", "pip install opentelemetry-configuration"
+    except Exception as error:  # upstream raises what its parser raises
+        why = (str(error) or repr(error)).splitlines()[0]
+    else:
+        return path
+    problem = f"OTEL_CONFIG_FILE={path} cannot be used ({why}): the environment is used"
+    if all(finding.problem != problem for finding in findings):
+        findings.append(Finding(problem=problem, remedy=remedy))
+    return ""
+
+
 def memory_limit(environ: Mapping[str, str], findings: list[Finding]) -> str:
     """The limit that the memory feature would go by, and where it was found."""
     from otel_perf.core.settings import parse_size
@@ -87,7 +109,7 @@ def sampling(environ: Mapping[str, str], findings: list[Finding], hints: list[Fi
                 remedy="unset OTEL_TRACES_SAMPLER OTEL_TRACES_SAMPLER_ARG",
             )
         )
-    return f"{name}: {share:.0%} of the traces that begin here"
+    return f"{name}: {text.percent(share)} of the traces that begin here"
 
 
 def _share(raw: str, findings: list[Finding]) -> float:

@@ -4,15 +4,30 @@ import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from opentelemetry import trace
 
+from otel_perf.cli import doctor as command
 from otel_perf.cli import receivers
+from otel_perf.cli.diagnosis import render
+from otel_perf.core.errors import MissingExtraError
+from otel_perf.core.home import HOME_VARIABLE, STORE_FILE, Home
+from otel_perf.store.local import LocalReceiver
 from tests.e2e import programs
+from tests.e2e.test_doctor import without_rights
 from tests.store.receiver import Receiver
 
 PARTIAL = b'{"partialSuccess":{"rejectedSpans":"1","errorMessage":"quota"}}'
+
+
+@pytest.fixture
+def filled(start, home):
+    pipeline = start()
+    trace.get_tracer("t").start_span("stored").end()
+    pipeline.shutdown()
+    return home
 
 
 @pytest.fixture
@@ -189,3 +204,145 @@ def test_json_is_utf_8_whatever_the_locale(start, home):
     done = subprocess.run(command, env=environ, capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
     assert '"name":"café →"' in done.stdout.decode()
+
+
+def diagnosed(tmp_path, home=None, **variables):
+    found = command.diagnose(variables, Home(home or {HOME_VARIABLE: str(tmp_path / "home")}))
+    return found, [f"{finding.problem} | {finding.remedy}" for finding in found.findings]
+
+
+@pytest.mark.parametrize("written", ["", "otel_perf "])
+@pytest.mark.parametrize("kind", ["distro", "configurator"])
+def test_a_name_is_compared_as_it_is_written(kind, written, tmp_path):
+    """As upstream does: with an empty configurator, as Compose makes of ${VARIABLE:-}, nothing starts."""
+    name = f"OTEL_PYTHON_{kind.upper()}"
+    _, (finding,) = diagnosed(tmp_path, **{name: written})
+    assert f"{name}={written!r} names no installed {kind}" in finding
+    assert finding.endswith(f"| export {name}=otel_perf")
+    assert diagnosed(tmp_path, **{name: "otel_perf"})[1] == []
+
+
+def test_a_distro_that_is_chosen_chooses_its_configurator(tmp_path, monkeypatch):
+    """GIVEN a second configurator WHEN our distro is chosen THEN nothing is left to chance."""
+    entry_points = command.metadata.entry_points
+
+    def two(**of):
+        found = entry_points(**of)
+        other = command.metadata.EntryPoint("aws", "aws:Configurator", of["group"])
+        return [*found, other] if of["group"] == "opentelemetry_configurator" else found
+
+    monkeypatch.setattr(command.metadata, "entry_points", two)
+    assert "2 configurators" in diagnosed(tmp_path)[1][0]
+    assert diagnosed(tmp_path, OTEL_PYTHON_DISTRO="otel_perf")[1] == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "OTEL_EXPORTER_OTLP_PROTOCOL='http/json' is not supported"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "api-key: 1"}, "OTEL_EXPORTER_OTLP_HEADERS: entry 1 is malformed"),
+        ({"OTEL_CONFIG_FILE": "/no/such.yaml"}, "OTEL_CONFIG_FILE=/no/such.yaml cannot be used"),
+    ],
+)
+def test_what_is_wrong_without_an_endpoint_is_told_as_well(variables, problem, tmp_path):
+    _, (finding,) = diagnosed(tmp_path, **variables)
+    assert problem in finding
+
+
+def test_a_file_that_declares_where_it_goes_is_named(tmp_path):
+    file = tmp_path / "otel.yaml"
+    file.write_text('file_format: "1.0"\n')
+    found, findings = diagnosed(tmp_path, OTEL_CONFIG_FILE=str(file))
+    assert findings == []
+    assert f"as {file} declares" in render(found)
+    assert "no endpoint is named" not in render(found)
+
+
+def test_a_port_for_grpc_without_the_extra_is_a_finding(tmp_path, monkeypatch):
+    """GIVEN a receiver that is found and cannot be spoken to THEN the rest of the diagnosis is there all the same."""
+
+    def find(_self):
+        raise MissingExtraError("http://localhost:4317 over gRPC", "grpc")
+
+    monkeypatch.setattr(LocalReceiver, "find", find)
+    _, (finding,) = diagnosed(tmp_path, OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
+    assert "needs an extra" in finding
+    assert "| pip install 'otel-perf[grpc]'" in finding
+
+
+@pytest.mark.parametrize("name", ["OTEL_SDK_DISABLED", "OTEL_PERF_ENABLED"])
+def test_everything_off_is_worth_knowing(name, tmp_path):
+    found, findings = diagnosed(tmp_path, **{name: "true" if name == "OTEL_SDK_DISABLED" else "off"})
+    assert findings == []
+    assert (f"unset {name}", True) in [(hint.remedy, "everything is off" in hint.problem) for hint in found.hints]
+
+
+def test_a_small_share_is_not_none(tmp_path):
+    variables = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.001", "OTEL_PERF_LOGS": "0.2%"}
+    found, findings = diagnosed(tmp_path, **variables)
+    assert findings == []
+    assert found.sampling == "traceidratio: 0.1% of the traces that begin here"
+    assert [one.state for one in found.features if one.name == "logs"] == ["0.2%"]
+
+
+def test_a_home_of_another_user_that_nobody_chose(tmp_path, monkeypatch):
+    """The program does not use it, and says so: so does the doctor."""
+    (tmp_path / ".otel-perf").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000_000 - 1)
+    _, (finding,) = diagnosed(tmp_path, home={"": ""})
+    assert ".otel-perf belongs to another user" in finding
+    assert finding.endswith("| export OTEL_PERF_HOME=/a/folder")
+
+
+def test_a_store_of_another_user(filled, tmp_path, monkeypatch):
+    """GIVEN a file that may be read and not written THEN the program stores elsewhere."""
+    monkeypatch.setattr("os.access", lambda path, mode: not (str(path).endswith(STORE_FILE) and mode & os.W_OK))
+    _, (finding,) = diagnosed(tmp_path, home={HOME_VARIABLE: str(filled)})
+    assert f"{filled / STORE_FILE} cannot be written: a temporary folder is used" in finding
+
+
+def test_a_disk_that_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4_096))
+    _, (finding,) = diagnosed(tmp_path)
+    assert "is full: 4.1 kB are free" in finding
+
+
+def test_a_home_that_may_not_be_entered_ends_no_diagnosis(home):
+    """Root enters it whatever its mode says: not without these capabilities."""
+    home.mkdir(exist_ok=True)
+    home.chmod(0o600)
+    try:
+        done = doctor(home, preexec_fn=without_rights)
+    finally:
+        home.chmod(0o700)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert f"{home} cannot be written: a temporary folder is used" in done.stdout
+
+
+def test_an_instrumentor_for_another_version_is_not_proposed(monkeypatch):
+    """Followed word by word, it would be what the doctor calls wrong next."""
+    version = command.metadata.version
+    there = {"click": "8.0.4", "requests": "2.32.0"}
+    monkeypatch.setattr(command, "_has", there.__contains__)
+    monkeypatch.setattr(command.metadata, "version", lambda name: there.get(name) or version(name))
+    monkeypatch.setattr(command.requirements, "needed_by", lambda name: {"shop"} if name == "click" else set())
+    hints = []
+    command._instrumentors(hints)
+    (remedy,) = [hint.remedy for hint in hints]
+    assert "instrumentation-click" not in remedy
+    assert "opentelemetry-instrumentation-requests" in remedy, "which nobody but the app needs"
+
+
+@pytest.mark.parametrize(
+    ("uv", "remedy"),
+    [("/bin/uv", "uv pip install --python {} 'a>=1'"), (None, "{0} -m ensurepip && {0} -m pip install 'a>=1'")],
+)
+def test_what_is_installed_is_installed_in_this_environment(uv, remedy, monkeypatch):
+    """GIVEN an environment of uv or Poetry, without pip: another one's would be found."""
+    here = command.requirements.installed_here
+    assert here("pip install 'a>=1'") == "pip install 'a>=1'"
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda _: uv)
+    assert here("pip install 'a>=1'") == remedy.format(sys.executable)
+    assert here("unset A") == "unset A"
