@@ -346,3 +346,18 @@ def test_what_is_installed_is_installed_in_this_environment(uv, remedy, monkeypa
     monkeypatch.setattr("shutil.which", lambda _: uv)
     assert here("pip install 'a>=1'") == remedy.format(sys.executable)
     assert here("unset A") == "unset A"
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("https//hooks.example.com/services/T0/SECRET", "https//hooks.example.com/…"),
+        ("ftp://user:SECRET@alerts/x?SECRET", "ftp://alerts/…"),
+        ("hooks.example.com/SECRET", "hooks.example.com/…"),
+        ("https:/hooks.example.com/SECRET", "https:/…"),
+    ],
+)
+def test_a_webhook_that_is_misspelt_stays_a_secret(written, shown, tmp_path):
+    found, (finding,) = diagnosed(tmp_path, OTEL_PERF_MEMORY_WEBHOOK=written)
+    assert f"OTEL_PERF_MEMORY_WEBHOOK={shown!r} is not a URL" in finding
+    assert "SECRET" not in found.model_dump_json()
