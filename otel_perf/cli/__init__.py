@@ -38,6 +38,9 @@ GOOD, BAD, USAGE, TIMEOUT = range(4)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # it is closed; and the next file that is opened, a store, would be in its place
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
     parser = argparse.ArgumentParser(
         prog="otel-perf", description="What is slow, why, and what it costs in memory.", allow_abbrev=False
     )
@@ -62,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         as_json = options.command == "export" or getattr(options, "json", False)
         with _any_character(sys.stdout, as_json=as_json), _any_character(sys.stderr):
             status = int(options.execute(options))
-        if sys.stdout is not None:  # it is closed
-            sys.stdout.flush()  # here, where a full disk can still be named
+        sys.stdout.flush()  # here, where a full disk can still be named
         return status
     except BrokenPipeError:  # the reader (head, a pager) has gone; leave nothing for the interpreter to flush
         _discard_output()

@@ -361,3 +361,20 @@ def test_a_webhook_that_is_misspelt_stays_a_secret(written, shown, tmp_path):
     found, (finding,) = diagnosed(tmp_path, OTEL_PERF_MEMORY_WEBHOOK=written)
     assert f"OTEL_PERF_MEMORY_WEBHOOK={shown!r} is not a URL" in finding
     assert "SECRET" not in found.model_dump_json()
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+@pytest.mark.parametrize("words", [("audit", "verify"), ("export",), ("analyze",)])
+def test_a_stream_that_is_closed_changes_no_answer(words, closed, home):
+    """``otel-perf audit verify 2>&-`` said 1 of a trail that is whole."""
+    program = (
+        "import otel_perf; from opentelemetry import trace; trace.get_tracer('t').start_span('stored').end();"
+        "otel_perf.audit_event('seen', actor='a', target='b', outcome='ok')"
+    )
+    assert programs.run(program, home).status == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "otel_perf", *words], env=programs.environment(home), check=False, timeout=60,
+        preexec_fn=lambda: os.close(closed), **{"stderr" if closed == 1 else "stdout": subprocess.PIPE},
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert not done.stderr
