@@ -75,6 +75,8 @@ def diagnose(environ: Mapping[str, str], home: Home) -> Diagnosis:
     for told, problems in zip((findings, hints), requirements.conflicts(), strict=True):
         told += [Finding(problem=problem, remedy=remedy) for problem, remedy in problems]
     surroundings.servers(environ, hints)
+    instrumentors = _instrumentors(hints)
+    surroundings.disabled(environ, instrumentors, hints)
     sending = sendings(environ, findings, hints)
     store = _store(home, findings)
     return Diagnosis(
@@ -90,7 +92,7 @@ def diagnose(environ: Mapping[str, str], home: Home) -> Diagnosis:
         memory_limit=surroundings.memory_limit(environ, hints),
         sampling=surroundings.sampling(environ, findings, hints),
         clock=surroundings.clock(sending, int(store.get("newest", 0)), findings),
-        instrumentors=_instrumentors(hints),
+        instrumentors=instrumentors,
         missing_here=_missing_on_this_platform(),
         findings=findings,
         hints=hints,

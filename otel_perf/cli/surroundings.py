@@ -137,20 +137,39 @@ def clock(sent: list[Sending], newest_ns: int, findings: list[Finding]) -> str:
                 remedy="set the clock: timedatectl set-ntp true",
             )
         )
-    for sending in sent:
-        off = sending.ahead
-        if off is None:
-            continue
-        if abs(off) > CLOCK_OFF:
-            which = "ahead of" if off > 0 else "behind"
-            findings.append(
-                Finding(
-                    problem=f"the clock is {text.seconds(abs(off))} {which} that of {sending.place}",
-                    remedy="set the clock: timedatectl set-ntp true",
-                )
+    compared = {_origin(sending.place): sending for sending in sent if sending.ahead is not None}
+    differs = {place: sending for place, sending in compared.items() if abs(sending.ahead or 0.0) > CLOCK_OFF}
+    for sending in differs.values():
+        off = sending.ahead or 0.0
+        which = "ahead of" if off > 0 else "behind"
+        findings.append(
+            Finding(
+                problem=f"the clock is {text.seconds(abs(off))} {which} that of {sending.place}",
+                remedy="set the clock: timedatectl set-ntp true",
             )
-        return f"{'agrees with' if abs(off) <= CLOCK_OFF else 'differs from'} that of {sending.place}"
+        )
+    for sending in (*differs.values(), *compared.values()):
+        return f"{'differs from' if differs else 'agrees with'} that of {sending.place}"
     return "not compared: no receiver says over HTTP what time it is"
+
+
+def _origin(place: str) -> str:
+    """Of a URL: the signals of one receiver have the same clock."""
+    return "/".join(place.split("/")[:3])
+
+
+def disabled(environ: Mapping[str, str], installed: list[str], findings: list[Finding]) -> None:
+    """Instrumentors that are left out, and names that are nearly one of those that were to be."""
+    variable = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
+    names = [name for name in (part.strip() for part in environ.get(variable, "").split(",")) if name]
+    if "*" in names:
+        findings.append(Finding(problem=f"{variable}=* leaves out every instrumentor", remedy=f"unset {variable}"))
+        return
+    for name in names:
+        near = difflib.get_close_matches(name, installed, 1, cutoff=0.8)
+        if near and name not in installed:
+            problem = f"{variable}: {name} is no instrumentor that is installed, and leaves out nothing"
+            findings.append(Finding(problem=problem, remedy=f"did you mean {near[0]}?"))
 
 
 def servers(environ: Mapping[str, str], findings: list[Finding]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from opentelemetry import trace
 
 from otel_perf.cli import doctor as command
-from otel_perf.cli import receivers
+from otel_perf.cli import receivers, surroundings
 from otel_perf.cli.diagnosis import render
 from otel_perf.core.errors import MissingExtraError
 from otel_perf.core.home import HOME_VARIABLE, STORE_FILE, Home
@@ -378,3 +378,27 @@ def test_a_stream_that_is_closed_changes_no_answer(words, closed, home):
     )  # fmt: skip
     assert done.returncode == 0
     assert not done.stderr
+
+
+def test_every_receivers_clock_is_compared():
+    """GIVEN two receivers, of which the first agrees THEN the second is named."""
+    places = {"traces": ("http://a:4318/v1/traces", 0.2), "metrics": ("http://b:4318/v1/metrics", -90.0)}
+    places["logs"] = ("http://b:4318/v1/logs", -90.0)
+    sent = [
+        receivers.Sending(signal=signal, place=place, protocol="http/protobuf", answer="", taken=True, ahead=ahead)
+        for signal, (place, ahead) in places.items()
+    ]
+    findings = []
+    assert surroundings.clock(sent, 0, findings).startswith("differs from that of http://b:4318/")
+    (finding,) = findings
+    assert "90.00 s behind that of http://b:4318/" in finding.problem
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [("flask, requsts", "did you mean requests?"), ("*", "unset OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"), ("x", None)],
+)
+def test_instrumentors_that_are_left_out(names, said):
+    hints = []
+    surroundings.disabled({"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": names}, ["flask", "requests"], hints)
+    assert [hint.remedy for hint in hints] == ([said] if said else [])
