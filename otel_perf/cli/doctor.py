@@ -247,7 +247,7 @@ def _store(home: Home, findings: list[Finding]) -> dict[str, Any]:
             findings.append(
                 Finding(
                     problem=f"{items} {signal} items in {batches} batches were refused: {reason}",
-                    remedy=f"look at them: otel-perf export --refused --signal {signal}",
+                    remedy=f"look at them: otel-perf export --refused --signal {signal}{_elsewhere(home)}",
                 )
             )
         return {
@@ -262,6 +262,11 @@ def _store(home: Home, findings: list[Finding]) -> dict[str, Any]:
         }
     finally:
         store.close()
+
+
+def _elsewhere(home: Home) -> str:
+    """The option for a command that is to read this home, where it is not the one that it would read by itself."""
+    return "" if type(home)(os.environ).path == home.path else f" --home {shlex.quote(str(home.path))}"
 
 
 def _counted(items: Mapping[str, int]) -> str:

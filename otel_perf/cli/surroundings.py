@@ -79,11 +79,12 @@ def sampling(environ: Mapping[str, str], findings: list[Finding], hints: list[Fi
     known = sorted({*_ALL, *_NOTHING, *_RATIO, *metadata.entry_points(group=_SAMPLERS).names})
     if name and name not in known:
         near = difflib.get_close_matches(name.lower(), known, 1) or ["parentbased_traceidratio"]
+        share = " OTEL_TRACES_SAMPLER_ARG=0.1" if near[0] in _RATIO and _ratio(raw) is None else ""
         findings.append(
             Finding(
                 problem=f"OTEL_TRACES_SAMPLER={name} is no sampler that is installed; allowed: {', '.join(known)};"
                 f" {_USUAL} is used",
-                remedy=f"export OTEL_TRACES_SAMPLER={near[0]}",
+                remedy=f"export OTEL_TRACES_SAMPLER={near[0]}{share}",
             )
         )
         name = raw = ""
@@ -114,10 +115,9 @@ def sampling(environ: Mapping[str, str], findings: list[Finding], hints: list[Fi
 
 def _share(raw: str, findings: list[Finding]) -> float:
     """The argument of a sampler that takes a ratio; everything where it is none, as upstream has it."""
-    with contextlib.suppress(ValueError):
-        share = float(raw)
-        if 0 <= share <= 1:
-            return share
+    share = _ratio(raw)
+    if share is not None:
+        return share
     findings.append(
         Finding(
             problem=f"OTEL_TRACES_SAMPLER_ARG={raw} is no ratio; allowed: 0.0 to 1.0; everything is recorded",
@@ -125,6 +125,13 @@ def _share(raw: str, findings: list[Finding]) -> float:
         )
     )
     return 1.0
+
+
+def _ratio(raw: str) -> float | None:
+    with contextlib.suppress(ValueError):
+        share = float(raw)
+        return share if 0 <= share <= 1 else None
+    return None
 
 
 def clock(sent: list[Sending], newest_ns: int, findings: list[Finding]) -> str:

@@ -1,6 +1,7 @@
 """``otel-perf doctor`` on set-ups that look well and are not, or the reverse; in process."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from otel_perf.cli.diagnosis import render
 from otel_perf.core.errors import MissingExtraError
 from otel_perf.core.home import HOME_VARIABLE, STORE_FILE, Home
 from otel_perf.store.local import LocalReceiver
+from otel_perf.store.outbox import Outbox
 from tests.e2e import programs
 from tests.e2e.test_doctor import without_rights
 from tests.store.receiver import Receiver
@@ -402,3 +404,23 @@ def test_instrumentors_that_are_left_out(names, said):
     hints = []
     surroundings.disabled({"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": names}, ["flask", "requests"], hints)
     assert [hint.remedy for hint in hints] == ([said] if said else [])
+
+
+def test_what_mends_a_sampler_leaves_nothing_to_mend(tmp_path):
+    """Word by word: a sampler that takes a ratio without one would be the next finding."""
+    _, (finding,) = diagnosed(tmp_path, OTEL_TRACES_SAMPLER="xray")
+    mended = dict(word.split("=") for word in finding.partition("| export ")[2].split())
+    assert diagnosed(tmp_path, **mended)[1] == []
+
+
+def test_the_command_for_what_was_refused_reads_the_home_that_was_asked_about(filled, tmp_path):
+    outbox = Outbox(filled / STORE_FILE, fsync=False)
+    (batch,) = outbox.next("", "traces", after=0, batches=1, size=1)
+    outbox.refuse([batch], "400 Bad Request")
+    outbox.close()
+    _, (here,) = diagnosed(tmp_path, home={HOME_VARIABLE: str(filled)})
+    assert here.endswith("otel-perf export --refused --signal traces")
+    away = tmp_path / "a way"
+    shutil.copytree(filled, away)
+    _, (there,) = diagnosed(tmp_path, home={HOME_VARIABLE: str(away)})
+    assert there.endswith(f"otel-perf export --refused --signal traces --home '{away}'")
