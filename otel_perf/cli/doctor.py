@@ -39,9 +39,7 @@ _BRINGS: Final = {
     "zipkin_json": "opentelemetry-exporter-zipkin-json",
 }
 # Libraries that are here because we need them, whatever the app uses.
-_OURS: Final = frozenset({"grpcio", "psutil", "pydantic", "urllib3"})
-# What other packages bring (upstream's exporters, for one): the app's own where none that is installed needs it.
-_BROUGHT: Final = frozenset({"requests"})
+_OURS: Final = frozenset({"grpcio", "psutil", "pydantic", "requests", "urllib3"})
 # The same of the extra view, as long as nothing else that is installed needs them.
 _OF_VIEW: Final = frozenset({"click", "starlette"})
 
@@ -309,8 +307,6 @@ def _instrumentors(findings: list[Finding]) -> list[str]:
         package = re.split(r"[^\w.-]", wanted, maxsplit=1)[0]
         if library in _OURS or not _has(library) or _has(package) or not requirements.fits(entry["library"]):
             continue  # for another version of its library it would do nothing, and be the next finding
-        if library in _BROUGHT and requirements.needed_by(library):
-            continue
         if library not in _OF_VIEW or requirements.needed_by(library) - {requirements.OWN, "uvicorn"}:
             # Of the version that fits what is here: the newest would bring another API than the SDK's.
             missing.append(shlex.quote(wanted))
