@@ -29,6 +29,11 @@ _LATER: Final = (
     " log, its limits and its quota"
 )
 _NAMES: Final = "correct OTEL_EXPORTER_OTLP_HEADERS: names have letters, digits, - _ and ., values over gRPC ASCII"
+_NO_PEM: Final = "set OTEL_EXPORTER_OTLP_CERTIFICATE to a file of certificates in PEM: what it names is none"
+_SLOW: Final = (
+    "look whether the address is right and the way to it open (a firewall answers nothing); where the receiver is only"
+    " slow, raise OTEL_EXPORTER_OTLP_TIMEOUT"
+)
 # What an answer contains (a status: begins with), and what mends it; the first that fits.
 _REMEDIES: Final = {
     "401": _HEADERS,
@@ -52,6 +57,13 @@ _REMEDIES: Final = {
     "certificate is not valid for": f"{_ISSUE}for the name that the endpoint has; or write a name that it is for there",
     "not in peer certificate": f"{_ISSUE}for the name that the endpoint has; or write a name that it is for there",
     "VERIFY_FAILED": "set OTEL_EXPORTER_OTLP_CERTIFICATE to the file of the authority that signed its certificate",
+    "KEY_VALUES_MISMATCH": "set OTEL_EXPORTER_OTLP_CLIENT_KEY to the key of OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+    "PEM lib": "set OTEL_EXPORTER_OTLP_CLIENT_KEY: the file of OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE has no key",
+    "NO_CERTIFICATE_OR_CRL_FOUND": _NO_PEM,
+    "security handshaker": _NO_PEM,
+    "timed out": _SLOW,
+    "DEADLINE_EXCEEDED": _SLOW,
+    "to the end within": _SLOW,
     "certificate required": _CLIENT,
     "CERTIFICATE_REQUIRED": _CLIENT,
     "WRONG_VERSION_NUMBER": "write http:// in OTEL_EXPORTER_OTLP_ENDPOINT: what listens there speaks no TLS",

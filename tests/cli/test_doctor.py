@@ -102,12 +102,16 @@ def test_the_remedy_is_of_what_the_receiver_says(status, remedy, receiver):
         ("certificate verify failed: certificate is not yet valid (_ssl.c:1006)", "timedatectl set-ntp true"),
         ("certificate verify failed: IP address mismatch, certificate is not valid for 'a'", "a name that it is for"),
         ("certificate verify failed: self-signed certificate (_ssl.c:1006)", "set OTEL_EXPORTER_OTLP_CERTIFICATE"),
+        ("[X509: KEY_VALUES_MISMATCH] key values mismatch (_ssl.c:3926)", "CLIENT_KEY to the key of"),
+        ("[SSL] PEM lib (_ssl.c:3926)", "set OTEL_EXPORTER_OTLP_CLIENT_KEY: "),
+        ("[X509: NO_CERTIFICATE_OR_CRL_FOUND] no certificate or crl found (_ssl.c:4154)", "certificates in PEM"),
+        ("Read timed out.", "raise OTEL_EXPORTER_OTLP_TIMEOUT"),
         ("UNAVAILABLE: … Cannot check peer: missing selected ALPN property.", "that is a port for HTTP"),
     ],
 )
 def test_an_authority_is_named_only_where_one_is_missing(answer, remedy, monkeypatch):
     """What has expired, or is for another name, no file of authorities mends."""
-    said = f"[SSL: CERTIFICATE_VERIFY_FAILED] {answer}" if "verify" in answer else answer
+    said = f"[SSL: CERTIFICATE_VERIFY_FAILED] {answer}" if "verify failed" in answer else answer
     sending = receivers.Sending(signal="traces", place="https://a", protocol="grpc", answer=said, taken=False)
     monkeypatch.setattr(receivers, "_try", lambda _: sending)
     _, (finding,) = asked("https://a")
@@ -424,3 +428,10 @@ def test_the_command_for_what_was_refused_reads_the_home_that_was_asked_about(fi
     shutil.copytree(filled, away)
     _, (there,) = diagnosed(tmp_path, home={HOME_VARIABLE: str(away)})
     assert there.endswith(f"otel-perf export --refused --signal traces --home '{away}'")
+
+
+def test_a_store_that_is_off_is_worth_knowing(tmp_path):
+    """It is what is sent from: a test span that arrives says nothing of the program's."""
+    found, findings = diagnosed(tmp_path, OTEL_PERF_STORE="off")
+    assert findings == []
+    assert any("store is off by OTEL_PERF_STORE: nothing is kept" in hint.problem for hint in found.hints)
