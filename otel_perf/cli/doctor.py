@@ -168,8 +168,8 @@ def _features(environ: Mapping[str, str], findings: list[Finding], hints: list[F
         share = text.percent(decision.share)
         state = "off" if off or decision.share == 0 else "on" if decision.share >= 1 else share
         if feature.name == "store" and state == "off" and not off:
-            problem = f"store is off by {decision.source}: nothing is kept, and nothing sent from it"
-            hints.append(Finding(problem=problem, remedy="turn it on there"))
+            said = f"store is off by {decision.source}: nothing is kept, and nothing sent from it"
+            hints.append(Finding(problem=said, remedy="turn it on there"))
         states.append(FeatureState(name=feature.name, state=state, because=off or decision.source))
     if off:
         hints.append(Finding(problem=f"everything is off by {off}", remedy=f"unset {off.partition('=')[0]}"))

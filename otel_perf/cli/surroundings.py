@@ -79,12 +79,12 @@ def sampling(environ: Mapping[str, str], findings: list[Finding], hints: list[Fi
     known = sorted({*_ALL, *_NOTHING, *_RATIO, *metadata.entry_points(group=_SAMPLERS).names})
     if name and name not in known:
         near = difflib.get_close_matches(name.lower(), known, 1) or ["parentbased_traceidratio"]
-        share = " OTEL_TRACES_SAMPLER_ARG=0.1" if near[0] in _RATIO and _ratio(raw) is None else ""
+        as_well = " OTEL_TRACES_SAMPLER_ARG=0.1" if near[0] in _RATIO and _ratio(raw) is None else ""
         findings.append(
             Finding(
                 problem=f"OTEL_TRACES_SAMPLER={name} is no sampler that is installed; allowed: {', '.join(known)};"
                 f" {_USUAL} is used",
-                remedy=f"export OTEL_TRACES_SAMPLER={near[0]}{share}",
+                remedy=f"export OTEL_TRACES_SAMPLER={near[0]}{as_well}",
             )
         )
         name = raw = ""
