@@ -9,14 +9,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import contextmanager
 from importlib import import_module
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Final
 
 import otel_perf
 from otel_perf.core.errors import OtelPerfError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from typing import TextIO
 
 COMMANDS: Final = {
     "run": "run a program instrumented, then show the report",
@@ -35,6 +38,9 @@ GOOD, BAD, USAGE, TIMEOUT = range(4)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # it is closed; and the next file that is opened, a store, would be in its place
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
     parser = argparse.ArgumentParser(
         prog="otel-perf", description="What is slow, why, and what it costs in memory.", allow_abbrev=False
     )
@@ -54,13 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             module.configure(command)
             command.set_defaults(execute=module.execute)
     options = parser.parse_args(words)
+    status = GOOD
     try:
-        status = int(options.execute(options))
+        as_json = options.command == "export" or getattr(options, "json", False)
+        with _any_character(sys.stdout, as_json=as_json), _any_character(sys.stderr):
+            status = int(options.execute(options))
         sys.stdout.flush()  # here, where a full disk can still be named
         return status
     except BrokenPipeError:  # the reader (head, a pager) has gone; leave nothing for the interpreter to flush
         _discard_output()
-        return GOOD
+        return status  # the answer, where there was one: what is wrong is not well because nobody reads it
     except OtelPerfError as error:
         print(f"otel-perf {options.command}: {error}", file=sys.stderr)
         return BAD
@@ -82,6 +91,36 @@ def _cannot_start(command: str, words: Sequence[str], error: Exception) -> int:
         raise error
     print(said, file=sys.stdout if command == "doctor" else sys.stderr)
     return BAD
+
+
+def tell(said: str, status: int) -> int:
+    """Print an answer and return its status, also where the reader goes away before the end of it."""
+    try:
+        print(said, flush=True)
+    except BrokenPipeError:
+        _discard_output()
+    return status
+
+
+@contextmanager
+def _any_character(stream: TextIO | None, *, as_json: bool = False) -> Iterator[None]:
+    """A mark in place of what the stream's encoding does not have (a pipe on Windows, LC_ALL=C): no traceback.
+
+    JSON is UTF-8 whatever the locale, as its standard has it: a mark in it would be a change of what is stored.
+    """
+    if not isinstance(stream, TextIOWrapper):
+        yield  # it is closed
+        return
+    encoding, errors = stream.encoding, stream.errors
+    if as_json:
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # of half a surrogate, as JSON writes it
+    elif errors == "strict" or (errors == "surrogateescape" and encoding.lower() != "utf-8"):
+        stream.reconfigure(errors="replace")
+    try:
+        yield
+    finally:
+        stream.flush()
+        stream.reconfigure(encoding=encoding, errors=errors)
 
 
 def _discard_output() -> None:

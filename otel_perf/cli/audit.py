@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otel_perf.cli import BAD, GOOD, USAGE, options, progress
+from otel_perf.cli import BAD, GOOD, USAGE, options, progress, tell
 from otel_perf.core.errors import AuditError, SettingError
 from otel_perf.logs.audit import chain
 from otel_perf.logs.audit.reader import Reader
@@ -103,8 +103,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         reader.close()
     if not is_there:
         verdict.notes.append(f"{configured}, where checkpoints are kept, is missing: none of it was compared")
-    print(json.dumps(asdict(verdict), indent=2) if arguments.json else render(verdict))
-    return GOOD if verdict.good else BAD
+    shown = json.dumps(asdict(verdict), indent=2) if arguments.json else render(verdict)
+    return tell(shown, GOOD if verdict.good else BAD)
 
 
 def _trusted(arguments: argparse.Namespace, folder: Path) -> bytes | None:

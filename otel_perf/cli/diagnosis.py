@@ -48,6 +48,7 @@ class Diagnosis(BaseModel):
     features: list[FeatureState]
     exporters: dict[str, list[str]]
     sending: list[Sending]
+    declared: str = Field(default="", exclude=True)  # the file that says where it goes
     home: str
     store: dict[str, Any]
     memory_limit: str
@@ -99,4 +100,6 @@ def _sending_lines(diagnosis: Diagnosis) -> list[str]:
         when = datetime.fromtimestamp(delivery["at"] / 1e9)
         went = f"failed: {delivery['error']}" if delivery["error"] else "was taken"
         lines.append(f"since {when:%Y-%m-%d %H:%M:%S} what goes to {delivery['place']} {went}")
+    if diagnosis.declared:
+        return [*lines, f"as {diagnosis.declared} declares, which is not asked here"]
     return lines or ["nowhere: no endpoint is named, and no receiver answers on localhost"]

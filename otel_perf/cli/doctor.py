@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import otel_perf
 from otel_perf import environment_variables
 from otel_perf.bottlenecks import detectors, frames
-from otel_perf.cli import BAD, GOOD, options, requirements, surroundings
+from otel_perf.cli import BAD, GOOD, homes, options, requirements, surroundings, tell, text
 from otel_perf.cli.diagnosis import Diagnosis, FeatureState, Finding, render
 from otel_perf.cli.receivers import sendings
 from otel_perf.core.errors import StoreError
@@ -59,8 +59,10 @@ def _path(value: str) -> Path:
 def execute(arguments: argparse.Namespace) -> int:
     """Print the diagnosis; 1 if something needs mending."""
     diagnosis = diagnose(os.environ, options.home_of(arguments))
-    print(diagnosis.model_dump_json(indent=2) if arguments.json else render(diagnosis))
-    return BAD if diagnosis.findings else GOOD
+    for finding in (*diagnosis.findings, *diagnosis.hints):
+        finding.remedy = requirements.installed_here(finding.remedy)
+    shown = diagnosis.model_dump_json(indent=2) if arguments.json else render(diagnosis)
+    return tell(shown, BAD if diagnosis.findings else GOOD)
 
 
 def diagnose(environ: Mapping[str, str], home: Home) -> Diagnosis:
@@ -71,21 +73,24 @@ def diagnose(environ: Mapping[str, str], home: Home) -> Diagnosis:
     for told, problems in zip((findings, hints), requirements.conflicts(), strict=True):
         told += [Finding(problem=problem, remedy=remedy) for problem, remedy in problems]
     surroundings.servers(environ, hints)
+    instrumentors = _instrumentors(hints)
+    surroundings.disabled(environ, instrumentors, hints)
     sending = sendings(environ, findings, hints)
     store = _store(home, findings)
     return Diagnosis(
         versions=_versions(),
         distro=_choice("opentelemetry_distro", "OTEL_PYTHON_DISTRO", environ, findings),
         configurator=_choice("opentelemetry_configurator", "OTEL_PYTHON_CONFIGURATOR", environ, findings),
-        features=_features(environ, findings),
+        features=_features(environ, findings, hints),
         exporters={signal: _exporters(environ, signal, findings) for signal in SIGNALS},
         sending=sending,
+        declared=surroundings.declared(environ, findings),
         home=str(home.path),
         store=store,
         memory_limit=surroundings.memory_limit(environ, hints),
         sampling=surroundings.sampling(environ, findings, hints),
         clock=surroundings.clock(sending, int(store.get("newest", 0)), findings),
-        instrumentors=_instrumentors(hints),
+        instrumentors=instrumentors,
         missing_here=_missing_on_this_platform(),
         findings=findings,
         hints=hints,
@@ -119,19 +124,23 @@ def _choice(group: str, variable: str, environ: Mapping[str, str], findings: lis
     """The entry points that upstream would choose from, the chosen one first."""
     names = list(dict.fromkeys(point.name for point in metadata.entry_points(group=group)))
     kind = group.removeprefix("opentelemetry_")
-    wanted = environ.get(variable, "").strip()
-    if wanted and wanted not in names:
+    # As it is written: upstream compares it with the names, also an empty one.
+    raw = environ.get(variable)
+    wanted = (raw or "").strip()
+    if raw is not None and raw not in names:
+        starts = "nothing starts" if kind == "configurator" else "instrumentors start that features of ours replace"
         findings.append(
             Finding(
-                problem=f"{variable}={wanted} names no installed {kind}, so that nothing starts",
-                remedy=f"export {variable}={NAME}",
+                problem=f"{variable}={raw if raw and raw == wanted else repr(raw)} names no installed {kind}, so that"
+                f" {starts}",
+                remedy=f"export {variable}={wanted if wanted in names else NAME}",
             )
         )
     elif wanted and wanted != NAME:
         findings.append(
             Finding(problem=f"{variable}={wanted} chooses another {kind}", remedy=f"export {variable}={NAME}")
         )
-    elif not wanted and len(names) > 1:
+    elif not wanted and len(names) > 1 and not (kind == "configurator" and environ.get("OTEL_PYTHON_DISTRO") == NAME):
         findings.append(
             Finding(
                 problem=f"{len(names)} {kind}s are installed ({', '.join(names)}); which one starts is left to chance",
@@ -145,7 +154,7 @@ def _choice(group: str, variable: str, environ: Mapping[str, str], findings: lis
     return sorted(names, key=lambda name: name != (wanted or NAME))
 
 
-def _features(environ: Mapping[str, str], findings: list[Finding]) -> list[FeatureState]:
+def _features(environ: Mapping[str, str], findings: list[Finding], hints: list[Finding]) -> list[FeatureState]:
     rollout = Rollout(environ)
     off = switched_off(environ)
     states = []
@@ -156,8 +165,14 @@ def _features(environ: Mapping[str, str], findings: list[Finding]) -> list[Featu
             problems += detectors.load_all(environ)[1]
         for problem in problems:
             findings.append(Finding(problem=str(problem), remedy=f"unset {problem.variable}, or correct it"))
-        state = "off" if off or decision.share == 0 else "on" if decision.share >= 1 else f"{decision.share:.0%}"
+        share = text.percent(decision.share)
+        state = "off" if off or decision.share == 0 else "on" if decision.share >= 1 else share
+        if feature.name == "store" and state == "off" and not off:
+            said = f"store is off by {decision.source}: nothing is kept, and nothing sent from it"
+            hints.append(Finding(problem=said, remedy="turn it on there"))
         states.append(FeatureState(name=feature.name, state=state, because=off or decision.source))
+    if off:
+        hints.append(Finding(problem=f"everything is off by {off}", remedy=f"unset {off.partition('=')[0]}"))
     for problem in rollout.problems:
         findings.append(Finding(problem=str(problem), remedy=f"correct {problem.variable}"))
     return states
@@ -198,17 +213,12 @@ def _store(home: Home, findings: list[Finding]) -> dict[str, Any]:
     from otel_perf.store.database import StoreReader
     from otel_perf.store.destination import mark
 
-    parent = home.path
-    while not parent.exists() and parent != parent.parent:
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        findings.append(
-            Finding(
-                problem=f"{home.path} cannot be written: a temporary folder is used",
-                remedy="export OTEL_PERF_HOME=/a/folder",
-            )
-        )
-    folder = home.with_file(STORE_FILE)
+    unusable = homes.unusable(home)
+    findings += [unusable] if unusable else []
+    try:
+        folder = home.with_file(STORE_FILE)
+    except OSError:  # it may not be entered
+        return {"state": "unreadable"}
     _left_behind(home.fallback_with(STORE_FILE), folder, findings)
     if not (folder / STORE_FILE).exists():
         return {"state": "not made yet"}
@@ -238,7 +248,7 @@ def _store(home: Home, findings: list[Finding]) -> dict[str, Any]:
             findings.append(
                 Finding(
                     problem=f"{items} {signal} items in {batches} batches were refused: {reason}",
-                    remedy=f"look at them: otel-perf export --refused --signal {signal}",
+                    remedy=f"look at them: otel-perf export --refused --signal {signal}{_elsewhere(home)}",
                 )
             )
         return {
@@ -253,6 +263,11 @@ def _store(home: Home, findings: list[Finding]) -> dict[str, Any]:
         }
     finally:
         store.close()
+
+
+def _elsewhere(home: Home) -> str:
+    """The option for a command that is to read this home, where it is not the one that it would read by itself."""
+    return "" if type(home)(os.environ).path == home.path else f" --home {shlex.quote(str(home.path))}"
 
 
 def _counted(items: Mapping[str, int]) -> str:
@@ -290,11 +305,11 @@ def _instrumentors(findings: list[Finding]) -> list[str]:
     except ImportError:
         return installed
     for entry in libraries:
-        library = entry["library"].split()[0].split("=")[0].split(">")[0].split("<")[0].split("~")[0].split("[")[0]
+        library = re.split(r"[^\w.-]", entry["library"], maxsplit=1)[0]
         wanted = entry["instrumentation"].replace(" ", "")
         package = re.split(r"[^\w.-]", wanted, maxsplit=1)[0]
-        if library in _OURS or not _has(library) or _has(package):
-            continue
+        if library in _OURS or not _has(library) or _has(package) or not requirements.fits(entry["library"]):
+            continue  # for another version of its library it would do nothing, and be the next finding
         if library not in _OF_VIEW or requirements.needed_by(library) - {requirements.OWN, "uvicorn"}:
             # Of the version that fits what is here: the newest would bring another API than the SDK's.
             missing.append(shlex.quote(wanted))

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_perf.cli import BAD, GOOD, TIMEOUT, options
+from otel_perf.cli import BAD, GOOD, TIMEOUT, options, tell
 from otel_perf.core.settings import load
 from otel_perf.health import HealthSettings
 from otel_perf.health.documents import aged, document
@@ -56,8 +56,8 @@ def execute(arguments: argparse.Namespace) -> int:
     while asked.status != GOOD and time.monotonic() < ends:
         time.sleep(AGAIN)
         asked = _ask(arguments)
-    print(json.dumps(asked.document, ensure_ascii=False, indent=2) if arguments.json else render(asked.document))
-    return TIMEOUT if asked.status != GOOD and arguments.wait else asked.status
+    shown = json.dumps(asked.document, ensure_ascii=False, indent=2) if arguments.json else render(asked.document)
+    return tell(shown, TIMEOUT if asked.status != GOOD and arguments.wait else asked.status)
 
 
 def _port(text: str) -> int:

@@ -6,7 +6,11 @@ It imports nothing that may itself be too old: with such packages it is all that
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import re
+import shlex
+import shutil
+import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     Problem = tuple[str, str]  # and what mends it
 
 OWN: Final = "otel-perf"
+_PIP: Final = "pip install "
 _OF_LIBRARY: Final = "instruments"  # upstream's extras for the library that a package instruments
 
 
@@ -93,6 +98,29 @@ def _needs() -> Iterator[_Need]:
                     yield _Need(name, package.version, requirement, extra)
 
 
+def fits(library: str) -> bool:
+    """Whether the version that is installed is one of those that ``library``, a requirement, allows; if it is known."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    with contextlib.suppress(InvalidRequirement, metadata.PackageNotFoundError):
+        requirement = Requirement(library)
+        return requirement.specifier.contains(metadata.version(requirement.name), prereleases=True)
+    return True
+
+
+def installed_here(remedy: str) -> str:
+    """``remedy`` with a ``pip install`` that installs here, where uv or Poetry made an environment without pip.
+
+    There ``pip`` is another environment's, or the system's.
+    """
+    if not remedy.startswith(_PIP) or importlib.util.find_spec("pip") is not None:
+        return remedy
+    python = shlex.quote(sys.executable)
+    if shutil.which("uv"):
+        return f"uv pip install --python {python} {remedy.removeprefix(_PIP)}"
+    return f"{python} -m ensurepip && {python} -m pip install {remedy.removeprefix(_PIP)}"
+
+
 def needed_by(library: str) -> set[str]:
     """The installed packages that need ``library`` whatever extras of theirs are chosen."""
     found = set()
@@ -121,7 +149,7 @@ def _extra(requirement: Any, raw: str, *, own: bool) -> str | None:
 
 def show(command: str, error: Exception, *, as_json: bool) -> str:
     """What a command that cannot even be imported has to say; empty where versions are not at fault."""
-    wrong, _ = conflicts(libraries=False)
+    wrong = [(problem, installed_here(remedy)) for problem, remedy in conflicts(libraries=False)[0]]
     if not wrong:
         return ""
     if as_json:

@@ -26,6 +26,28 @@ _FORKS: Final = ("uwsgi", "pyuwsgi")
 _HOOKS_SINCE: Final = "2.0.27"  # before, its hooks told Python of a fork only afterwards
 
 
+def declared(environ: Mapping[str, str], findings: list[Finding]) -> str:
+    """The file that says where telemetry goes, if the program could use it; else it goes by the environment."""
+    path = environ.get("OTEL_CONFIG_FILE", "")
+    if not path:
+        return ""
+    remedy = "correct the file, or unset OTEL_CONFIG_FILE"
+    try:
+        from opentelemetry.configuration import load_config_file
+
+        load_config_file(path)
+    except ImportError:
+        why, remedy = "opentelemetry-configuration is not installed", "pip install opentelemetry-configuration"
+    except Exception as error:  # upstream raises what its parser raises
+        why = (str(error) or repr(error)).splitlines()[0]
+    else:
+        return path
+    problem = f"OTEL_CONFIG_FILE={path} cannot be used ({why}): the environment is used"
+    if all(finding.problem != problem for finding in findings):
+        findings.append(Finding(problem=problem, remedy=remedy))
+    return ""
+
+
 def memory_limit(environ: Mapping[str, str], findings: list[Finding]) -> str:
     """The limit that the memory feature would go by, and where it was found."""
     from otel_perf.core.settings import parse_size
@@ -57,11 +79,12 @@ def sampling(environ: Mapping[str, str], findings: list[Finding], hints: list[Fi
     known = sorted({*_ALL, *_NOTHING, *_RATIO, *metadata.entry_points(group=_SAMPLERS).names})
     if name and name not in known:
         near = difflib.get_close_matches(name.lower(), known, 1) or ["parentbased_traceidratio"]
+        as_well = " OTEL_TRACES_SAMPLER_ARG=0.1" if near[0] in _RATIO and _ratio(raw) is None else ""
         findings.append(
             Finding(
                 problem=f"OTEL_TRACES_SAMPLER={name} is no sampler that is installed; allowed: {', '.join(known)};"
                 f" {_USUAL} is used",
-                remedy=f"export OTEL_TRACES_SAMPLER={near[0]}",
+                remedy=f"export OTEL_TRACES_SAMPLER={near[0]}{as_well}",
             )
         )
         name = raw = ""
@@ -87,15 +110,14 @@ def sampling(environ: Mapping[str, str], findings: list[Finding], hints: list[Fi
                 remedy="unset OTEL_TRACES_SAMPLER OTEL_TRACES_SAMPLER_ARG",
             )
         )
-    return f"{name}: {share:.0%} of the traces that begin here"
+    return f"{name}: {text.percent(share)} of the traces that begin here"
 
 
 def _share(raw: str, findings: list[Finding]) -> float:
     """The argument of a sampler that takes a ratio; everything where it is none, as upstream has it."""
-    with contextlib.suppress(ValueError):
-        share = float(raw)
-        if 0 <= share <= 1:
-            return share
+    share = _ratio(raw)
+    if share is not None:
+        return share
     findings.append(
         Finding(
             problem=f"OTEL_TRACES_SAMPLER_ARG={raw} is no ratio; allowed: 0.0 to 1.0; everything is recorded",
@@ -103,6 +125,13 @@ def _share(raw: str, findings: list[Finding]) -> float:
         )
     )
     return 1.0
+
+
+def _ratio(raw: str) -> float | None:
+    with contextlib.suppress(ValueError):
+        share = float(raw)
+        return share if 0 <= share <= 1 else None
+    return None
 
 
 def clock(sent: list[Sending], newest_ns: int, findings: list[Finding]) -> str:
@@ -115,20 +144,39 @@ def clock(sent: list[Sending], newest_ns: int, findings: list[Finding]) -> str:
                 remedy="set the clock: timedatectl set-ntp true",
             )
         )
-    for sending in sent:
-        off = sending.ahead
-        if off is None:
-            continue
-        if abs(off) > CLOCK_OFF:
-            which = "ahead of" if off > 0 else "behind"
-            findings.append(
-                Finding(
-                    problem=f"the clock is {text.seconds(abs(off))} {which} that of {sending.place}",
-                    remedy="set the clock: timedatectl set-ntp true",
-                )
+    compared = {_origin(sending.place): sending for sending in sent if sending.ahead is not None}
+    differs = {place: sending for place, sending in compared.items() if abs(sending.ahead or 0.0) > CLOCK_OFF}
+    for sending in differs.values():
+        off = sending.ahead or 0.0
+        which = "ahead of" if off > 0 else "behind"
+        findings.append(
+            Finding(
+                problem=f"the clock is {text.seconds(abs(off))} {which} that of {sending.place}",
+                remedy="set the clock: timedatectl set-ntp true",
             )
-        return f"{'agrees with' if abs(off) <= CLOCK_OFF else 'differs from'} that of {sending.place}"
+        )
+    for sending in (*differs.values(), *compared.values()):
+        return f"{'differs from' if differs else 'agrees with'} that of {sending.place}"
     return "not compared: no receiver says over HTTP what time it is"
+
+
+def _origin(place: str) -> str:
+    """Of a URL: the signals of one receiver have the same clock."""
+    return "/".join(place.split("/")[:3])
+
+
+def disabled(environ: Mapping[str, str], installed: list[str], findings: list[Finding]) -> None:
+    """Instrumentors that are left out, and names that are nearly one of those that were to be."""
+    variable = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
+    names = [name for name in (part.strip() for part in environ.get(variable, "").split(",")) if name]
+    if "*" in names:
+        findings.append(Finding(problem=f"{variable}=* leaves out every instrumentor", remedy=f"unset {variable}"))
+        return
+    for name in names:
+        near = difflib.get_close_matches(name, installed, 1, cutoff=0.8)
+        if near and name not in installed:
+            problem = f"{variable}: {name} is no instrumentor that is installed, and leaves out nothing"
+            findings.append(Finding(problem=problem, remedy=f"did you mean {near[0]}?"))
 
 
 def servers(environ: Mapping[str, str], findings: list[Finding]) -> None:

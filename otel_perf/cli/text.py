@@ -38,6 +38,12 @@ def size(value: float) -> str:
     return f"{sign}{value:.1f} GB"
 
 
+def percent(share: float) -> str:
+    """``25%``; what is above nothing is not ``0%``, nor what is below all of it ``100%``."""
+    shown = f"{share:.0%}"
+    return f"{share * 100:.3g}%" if share not in {0.0, 1.0} and shown in {"0%", "100%"} else shown
+
+
 def counted(number: int, thing: str) -> str:
     """``1 span``, ``2 spans``."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -33,10 +33,13 @@ class Home:
     def make(self) -> Path:
         """Make the folder if it is missing. Raises ``OSError`` if it cannot be made or written."""
         make_private(self.path)
-        if not self._named and hasattr(os, "getuid") and self.path.lstat().st_uid != os.getuid():
-            # Nobody chose it: in a working folder that others may write to, it is a trap.
+        if self.is_a_trap():
             raise PermissionError(f"it belongs to another user; {HOME_VARIABLE} chooses a folder")
         return self.path
+
+    def is_a_trap(self) -> bool:
+        """Whether it is another user's and nobody chose it: in a working folder that others may write to."""
+        return not self._named and hasattr(os, "getuid") and self.path.lstat().st_uid != os.getuid()
 
     def fallback(self) -> Path:
         """Make a private folder under the system's temporary one, for a home that cannot be written.

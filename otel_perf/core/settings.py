@@ -172,7 +172,21 @@ def read(hint: Any, name: str, raw: str, default: object) -> tuple[Any, Problem 
         reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         if not reason.startswith("is "):
             reason = "cannot be used"
+        if parse_url in _parsers(hint):
+            raw = _without_path(raw)
         return default, Problem(name, raw, reason, allowed_values(hint), f"{default}" or "none")
+
+
+def _parsers(hint: Any) -> list[object]:
+    """What reads a field: ``Url``, or ``Url | None``."""
+    inner = [found for part in get_args(hint) if get_origin(part) is Annotated for found in _parsers(part)]
+    return [mark.parse for mark in get_args(hint) if isinstance(mark, Parsed)] + inner
+
+
+def _without_path(url: str) -> str:
+    """A URL as far as it may be shown: who has a webhook's path may post to it."""
+    scheme, host, rest = re.match(r"(\w*:?//)?([^/?#]*)(.*)", url, re.DOTALL).groups("")  # type: ignore[union-attr]
+    return f"{scheme}{host.rpartition('@')[2]}{rest and '/…'}"
 
 
 def load(kind: type[S], feature: str, environ: Mapping[str, str]) -> tuple[S, list[Problem]]:

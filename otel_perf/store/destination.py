@@ -6,6 +6,7 @@ stored, headers least of all.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ PATHS: Final = {"traces": "v1/traces", "metrics": "v1/metrics", "logs": "v1/logs
 _MILLISECONDS: Final = 1000.0  # a timeout from here on was meant in the specification's unit
 _COMPRESSIONS: Final = ("none", "gzip", "deflate")
 _PREFIX: Final = "OTEL_EXPORTER_OTLP"
+_SECRET: Final = 8  # characters; what is shorter is a word like Bearer, and would be found everywhere
 _FILES: Final = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 
 
@@ -50,6 +52,21 @@ class Destination:
         """The URL without what may be a secret, for people."""
         parts = urlsplit(self.url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+    def redacted(self, said: str) -> str:
+        """What a receiver said, without the credentials that it may repeat: it is shown, logged and stored.
+
+        The end may be a part of one, where what it said was too long.
+        """
+        parts = urlsplit(self.url)
+        name, password = unquote(parts.username or ""), unquote(parts.password or "")
+        known = [*self.headers.values(), password, base64.b64encode(f"{name}:{password}".encode()).decode()]
+        secrets = {word for value in known for word in (value, *value.split()) if len(word) >= _SECRET}
+        for secret in sorted(secrets, key=len, reverse=True):
+            said = said.replace(secret, "…")
+            cut = next((size for size in range(len(secret), _SECRET // 2, -1) if said.endswith(secret[:size])), 0)
+            said = f"{said[:-cut]}…" if cut else said
+        return said
 
 
 def mark(environ: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -38,7 +39,11 @@ class GrpcSender:
         except ImportError:
             raise MissingExtraError(f"{destination.place} over gRPC", "grpc") from None
         self._destination = destination
-        self._metadata = tuple(destination.headers.items())
+        # gRPC wants bytes where a name ends like that.
+        self._metadata = tuple(
+            (name, value.encode("latin-1") if name.endswith("-bin") else value)
+            for name, value in destination.headers.items()
+        )
         self._channel: Any = None
         self._call: Any = None
 
@@ -55,11 +60,15 @@ class GrpcSender:
                 self._call = self._channel.unary_unary(METHODS[self._destination.signal])
             answer = self._call(payload, timeout=timeout, metadata=self._metadata)
         except self._grpc.RpcError as error:
-            return _judge(error)
+            return self._redacted(_judge(error))
         except (OSError, ValueError) as error:
             return Answer("misconfigured", str(error))
         rejected, message = partial_success(self._destination.signal, answer) if answer else (0, "")
-        return Answer("accepted", "OK", rejected=rejected, message=message)
+        return self._redacted(Answer("accepted", "OK", rejected=rejected, message=message))
+
+    def _redacted(self, answer: Answer) -> Answer:
+        hidden = self._destination.redacted
+        return replace(answer, detail=hidden(answer.detail), message=hidden(answer.message))
 
     def close(self) -> None:
         """Close the channel."""

@@ -30,7 +30,7 @@ MISCONFIGURED: Final = frozenset({401, 402, 403, 404, 405, 406, 407, 410, 415, 4
 TOO_LARGE: Final = 413
 PIECE: Final = 16 * 1024  # bytes compressed in one go, in about 0.4 ms
 BODY_LIMIT: Final = 64 * 1024  # bytes of an answer that are read
-_CONNECTION: Final = re.compile(r"^HTTPS?Connection\(.*?\): ")
+_CONNECTION: Final = re.compile(r"^HTTPS?Connection(?:Pool)?\(.*?\): | \(read timeout=.*?\)$")
 _WINDOWS: Final = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}  # as zlib names the two formats
 _SHOWN: Final = 200  # characters of an answer that a line quotes
 
@@ -79,7 +79,7 @@ class HttpSender:
         response.release_conn()
         found = response.headers
         answer = judge(self._destination.signal, response.status, response.reason or "", found, content)
-        return replace(answer, date=found.get("date", ""))
+        return told(answer, self._destination, found)
 
     def close(self) -> None:
         """Close the connection."""
@@ -87,6 +87,12 @@ class HttpSender:
             with contextlib.suppress(Exception):
                 self._pool.clear()
             self._pool = None
+
+
+def told(answer: Answer, destination: Destination, received: Mapping[str, str]) -> Answer:
+    """``answer`` with the receiver's time, and without credentials that the receiver repeats."""
+    detail, message = destination.redacted(answer.detail), destination.redacted(answer.message)
+    return replace(answer, detail=detail, message=message, date=received.get("date", ""))
 
 
 def headers(destination: Destination) -> dict[str, str]:
@@ -149,23 +155,26 @@ def judge(signal: str, status: int, reason: str, received: Mapping[str, str], co
 
 
 def _taken(signal: str, said: str, kind: str, content: bytes) -> Answer:
-    if kind.startswith("text/html"):
+    # Pages come without a type as well; no OTLP response begins like that.
+    if kind.startswith("text/html") or content.lstrip().startswith(b"<"):
         return Answer("misconfigured", f"{said} with a web page: no OTLP receiver")
-    if content and "json" in kind:
-        return Answer("accepted", said, message=_doubt(content))
+    if content and ("json" in kind or kind.startswith("text/")):
+        return _of_json(said, content)
     rejected, message = partial_success(signal, content) if content else (0, "")
     return Answer("accepted", said, rejected=rejected, message=message)
 
 
-def _doubt(content: bytes) -> str:
-    """What speaks against this JSON's coming from an OTLP receiver; some vendors answer in their own way."""
+def _of_json(said: str, content: bytes) -> Answer:
+    """What this JSON, or text, says; some vendors answer in their own way, and something else may listen there."""
     try:
         found = json.loads(content)
-    except ValueError:
-        found = None
-    if isinstance(found, dict) and found.keys() <= {"partialSuccess"}:
-        return ""
-    return "its answer is no OTLP response; is the endpoint a receiver of OTLP?"
+        if isinstance(found, dict) and found.keys() <= {"partialSuccess"}:
+            partial = found.get("partialSuccess") or {}
+            counts = (int(value) for name, value in partial.items() if name.startswith("rejected"))
+            return Answer("accepted", said, rejected=sum(counts), message=str(partial.get("errorMessage") or ""))
+    except (AttributeError, TypeError, ValueError):
+        pass
+    return Answer("accepted", said, message="its answer is no OTLP response; is the endpoint a receiver of OTLP?")
 
 
 def failed(error: Exception) -> Answer:
@@ -193,9 +202,7 @@ def _pool(destination: Destination) -> Any:
         kind = "ca_cert_dir" if trusted and Path(trusted).is_dir() else "ca_certs"
         options |= {kind: trusted, "cert_reqs": "CERT_REQUIRED"}
         options |= {"cert_file": destination.client_certificate, "key_file": destination.client_key}
-    host = parts.hostname or ""
-    proxies = getproxies()
-    proxy = None if proxy_bypass(host) else proxies.get(parts.scheme) or proxies.get("all")
+    proxy = proxy_for(destination)
     if proxy is None:
         return urllib3.PoolManager(**options)
     address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
@@ -204,6 +211,12 @@ def _pool(destination: Destination) -> Any:
         name, password = unquote(address.username), unquote(address.password or "")
         credentials = basic_auth(name, password, "proxy-authorization")
     return urllib3.ProxyManager(address.geturl(), proxy_headers=credentials, **options)
+
+
+def proxy_for(destination: Destination) -> str | None:
+    """The proxy that the environment names for this destination."""
+    parts, proxies = urlsplit(destination.url), getproxies()
+    return None if proxy_bypass(parts.hostname or "") else proxies.get(parts.scheme) or proxies.get("all")
 
 
 def _read(response: Any, deadline: float) -> bytes:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.util._importlib_metadata import entry_points
 
-from otel_perf.store.http_sender import compressed, failed, headers, judge
+from otel_perf.store.http_sender import compressed, failed, headers, judge, told
 from otel_perf.store.sender import Answer, no_rest
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class SessionSender:
             )
             found = response.headers
             answer = judge(destination.signal, response.status_code, response.reason, found, response.content)
-            return replace(answer, date=found.get("date", ""))
+            return told(answer, destination, found)
         except LookupError as error:
             return Answer("misconfigured", str(error))
         except Exception as error:  # the session is somebody else's code

@@ -270,6 +270,15 @@ def test_what_a_grpc_status_means(code, details, verdict, grpc_server):
     assert (answer.verdict, answer.detail) == (verdict, f"{code}: {details}")
 
 
+def test_grpc_headers_of_bytes_are_sent_as_such(grpc_server):
+    """GIVEN a header whose name ends in -bin, for which gRPC wants bytes THEN it is sent, and nothing is raised."""
+    sent = []
+    grpc_server.behave = lambda _body, context: sent.append(dict(context.invocation_metadata())) or b""
+    url = f"http://127.0.0.1:{grpc_server.port}"
+    assert send(url, protocol="grpc", headers={"tenant-bin": "a\xe4"}).verdict == "accepted"
+    assert sent[0]["tenant-bin"] == b"a\xe4"
+
+
 def test_grpc_retry_info_is_honoured(grpc_server):
     import grpc
     from google.protobuf.any_pb2 import Any
