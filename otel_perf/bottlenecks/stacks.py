@@ -143,7 +143,7 @@ def calls(code: CodeType, instruction: int, names: frozenset[str], *, or_enters:
     for found in dis.get_instructions(code):
         if found.offset > instruction:  # while a function of Python runs, it is at the caches behind its call
             break
-        if found.opname.startswith("LOAD_"):
+        if found.opname.startswith("LOAD_") and found.opname != "LOAD_CONST":  # 3.13 loads the names of keywords last
             loads.append(found)
         last = found
     if last is None or last.opname == "BEFORE_WITH":

@@ -104,10 +104,12 @@ class ContainerBundle(Bundle):
             str(storage): {"bind": "/var/lib/otelcol", "mode": "rw"},
         }
         service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["collector"]
+        # As compose does where nothing is set.
+        defaults = {name: re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value) for name, value in service["environment"].items()}
         confined = {name: service[name] for name in CONFINED}
         with container(
             {4317: self.grpc, 4318: self.http, 8888: self.metrics, 13133: self.health},
-            command=service["command"], environment={**service["environment"], **addresses, **self.settings},
+            command=service["command"], environment={**defaults, **addresses, **self.settings},
             volumes=mounts, **confined, **self.network.joined(self.name),
         ) as running:  # fmt: skip
             wait_for(self.is_healthy, what="the Collector is healthy")

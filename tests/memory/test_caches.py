@@ -349,6 +349,7 @@ def test_a_callback_that_raises_loses_nothing(policy, absorbing):
     assert cache.cache_info().evictions == 8
 
 
+@pytest.mark.filterwarnings("ignore:Pickle, copy, and deepcopy support:DeprecationWarning")  # 3.14 refuses at once
 def test_copies_are_refused_clearly_or_work():
     cache = LRUCache("c", max_entries=2)
     with pytest.raises(TypeError):

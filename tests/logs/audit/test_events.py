@@ -378,10 +378,7 @@ def test_a_handler_that_audits_what_is_said_of_a_setting_waits_for_nobody(home, 
     ended = []
 
     class Handler(logging.Handler):
-        def createLock(self):
-            self.lock = None
-
-        def emit(self, entry):
+        def handle(self, entry):  # under no lock
             if not ended:
                 ended.append(None)
                 other = threading.Thread(target=record, daemon=True)
