@@ -133,7 +133,7 @@ def test_an_answer_is_of_one_moment(filled, tmp_path):
     path = tmp_path / "index.db"
     shutil.copy(filled / "index.db", path)
     query = "SELECT count(*) FROM log"
-    writer = sqlite3.connect(path)
+    writer, readings = sqlite3.connect(path), Readings(path)
 
     def twice(reading, _):
         before = reading.row(query)[0]
@@ -143,7 +143,7 @@ def test_an_answer_is_of_one_moment(filled, tmp_path):
 
     def ask():
         request = Request({"type": "http", "query_string": b"", "headers": []})
-        return msgspec.json.decode(asyncio.run(server._question(Readings(path), Here(), twice)(request)).body)["counts"]
+        return msgspec.json.decode(asyncio.run(server._question(readings, Here(), twice)(request)).body)["counts"]
 
     class Here(Executor):
         def submit(self, fn, /, *args, **kwargs):
@@ -153,6 +153,7 @@ def test_an_answer_is_of_one_moment(filled, tmp_path):
 
     assert ask() == [10_240, 10_240]
     assert ask() == [10_239, 10_239]
+    readings.mine().close()
     writer.close()
 
 
@@ -426,6 +427,7 @@ def test_words_are_found_in_a_line_as_the_full_text_search_finds_them(text):
     connection.execute("CREATE VIRTUAL TABLE words USING fts5 (body)")
     connection.executemany("INSERT INTO words(body) VALUES (?)", [(line,) for line in LINES])
     found = {row[0] for row in connection.execute("SELECT body FROM words WHERE words MATCH ?", (words_of(text),))}
+    connection.close()
     assert {line for line in LINES if Words(text).are_in(line)} == (found if text != "_" else set(LINES))
 
 
