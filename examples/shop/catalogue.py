@@ -72,11 +72,13 @@ def related(number: int, limit: int = 5) -> list[dict[str, Any]]:
 def _most_similar(text: str, others: list[Product], limit: int) -> list[Product]:
     """Compare the texts letter by letter, here instead of in the database."""
     matcher = difflib.SequenceMatcher(autojunk=False)
-    matcher.set_seq2(text)
 
     def similarity(other: Product) -> float:
-        matcher.set_seq1(other.description)
-        return matcher.ratio()
+        """Of both to each other: it depends on which comes first."""
+        matcher.set_seqs(text, other.description)
+        there = matcher.ratio()
+        matcher.set_seqs(other.description, text)
+        return there + matcher.ratio()
 
     return sorted(others, key=similarity, reverse=True)[:limit]
 
