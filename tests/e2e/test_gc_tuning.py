@@ -89,6 +89,7 @@ def application(environ, start_response):
 """
 
 
+@pytest.mark.alone  # once, beside others, a worker's memory was its own before it was thawed
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it reads /proc")
 def test_preloaded_workers_share_what_their_master_loaded(home, tmp_path):
     """GIVEN an app of 55 MB in a master WHEN its workers collect THEN that is copied only once it is not frozen."""
